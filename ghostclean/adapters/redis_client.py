@@ -1,0 +1,140 @@
+"""The one place that turns a Redis URL into a client and its failures into plain words.
+
+`redis` is imported when a client is made, not before: it costs start-up time that `--help`
+and a ledger in a file need not pay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
+
+from ghostclean.errors import BadSettings, GhostcleanError
+
+SCHEMES = ("redis", "rediss", "unix")
+_CONNECT_SECONDS = 3.0
+_ANSWER_SECONDS = 10.0
+_OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+
+# What a server says at the start of an error, and what that means for a person.
+_REASONS = (
+    ("OOM", "the server is out of memory", "free memory or raise maxmemory"),
+    ("READONLY", "the server is a read-only replica", "use the URL of the primary"),
+    ("MISCONF", "the server cannot save to disk and refuses writes", "look at its log and disk"),
+    ("LOADING", "the server is still loading its data", "wait until it has started"),
+    ("BUSY", "the server is busy with a script", "wait, or look at what else uses it"),
+    ("NOPERM", "the user of the URL lacks a permission", "allow it the key and the command in the ACL"),
+    ("CERTIFICATE_VERIFY_FAILED", "its TLS certificate is not trusted", "add ?ssl_ca_certs=FILE to the URL"),
+    ("WRONGTYPE", "a key holds another type of value", "check the key and GHOSTCLEAN_KEY_PREFIX"),
+    (
+        "unknown command",
+        "the server lacks a command that is needed (scripting: EVAL)",
+        "use Redis 6 or newer, or Valkey",
+    ),
+)
+
+
+class RedisServer:
+    """A Redis and how to reach it; `place` names it without a secret."""
+
+    def __init__(self, url: str, *, client: Any = None) -> None:
+        """`client` stands in for a connection made from the URL (tests use fakeredis)."""
+        self.place = redis_place(url)
+        self._secrets = _secrets(url)
+        self.client = client if client is not None else _connect(url)
+
+    @contextlib.contextmanager
+    def speaking(
+        self, doing: str, raising: type[GhostcleanError], effect: str = "nothing was changed"
+    ) -> Iterator[None]:
+        """Translates every Redis failure inside into one line of `raising`.
+
+        `doing` says what failed ("reading the ledger"), `effect` what that means for the ledger.
+        """
+        from redis.exceptions import RedisError
+
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            reason, cure = self._explain(error)
+            raise raising(f"{doing} at {self.place} failed: {reason}; {effect}. Cure: {cure}.") from None
+
+    def _explain(self, error: Exception) -> tuple[str, str]:
+        from redis import exceptions
+
+        said = " ".join(str(error).split())
+        if isinstance(error, exceptions.AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS")):
+            return "the server refused the user or password", "check the credentials in the Redis URL"
+        if isinstance(error, exceptions.TimeoutError | TimeoutError):
+            return "the server gave no answer in time", "check that it is up and the network reaches it"
+        for word, reason, cure in _REASONS:
+            if word in said:
+                return reason, cure
+        return (
+            _masked(said, self._secrets)[:200] or type(error).__name__,
+            "check that the server is up and the Redis URL is right",
+        )
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self.client.close()
+
+
+def redis_place(url: str) -> str:
+    """The identity of a Redis database for people and comparisons: no user, password or option."""
+    parts = _parts(url)
+    query = parse_qs(parts.query)
+    if parts.scheme == "unix":
+        return f"unix://{unquote(parts.path)}?db={query.get('db', ['0'])[0]}"
+    path = parts.path.strip("/")
+    database = path if path.isdigit() else query.get("db", ["0"])[0]
+    return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}/{database}"
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url.strip())
+        _ = parts.port
+    except ValueError:
+        raise BadSettings("The Redis URL has no usable host and port. Cure: write redis://host:6379/0.") from None
+    if parts.scheme not in SCHEMES:
+        raise BadSettings("The Redis URL must start with redis://, rediss:// or unix://.")
+    return parts
+
+
+def _secrets(url: str) -> tuple[str, ...]:
+    """Every spelling of user information in the URL, the longest first."""
+    parts = _parts(url)
+    raw = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    found = {text for secret in raw for text in (secret, unquote(secret)) if text}
+    return (url, *sorted(found, key=len, reverse=True))
+
+
+def _masked(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _connect(url: str) -> Any:
+    import redis
+    from redis.backoff import ExponentialBackoff
+    from redis.retry import Retry
+
+    parts = _parts(url)
+    # The app shares this URL; options meant for its own client are none of ours, and none of
+    # them can weaken TLS or lift the time-outs.
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items() if name in _OPTIONS}
+    try:
+        return redis.Redis.from_url(
+            urlunsplit(parts._replace(query=urlencode(options), fragment="")),
+            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+            socket_keepalive=True,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), 1),
+            protocol=2,
+        )
+    except (ValueError, TypeError) as error:
+        raise BadSettings(f"The Redis URL is wrong: {_masked(str(error), _secrets(url))[:160]}") from None

@@ -1,0 +1,75 @@
+"""A local folder for run records that the state could not take.
+
+One file a record, complete or absent (written beside and renamed), named so that the oldest
+sorts first. Delivered exactly once: the state ignores a record that it already has, and the
+file goes only after the state took it. A file nobody can read is set aside as `.bad`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ghostclean.app.ports import RunCommit, State
+from ghostclean.errors import StateFailed
+
+from .state_form import commit_from, commit_text, namespace
+
+
+class FolderSpool:
+    """The `Spool` of the ledger at `ledger_place`, in a folder of its own below `folder`."""
+
+    def __init__(self, folder: str | Path, *, ledger_place: str, now: Callable[[], int] = time.time_ns) -> None:
+        self.folder = Path(folder).expanduser().absolute() / namespace(ledger_place)
+        self._now = now
+
+    def put(self, commit: RunCommit) -> None:
+        """Keeps a record; raises StateFailed when even that fails."""
+        with self._translated("kept"):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            name = self.folder / f"{self._now():020d}-{namespace(commit.kind + commit.run_id)}.json"
+            new = name.with_suffix(f".{os.getpid()}.new")
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(commit_text(commit))
+                file.flush()
+                os.fsync(file.fileno())
+            new.rename(name)
+
+    def waiting(self) -> int:
+        """How many records wait."""
+        return len(self._files())
+
+    def deliver(self, state: State) -> int:
+        """Commits what waits, oldest first; raises StateFailed when the state is out of reach."""
+        delivered = 0
+        for file in self._files():
+            with self._translated("delivered"):
+                try:
+                    commit = commit_from(file.read_text(encoding="utf-8"))
+                except FileNotFoundError:  # another run was quicker
+                    continue
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    file.rename(file.with_suffix(".bad"))
+                    continue
+            state.commit(commit)
+            with self._translated("delivered"):
+                file.unlink(missing_ok=True)
+            delivered += 1
+        return delivered
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.json"))
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StateFailed(
+                f"The record of a run could not be {doing} in {self.folder}: {error.strerror}; "
+                "the ledger is not touched by this. Cure: make room there, or make the folder writable."
+            ) from None

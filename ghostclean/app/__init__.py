@@ -1,0 +1,1 @@
+"""The shell around the pure core: it reads, looks up, journals, writes and reports."""

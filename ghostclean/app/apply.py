@@ -1,0 +1,107 @@
+"""Writes a plan: journal first, then the ledger by compare-and-set, closes before syncs.
+
+What the app changed meanwhile is reported back to be decided again; what was written by the
+deadline stays written, journaled and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import Change, JournalEntry, Lease, WriteOutcome
+from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.times import iso
+from ghostclean.core.verdicts import Action, Decision, Proof
+from ghostclean.errors import DeadlineExceeded
+
+_RESERVE = 0.1
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of the decisions so far."""
+
+    written: list[Decision] = field(default_factory=list)
+    left: dict[str, WriteOutcome] = field(default_factory=dict)
+    entries: list[JournalEntry] = field(default_factory=list)
+    out_of_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Applies decisions for one run under one lease."""
+
+    parts: Parts
+    deadline: Deadline
+    lease: Lease
+    run_id: str
+    source: str
+    at: str
+
+    def apply(self, decisions: Sequence[Decision], applied: Applied) -> None:
+        """Journals and writes; outcomes are added to `applied`."""
+        size = max(1, getattr(self.parts.ledger, "chunk", len(decisions) or 1))
+        for start in range(0, len(decisions), size):
+            chunk = decisions[start : start + size]
+            if self.deadline.left() <= _RESERVE:
+                applied.out_of_time = True
+                return
+            self._apply_chunk(chunk, applied)
+
+    def _apply_chunk(self, chunk: Sequence[Decision], applied: Applied) -> None:
+        entries = [self.entry(d, "intended", len(applied.entries) + n) for n, d in enumerate(chunk)]
+        changes = [_change(d) for d in chunk]
+        self.deadline.writing(lambda: self.parts.state.intend(entries), reserve=_RESERVE)
+        try:
+            outcomes = self.deadline.writing(
+                lambda: self.parts.ledger.write(changes, self.lease), reserve=_RESERVE
+            )
+        except DeadlineExceeded:
+            # Whether it was written is not known: the intent stays, the next run completes it.
+            applied.out_of_time = True
+            return
+        for decision, entry, outcome in zip(chunk, entries, outcomes, strict=True):
+            if outcome is WriteOutcome.WRITTEN:
+                applied.written.append(decision)
+                applied.entries.append(replace(entry, outcome="written"))
+            else:
+                applied.left[decision.trade_id or ""] = outcome
+                applied.entries.append(replace(entry, outcome="left"))
+
+    def entry(self, decision: Decision, outcome: str, number: int) -> JournalEntry:
+        """The journal's form of a decision; the id is the same however often it is made."""
+        facts = Proof("broker facts", facts={"fingerprint": decision.facts}) if decision.facts else None
+        proof = (*decision.proof, facts) if facts else decision.proof
+        return JournalEntry(
+            id=f"{self.run_id}:{decision.trade_id}:{number}",
+            at=self.at,
+            run_id=self.run_id,
+            source=self.source,
+            trade_id=decision.trade_id or "",
+            ticker=decision.ticker,
+            verdict=str(decision.verdict),
+            action=str(decision.action),
+            reason=decision.reason,
+            proof=tuple(json_value(p.to_dict()) for p in proof),
+            before=json_value(decision.before()) if decision.action.writes else None,
+            after=json_value(after(decision)) if decision.action.writes else None,
+            outcome=outcome,
+        )
+
+
+def after(decision: Decision) -> dict[str, object] | None:
+    """The values a decision writes."""
+    return dict(decision.fields) if decision.action.writes else None
+
+
+def _change(decision: Decision) -> Change:
+    base = None if decision.action is Action.ADOPTED else decision.base
+    return Change(decision.trade_id or "", base, decision.fields, decision.remove)
+
+
+def stamp(parts: Parts) -> str:
+    """Our own time for journal and telemetry."""
+    return iso(parts.wall())

@@ -1,0 +1,78 @@
+"""A hard deadline in wall time, whatever a network does.
+
+A call that may block runs on a daemon thread and is abandoned when its time is up; a daemon
+thread never keeps the process alive, so a hung socket cannot outlive the run.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ghostclean.errors import DeadlineExceeded
+
+T = TypeVar("T")
+
+_SHARE_KEPT_FOR_WRITING = 0.25
+
+
+def process_age() -> float:
+    """Seconds since this process started, interpreter start included; 0.0 where unknown."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+        started = int(stat.rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
+
+
+class Deadline:
+    """The moment by which a run must be over, with the share of it that reading may use."""
+
+    def __init__(self, seconds: float, *, already_used: float = 0.0) -> None:
+        self._end = time.monotonic() + max(0.0, seconds - already_used)
+        self._read_end = self._end - seconds * _SHARE_KEPT_FOR_WRITING
+        self.seconds = seconds
+
+    def left(self) -> float:
+        """Seconds until the end, never negative."""
+        return max(0.0, self._end - time.monotonic())
+
+    def left_for_reading(self) -> float:
+        """Seconds that reads and look-ups may still take; the rest is kept for writing."""
+        return max(0.0, self._read_end - time.monotonic())
+
+    def reading(self, call: Callable[[], T]) -> T:
+        """Runs a read, raising DeadlineExceeded when the reading share is used up."""
+        return bounded(call, self.left_for_reading())
+
+    def writing(self, call: Callable[[], T], *, reserve: float = 0.0) -> T:
+        """Runs a write within what is left, less a reserve for what must still follow."""
+        return bounded(call, self.left() - reserve)
+
+
+def bounded(call: Callable[[], T], seconds: float) -> T:
+    """The result of `call`, or DeadlineExceeded after `seconds`; the call is then abandoned."""
+    if seconds <= 0:
+        raise DeadlineExceeded("no time left")
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:  # carried over to the caller, whatever it is
+            failure.append(error)
+
+    worker = threading.Thread(target=run, daemon=True, name="ghostclean-call")
+    worker.start()
+    worker.join(seconds)
+    if worker.is_alive():
+        raise DeadlineExceeded(f"no answer within {seconds:.1f} s")
+    if failure:
+        raise failure[0]
+    return outcome[0]

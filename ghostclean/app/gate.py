@@ -1,0 +1,107 @@
+"""May a new entry be made? Broker truth only; what is not known counts as taken.
+
+Ghosts in the ledger can never block an entry, and a broker that cannot be read never allows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ghostclean.core.broker import BrokerTruth, Order, Position
+from ghostclean.core.instrument import symbol_key
+
+from .ports import Broker
+
+DEFAULT_MAX_OPEN = 3
+EXIT_YES, EXIT_NO, EXIT_UNKNOWN = 0, 10, 3
+
+_DUST = 1  # dollars
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The answer; `allowed` is None when broker truth is not observed."""
+
+    allowed: bool | None
+    max_open: int
+    symbols: tuple[str, ...]
+    reason: str
+
+    @property
+    def exit_code(self) -> int:
+        if self.allowed is None:
+            return EXIT_UNKNOWN
+        return EXIT_YES if self.allowed else EXIT_NO
+
+    def entry_state(self) -> dict[str, Any]:
+        """The `entryState` object of `status --json`."""
+        return {
+            "allowed": self.allowed is True,
+            "count": None if self.allowed is None else len(self.symbols),
+            "maxOpen": self.max_open,
+            "reason": self.reason,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of `gate --json`."""
+        return {
+            "ok": self.allowed is not None,
+            **self.entry_state(),
+            "symbols": list(self.symbols),
+            "error": None if self.allowed is not None else "broker_truth_failed",
+            "detail": None if self.allowed is not None else self.reason,
+        }
+
+
+def judge(truth: BrokerTruth, max_open: int) -> Gate:
+    """Distinct symbols with a position worth $1 or a working entry order, against the limit."""
+    taken = {p.key: p.symbol for p in truth.positions if counts(p)}
+    held = {p.key: p for p in truth.positions}
+    for symbol in entries(truth.orders, held):
+        taken.setdefault(symbol_key(symbol), symbol)
+    symbols = tuple(sorted(taken.values()))
+    allowed = len(symbols) < max_open
+    listed = ", ".join(symbols[:10]) + (", …" if len(symbols) > 10 else "")
+    reason = f"{len(symbols)} of {max_open} symbols are taken" + (f" ({listed})" if symbols else "")
+    return Gate(allowed, max_open, symbols, reason)
+
+
+def unknown(reason: str, max_open: int) -> Gate:
+    """The answer when broker truth could not be read completely: no entry."""
+    return Gate(None, max_open, (), f"broker truth is unknown, so no entry: {reason}")
+
+
+def counts(position: Position) -> bool:
+    """Whether a position takes a place: worth $1 or more, or of unknown worth."""
+    return position.qty > 0 and (position.market_value is None or abs(position.market_value) >= _DUST)
+
+
+def entries(orders: tuple[Order, ...], positions: dict[str, Position]) -> Iterator[str]:
+    """The symbols of working orders that open or add to exposure."""
+    for order in orders:
+        if not order.is_final and _is_entry(order, positions.get(order.key)):
+            if order.is_multi_leg:
+                yield from (leg.symbol for leg in orders if leg.parent == order.id and not _closes(leg))
+            elif order.symbol:
+                yield order.symbol
+
+
+def _is_entry(order: Order, position: Position | None) -> bool:
+    """Whether an order builds exposure; an order whose purpose is unclear counts as an entry."""
+    if order.parent is not None or order.order_class == "oco" or _closes(order):
+        return False
+    if str(order.raw.get("position_intent") or "").endswith("_to_open"):
+        return True
+    return position is None or order.side != position.side.closing
+
+
+def _closes(order: Order) -> bool:
+    return str(order.raw.get("position_intent") or "").endswith("_to_close")
+
+
+def read_truth(broker: Broker) -> BrokerTruth:
+    """Account, all working orders, then positions; raises BrokerError or Impossible."""
+    account, orders, positions = broker.account(), broker.working_orders(), broker.positions()
+    return BrokerTruth(account, orders, positions, broker.now())

@@ -1,0 +1,180 @@
+"""Answers the look-ups that a plan asks for, with few requests.
+
+Orders are fetched by symbol in batches first, what is still missing one by one. A failed
+look-up is remembered as unanswered; it holds the trade and makes the run partial when asking
+again may help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.ports import Broker, Ledger
+from ghostclean.core.broker import Order
+from ghostclean.core.evidence import (
+    ActivitiesSince,
+    ClockNow,
+    Evidence,
+    FillsSince,
+    Need,
+    OrderByClientId,
+    OrderById,
+    OrdersOf,
+    RecordsOf,
+)
+from ghostclean.core.instrument import symbol_key
+from ghostclean.core.trade import text
+from ghostclean.errors import BrokerError, DeadlineExceeded
+
+T = TypeVar("T")
+
+_HISTORY_PAGES = 8
+_FEW = 2
+_MARGIN = timedelta(days=2)  # one request then serves the search for exits as well
+_OLDEST = timedelta(days=90)
+
+
+@dataclass(slots=True)
+class Lookups:
+    """The look-ups of one run: the evidence they build and why some stayed open."""
+
+    broker: Broker
+    ledger: Ledger
+    deadline: Deadline
+    evidence: Evidence
+    closed: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    open: list[str] = field(default_factory=list)
+    count: int = 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether an answer is missing that a later run may get."""
+        return bool(self.open)
+
+    def answer(self, needs: Iterable[Need]) -> bool:
+        """Looks everything up that is asked for; False once time has run out."""
+        needs = tuple(needs)
+        keys = frozenset(n.key for n in needs if isinstance(n, RecordsOf)) - self.closed.keys()
+        if keys:
+            self._read_records(keys)
+        try:
+            self._orders_by_symbol(needs)
+            for need in needs:
+                self._answer_one(need)
+        except DeadlineExceeded as error:
+            self.open.append(f"look-ups: {error}")
+            return False
+        return True
+
+    def _read_records(self, keys: frozenset[str]) -> None:
+        """The final records of these symbols: what they own is not free."""
+        found: dict[str, list[Mapping[str, Any]]] = {key: [] for key in keys}
+        for record in self.deadline.reading(lambda: self.ledger.history(keys)):
+            key = symbol_key(text(record, "ticker", "symbol") or "")
+            if key in found:
+                found[key].append(record)
+        self.closed.update({key: tuple(records) for key, records in found.items()})
+
+    # ------------------------------------------------------------------ orders
+
+    def _orders_by_symbol(self, needs: Sequence[Need]) -> None:
+        """One listing for all symbols in question; a few single orders are asked for directly."""
+        now = self.broker.now()
+        since: dict[str, datetime] = {}
+        symbols: dict[str, str] = {}
+        single = [n for n in needs if isinstance(n, OrderById)]
+        listed = [n for n in needs if isinstance(n, OrdersOf)]
+        for need in listed:
+            symbols[need.key] = need.symbol
+            since[need.key] = min(need.since, since.get(need.key, need.since))
+        if len(single) > _FEW or listed:
+            for order in single:
+                if order.key and order.key not in self.evidence.history and order.key not in self.evidence.truncated:
+                    start = max(order.since or now, now - _OLDEST) - _MARGIN
+                    symbols.setdefault(order.key, order.key)
+                    since[order.key] = min(start, since.get(order.key, start))
+        if not symbols:
+            return
+        oldest = min(since.values())
+        try:
+            history = self._ask(lambda: self.broker.history(sorted(symbols.values()), oldest, _HISTORY_PAGES))
+        except BrokerError as error:
+            self._note("orders by symbol", error)
+            for need in listed:
+                self.evidence.unanswered[f"orders of {need.key}"] = str(error)
+            return
+        self.evidence.add_orders(history.orders)
+        for key in symbols:
+            if history.truncated:
+                self.evidence.truncated.add(key)
+            else:
+                self.evidence.history[key] = min(history.since, self.evidence.history.get(key, history.since))
+
+    def _answer_one(self, need: Need) -> None:
+        evidence = self.evidence
+        if isinstance(need, OrderById):
+            if need.order_id not in evidence.orders and need.order_id not in evidence.absent:
+                self._single(need.order_id, self.broker.order, evidence.absent)
+        elif isinstance(need, OrderByClientId):
+            if need.client_id not in evidence.by_client and need.client_id not in evidence.absent_clients:
+                self._single(need.client_id, self.broker.order_by_client_id, evidence.absent_clients)
+        elif isinstance(need, FillsSince):
+            self._fills(need.since)
+        elif isinstance(need, ActivitiesSince):
+            self._activities(need.since)
+        elif isinstance(need, ClockNow):
+            self._clock()
+
+    def _single(self, name: str, ask: Callable[[str], tuple[Order, ...] | None], absent: set[str]) -> None:
+        try:
+            answer = self._ask(lambda: ask(name))
+        except BrokerError as error:
+            self.evidence.unanswered[name] = str(error)
+            self._note(f"order {name}", error)
+            return
+        if answer is None:
+            absent.add(name)
+        else:
+            self.evidence.add_orders(answer)
+
+    # ------------------------------------------------------------------ the rest
+
+    def _fills(self, since: datetime) -> None:
+        evidence = self.evidence
+        if evidence.fills_failed or (evidence.fills_since is not None and evidence.fills_since <= since):
+            return
+        try:
+            evidence.add_fills(self._ask(lambda: self.broker.fills(since)), since)
+        except BrokerError as error:
+            evidence.fills_failed = str(error)
+            self._note("fills", error)
+
+    def _activities(self, since: datetime) -> None:
+        evidence = self.evidence
+        if evidence.activities_failed or (evidence.activities_since is not None and evidence.activities_since <= since):
+            return
+        try:
+            evidence.activities = self._ask(lambda: self.broker.activities(since))
+            evidence.activities_since = since
+        except BrokerError as error:
+            evidence.activities_failed = str(error)
+            self._note("activities", error)
+
+    def _clock(self) -> None:
+        try:
+            self.evidence.clock = self._ask(self.broker.clock)
+        except BrokerError as error:
+            self.evidence.clock_failed = str(error)
+            self._note("clock", error)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        self.count += 1
+        return self.deadline.reading(call)
+
+    def _note(self, what: str, error: BrokerError) -> None:
+        if error.transient:
+            self.open.append(f"{what}: {error}")

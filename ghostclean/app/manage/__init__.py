@@ -1,0 +1,1 @@
+"""Managing open trades: their stops, cutting losses, flattening at the end of the day."""

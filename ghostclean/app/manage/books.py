@@ -1,0 +1,162 @@
+"""What managing leaves behind: journaled ledger writes, notes for people, memory for the next run.
+
+The journal is written before the ledger, an order's read-back before both: a killed run leaves
+nothing that the next one cannot put right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, Record, State, WriteOutcome
+from ghostclean.core.fields import changed
+from ghostclean.core.plan import Holding
+from ghostclean.core.times import iso
+from ghostclean.core.trade import is_open
+
+MANAGED = "managed"
+FLATTEN = "flatten"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change of one trade with the reason for it; `fields` may hold Decimals."""
+
+    trade_id: str
+    ticker: str
+    record: Record
+    fields: Mapping[str, Any]
+    action: str
+    reason: str
+    verdict: str = "live"
+    proof: tuple[Mapping[str, Any], ...] = ()
+
+
+class Books:
+    """Ledger, journal and memory of one run; in a dry run everything is only noted."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        state: State,
+        lease: Lease,
+        *,
+        run_id: str,
+        source: str,
+        now: Callable[[], datetime],
+        dry_run: bool,
+    ) -> None:
+        self.notes: list[str] = []
+        self.entries: list[JournalEntry] = []
+        self.managed: dict[str, dict[str, Any]] = {}
+        self.dry_run = dry_run
+        self._ledger = ledger
+        self._state = state
+        self._lease = lease
+        self._run_id = run_id
+        self._source = source
+        self._now = now
+        self._number = 0
+
+    # ------------------------------------------------------------------ for people
+
+    def note(self, holding: Holding, text: str) -> None:
+        """One line about a trade, for the result document."""
+        self.notes.append(f"{holding.trade.symbol} {holding.trade.id}: {text}")
+
+    def once(self, holding: Holding, text: str) -> None:
+        """A line about something that stays as it is: said when it is new, not every run."""
+        memory = self.of(holding)
+        if memory.get("said") != text:
+            memory["said"] = text
+            self.note(holding, text)
+
+    def tell(self, holding: Holding, action: str, reason: str, facts: Mapping[str, Any]) -> None:
+        """A journal entry that changes nothing in the ledger; repeated ones are left out."""
+        memory = self.of(holding)
+        line = f"{action}: {reason}"
+        if memory.get("told") == line and not facts:
+            return
+        memory["told"] = line
+        entry = Entry(holding.trade.id or "", holding.trade.symbol, holding.trade.record, {}, action, reason)
+        proof = ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
+        self.entries.append(self._journal_entry(replace(entry, proof=proof), None, None, "noted"))
+
+    # ------------------------------------------------------------------ memory
+
+    def recall(self) -> None:
+        """Reads what earlier runs remembered of every managed trade."""
+        found = self._state.recall(MANAGED)
+        self.managed = {i: dict(value) for i, value in found.items() if isinstance(value, Mapping)}
+
+    def of(self, holding: Holding) -> dict[str, Any]:
+        """The memory of one trade; changes to it are kept at the end of the run."""
+        return self.managed.setdefault(holding.trade.id or "", {})
+
+    def keep_now(self, holding: Holding) -> None:
+        """Stores a trade's memory at once, before something that a kill must not hide."""
+        if not self.dry_run:
+            self._state.remember(MANAGED, {holding.trade.id or "": self.of(holding)})
+
+    # ------------------------------------------------------------------ ledger
+
+    def write(self, entries: Sequence[Entry]) -> dict[str, bool]:
+        """Journals and writes changes; by trade id, whether the ledger says so now.
+
+        A record that the app changed meanwhile is read again and changed once more, as long as
+        it is still open: what we write is what the broker says about our own orders.
+        """
+        pending = [(e, f) for e in entries if (f := changed(e.record, e.fields, self._now()))]
+        if not pending or self.dry_run:
+            return {e.trade_id: True for e, _ in pending}
+        outcomes = self._write_once(pending)
+        again = [e for (e, _), outcome in zip(pending, outcomes, strict=True) if outcome is WriteOutcome.CHANGED]
+        if again:
+            fresh = self._ledger.get([e.trade_id for e in again])
+            retried = [replace(e, record=fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))]
+            second = [(e, f) for e in retried if (f := changed(e.record, e.fields, self._now()))]
+            done = dict(zip((e.trade_id for e, _ in second), self._write_once(second), strict=True))
+        else:
+            done = {}
+        return {
+            e.trade_id: (done.get(e.trade_id, outcome) is WriteOutcome.WRITTEN)
+            for (e, _), outcome in zip(pending, outcomes, strict=True)
+        }
+
+    def _write_once(self, pending: Sequence[tuple[Entry, dict[str, Any]]]) -> list[WriteOutcome]:
+        if not pending:
+            return []
+        intended = [
+            self._journal_entry(entry, {n: entry.record[n] for n in fields if n in entry.record}, fields, "intended")
+            for entry, fields in pending
+        ]
+        self._state.intend(intended)
+        changes = [Change(entry.trade_id, entry.record, fields) for entry, fields in pending]
+        outcomes = self._ledger.write(changes, self._lease)
+        for entry, outcome in zip(intended, outcomes, strict=True):
+            said = "written" if outcome is WriteOutcome.WRITTEN else "left"
+            self.entries.append(replace(entry, outcome=said))
+        return outcomes
+
+    def _journal_entry(
+        self, entry: Entry, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, outcome: str
+    ) -> JournalEntry:
+        self._number += 1
+        return JournalEntry(
+            f"{self._run_id}:{self._number}:{entry.trade_id}",
+            iso(self._now()),
+            self._run_id,
+            self._source,
+            entry.trade_id,
+            entry.ticker,
+            entry.verdict,
+            entry.action,
+            entry.reason,
+            entry.proof,
+            before,
+            after,
+            outcome,
+        )

@@ -1,0 +1,40 @@
+"""The parts that one run is made of, and the options it was asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.ports import Broker, Ledger, Spool, State
+from ghostclean.core.policy import Policy
+
+
+def wall_clock() -> datetime:
+    """Our own time, for telemetry; decisions use the broker's."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Adapters of one run; the broker is already bound to the run's deadline."""
+
+    broker: Broker
+    ledger: Ledger
+    state: State
+    spool: Spool
+    wall: Callable[[], datetime] = wall_clock
+    pause: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one reconcile run was asked to do."""
+
+    run_id: str
+    source: str
+    deadline: Deadline
+    policy: Policy = field(default_factory=Policy)
+    dry_run: bool = False

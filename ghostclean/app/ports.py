@@ -1,0 +1,341 @@
+"""What the shell needs from the outside world: one protocol for each kind of part.
+
+Adapters implement these; tests run one contract suite over all implementations. Every method
+may block on a network; the shell bounds it with its deadline. Failures are the errors named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Protocol
+
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
+
+Record = Mapping[str, Any]
+
+
+# --------------------------------------------------------------------------- broker
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Orders of some symbols in any status; complete back to `since` unless `truncated`."""
+
+    orders: tuple[Order, ...]
+    since: datetime
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """An order to be sent: quantities and prices as Decimal, `client_id` always set."""
+
+    symbol: str
+    side: str
+    qty: Decimal
+    type: str
+    time_in_force: str
+    client_id: str
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    order_class: str = "simple"
+    take_profit: Decimal | None = None
+    stop_loss: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A last trade or the middle of a two-sided quote, with its time; `is_trade` says which."""
+
+    value: Decimal
+    at: datetime
+    is_trade: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One trading day's core session, in UTC."""
+
+    day: date
+    open: datetime
+    close: datetime
+
+
+class Broker(Protocol):
+    """Reads raise BrokerError; None from a look-up means a true 404, and nothing else does."""
+
+    @property
+    def live(self) -> bool:
+        """Whether this is the live account (paper otherwise)."""
+
+    def now(self) -> datetime:
+        """The broker's own time, from the `Date` of its latest answer; ours before the first."""
+
+    def account(self) -> Account: ...
+
+    def working_orders(self) -> tuple[Order, ...]:
+        """All working orders, every page, legs flattened; complete or BrokerError."""
+
+    def positions(self) -> tuple[Position, ...]:
+        """The whole list; complete or BrokerError."""
+
+    def order(self, order_id: str) -> tuple[Order, ...] | None:
+        """The order with its nested legs (the order first), None for a true 404."""
+
+    def order_by_client_id(self, client_id: str) -> tuple[Order, ...] | None:
+        """As `order`, by client order id."""
+
+    def history(self, symbols: Sequence[str], since: datetime, max_pages: int) -> History:
+        """Orders of any status in these symbols submitted after `since`, nested legs included."""
+
+    def fills(self, since: datetime) -> tuple[Fill, ...]:
+        """Every fill of the account since then, oldest first; complete or BrokerError."""
+
+    def activities(self, since: datetime) -> tuple[Activity, ...]:
+        """Option and corporate-action activities since then; complete or BrokerError."""
+
+    def clock(self) -> MarketClock: ...
+
+    def calendar(self, first: date, last: date) -> tuple[Session, ...]: ...
+
+    def asset(self, symbol: str) -> Mapping[str, Any] | None: ...
+
+    def prices(self, symbols: Sequence[str]) -> Mapping[str, Price]:
+        """Latest prices by symbol key; a symbol without a usable price is absent."""
+
+    def submit(self, request: OrderRequest) -> tuple[Order, ...]:
+        """Sends one order once. Refused: not placed. AnswerLost: look it up by client id."""
+
+    def replace(self, order_id: str, client_id: str, **prices: Decimal) -> Order:
+        """Replaces stop_price/limit_price/qty; the answer is the new order. As `submit`."""
+
+    def cancel(self, order_id: str) -> None:
+        """Asks for a cancel; success means asked, not canceled."""
+
+
+# --------------------------------------------------------------------------- ledger
+
+
+class WriteOutcome(StrEnum):
+    """What became of one change of the ledger."""
+
+    WRITTEN = "written"
+    CHANGED = "changed"  # the app changed that trade since we read it: decide again
+    GONE = "gone"  # the record is no longer there
+    EXISTS = "exists"  # an insert whose id is already taken
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New values for some fields of one record; `base` is the record the decision saw.
+
+    `base` None inserts a new record. `remove` names fields to take out (an exact undo).
+    """
+
+    trade_id: str
+    base: Record | None
+    fields: Mapping[str, Any]
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """What one read of the ledger showed.
+
+    `active` are all records that are not final (open, pending, ERROR and unknown statuses),
+    in ledger order; `total` counts every record. Elements that are no object stand in
+    `strangers` as short descriptions.
+    """
+
+    active: tuple[Record, ...]
+    total: int
+    strangers: tuple[str, ...] = ()
+
+
+class Lease(Protocol):
+    """The right to write, held for a bounded time."""
+
+    token: str
+    redis_place: str | None  # where the lock lives, when that is a Redis (its identity)
+    redis_key: str | None  # the lock's key there
+
+    def verify(self) -> None:
+        """Raises FencedOff when the lock is no longer ours."""
+
+
+class Ledger(Protocol):
+    """The app's list of trades; every method raises LedgerFailed."""
+
+    place: str  # for people and for naming the state; never a secret
+
+    def read(self) -> LedgerView: ...
+
+    def history(self, keys: frozenset[str]) -> list[Record]:
+        """The final records of these symbol keys, from the same reading as `read` where it can."""
+
+    def get(self, ids: Iterable[str]) -> dict[str, Record]:
+        """The present records with these ids, read anew."""
+
+    def write(self, changes: Sequence[Change], lease: Lease) -> list[WriteOutcome]:
+        """Compare-and-set, one outcome a change, in order. FencedOff when the lease is lost.
+
+        A change is applied only if the record still equals its `base` (as JSON values);
+        everything else in the ledger keeps its exact text.
+        """
+
+    def known_since(self) -> str:
+        """A short description of layout and size for people."""
+
+
+# --------------------------------------------------------------------------- state
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One change, or change of verdict, of one trade, with its proof.
+
+    `outcome`: `intended` (before the ledger write), `written`, `left` (not written after all),
+    or `noted` for an entry that changes nothing in the ledger. `before` and `after` hold just
+    the changed fields; a field absent from `before` did not exist.
+    """
+
+    id: str
+    at: str
+    run_id: str
+    source: str
+    trade_id: str
+    ticker: str
+    verdict: str
+    action: str
+    reason: str
+    proof: tuple[Mapping[str, Any], ...]
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    outcome: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, also the stored one."""
+        return {
+            "id": self.id,
+            "at": self.at,
+            "runId": self.run_id,
+            "source": self.source,
+            "tradeId": self.trade_id,
+            "ticker": self.ticker,
+            "verdict": self.verdict,
+            "action": self.action,
+            "reason": self.reason,
+            "proof": list(self.proof),
+            "before": self.before,
+            "after": self.after,
+            "outcome": self.outcome,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> JournalEntry:
+        return cls(
+            data["id"],
+            data["at"],
+            data["runId"],
+            data["source"],
+            data["tradeId"],
+            data["ticker"],
+            data["verdict"],
+            data["action"],
+            data["reason"],
+            tuple(data["proof"]),
+            data["before"],
+            data["after"],
+            data["outcome"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommit:
+    """All that a run leaves in the state, stored in one transaction, once per `run_id` and kind.
+
+    `kind` is `reconcile` or `auto-manage`; `run` the list entry; `add` and `put` change the
+    summary and stay empty for runs that are listed but not counted. `memory` maps section ->
+    id -> value (None forgets). `entries` are appended or, by id, replaced (outcomes).
+    """
+
+    kind: str
+    run_id: str
+    run: Mapping[str, Any]
+    add: Mapping[str, int] = field(default_factory=dict)
+    put: Mapping[str, str] = field(default_factory=dict)
+    entries: tuple[JournalEntry, ...] = ()
+    memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Summary hash as stored (strings) and the newest runs."""
+
+    summary: Mapping[str, str]
+    runs: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockInfo:
+    """Who holds the lock and for how many seconds more."""
+
+    holder: str
+    seconds_left: float
+
+
+class State(Protocol):
+    """ghostclean's own memory; every method raises StateFailed."""
+
+    place: str
+
+    def open(self) -> None:
+        """Connects and checks the schema number; a newer one than ours is refused."""
+
+    def acquire(self, holder: str, seconds: float) -> Lease | None:
+        """The lock for at most that long, None while another holds it."""
+
+    def release(self, lease: Lease) -> None:
+        """Gives the lock back if it is still ours."""
+
+    def lock_info(self) -> LockInfo | None: ...
+
+    def recall(self, section: str, ids: Iterable[str] | None = None) -> dict[str, Any]:
+        """What was remembered under a section, all of it or for these ids."""
+
+    def remember(self, section: str, values: Mapping[str, Any]) -> None:
+        """Stores JSON values by id at once; None forgets."""
+
+    def intend(self, entries: Sequence[JournalEntry]) -> None:
+        """Journals entries with outcome `intended`, durable before this returns."""
+
+    def intents(self) -> list[JournalEntry]:
+        """Entries still `intended`: a run died between the journal and its commit."""
+
+    def commit(self, commit: RunCommit) -> None:
+        """Stores a run's record in one transaction; a second delivery of it does nothing."""
+
+    def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
+        """Entries of a trade or a run, oldest first."""
+
+    def telemetry(self, kind: str, limit: int) -> Telemetry: ...
+
+    def close(self) -> None: ...
+
+
+class Spool(Protocol):
+    """A local place for run records that the state could not take."""
+
+    def put(self, commit: RunCommit) -> None: ...
+
+    def waiting(self) -> int: ...
+
+    def deliver(self, state: State) -> int:
+        """Commits what waits, oldest first, and drops it; how many were delivered."""
+
+
+Bounded = Callable[[], Any]

@@ -1,0 +1,163 @@
+"""What an operator wants to know first: is it healthy, since when, and what to do next.
+
+*Broken*: the last counted run failed. *Stale*: no success for two intervals. Else *healthy*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.times import iso, parse_time
+from ghostclean.core.trade import is_open, is_pending, text
+from ghostclean.core.instrument import symbol_key
+from ghostclean.durations import spell
+from ghostclean.errors import LedgerFailed
+
+from .gate import Gate
+from .ports import Ledger, LedgerView, Record, Spool, State, Telemetry
+
+_CURES = {
+    "broker_truth_failed": "check the keys and Alpaca's status, then `ghostclean doctor`",
+    "ledger_failed": "check the ledger with `ghostclean doctor`",
+    "state_failed": "check the state with `ghostclean doctor`",
+    "account_mismatch": "check which account the keys belong to; `ghostclean doctor --pin` accepts the present one",
+    "mass_close_stopped": "look at `ghostclean reconcile --dry-run`; --allow-mass-close if every close is right",
+    "deadline_exceeded": "the next run goes on where this one stopped; raise --deadline if it repeats",
+}
+
+# Fields of the summaries that stay text even when they look like a number (a run id may).
+_TEXTS = frozenset({"lastRunAt", "lastOk", "lastSource", "lastRunId", "lastOutcome", "lastReason"})
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`healthy`, `stale` or `broken`, why, and the next step."""
+
+    word: str
+    why: str
+    advice: str
+    last_success: datetime | None
+
+
+def judge_health(telemetry: Telemetry, now: datetime, interval: timedelta) -> Health:
+    """The health rule of CONTRACT section 6, from the summary and the newest runs."""
+    last_success = _last_success(telemetry)
+    if telemetry.summary.get("lastOk") == "false":
+        failed = next((run for run in telemetry.runs if _counted(run) and not run.get("ok")), {})
+        error = str(failed.get("error") or "reconcile_failed")
+        return Health("broken", f"the last run failed: {error}", _CURES.get(error, "see `ghostclean doctor`"), last_success)
+    if last_success is None:
+        return Health("stale", "no run has succeeded yet", "run `ghostclean reconcile`, then schedule it", None)
+    age = now - last_success
+    if age > 2 * interval:
+        why = f"the last success was {spell(age.total_seconds())} ago, expected every {spell(interval.total_seconds())}"
+        return Health("stale", why, "check that the schedule still runs (`ghostclean schedule cron`)", last_success)
+    return Health("healthy", f"the last success was {spell(max(0.0, age.total_seconds()))} ago", "nothing to do", last_success)
+
+
+def _counted(run: Mapping[str, Any]) -> bool:
+    return not run.get("dryRun") and run.get("error") != "locked"
+
+
+def _last_success(telemetry: Telemetry) -> datetime | None:
+    if telemetry.summary.get("lastOk") == "true":
+        return parse_time(telemetry.summary.get("lastRunAt"))
+    times = (parse_time(run.get("ts")) for run in telemetry.runs if run.get("ok") and _counted(run))
+    return next((t for t in times if t is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a status is made of; `spool` and `broker` (truth and gate) are optional."""
+
+    state: State
+    ledger: Ledger
+    spool: Spool | None = None
+    broker: Callable[[], tuple[BrokerTruth | None, Gate]] | None = None
+
+
+def status_document(sources: Sources, *, now: datetime, interval: timedelta, limit: int) -> dict[str, Any]:
+    """The document of `status --json`; raises StateFailed, other failures stand inside it."""
+    reconcile = sources.state.telemetry("reconcile", limit)
+    manage = sources.state.telemetry("auto-manage", limit)
+    lock = sources.state.lock_info()
+    health = judge_health(reconcile, now, interval)
+    error: str | None = None
+    detail: str | None = None
+    view: LedgerView | None = None
+    try:
+        view = sources.ledger.read()
+    except LedgerFailed as failure:
+        error, detail = failure.code, str(failure)
+    truth, gate = sources.broker() if sources.broker else (None, None)
+    if gate is not None and gate.allowed is None and error is None:
+        error, detail = "broker_truth_failed", gate.reason
+    return {
+        "ok": error is None,
+        "now": iso(now),
+        "health": health.word,
+        "why": health.why,
+        "advice": health.advice,
+        "lastSuccessAt": iso(health.last_success) if health.last_success else None,
+        "reconcileTelemetry": telemetry_document(reconcile),
+        "autoManageTelemetry": telemetry_document(manage),
+        "ledger": ledger_counts(view) if view is not None else None,
+        "broker": compare(truth, view) if truth is not None else None,
+        "entryState": gate.entry_state() if gate is not None else None,
+        "lock": {"holder": lock.holder, "secondsLeft": round(lock.seconds_left, 1)} if lock else None,
+        "spooled": sources.spool.waiting() if sources.spool else 0,
+        "places": {"ledger": sources.ledger.place, "state": sources.state.place},
+        "error": error,
+        "detail": detail,
+    }
+
+
+def telemetry_document(telemetry: Telemetry) -> dict[str, Any]:
+    """Summary with numbers as numbers (`lastOk` stays the string that the hash holds), and runs."""
+    summary = {name: _number_or_text(name, value) for name, value in telemetry.summary.items()}
+    return {"summary": summary, "runs": [dict(run) for run in telemetry.runs]}
+
+
+def _number_or_text(name: str, value: str) -> int | str:
+    if name in _TEXTS or not (value.isascii() and value.isdecimal() and len(value) < 16):
+        return value
+    return int(value)
+
+
+def ledger_counts(view: LedgerView) -> dict[str, Any]:
+    """Open and pending trades, and when the oldest open one was opened."""
+    open_trades = [record for record in view.active if is_open(record)]
+    openings = [moment for moment in map(_opening, open_trades) if moment is not None]
+    return {
+        "open": len(open_trades),
+        "pending": sum(1 for record in view.active if is_pending(record)),
+        "oldestOpenAt": iso(min(openings)) if openings else None,
+        "total": view.total,
+        "strangers": len(view.strangers),
+    }
+
+
+def _opening(record: Record) -> datetime | None:
+    times = (parse_time(record.get(name)) for name in ("executedAt", "openedAt", "createdAt"))
+    return next((moment for moment in times if moment is not None), None)
+
+
+def compare(truth: BrokerTruth, view: LedgerView | None) -> dict[str, Any]:
+    """Broker truth against the ledger by symbol, both ways; working orders count as presence."""
+    listed: dict[str, str] = {}
+    for record in view.active if view is not None else ():
+        symbol = text(record, "ticker", "symbol")
+        if symbol and is_open(record):
+            listed[symbol_key(symbol)] = symbol
+    positions = {position.key: position.symbol for position in truth.positions}
+    working = {order.key for order in truth.orders}
+    return {
+        "positionsCount": len(truth.positions),
+        "openOrdersCount": len(truth.orders),
+        "onlyAtBroker": sorted(symbol for key, symbol in positions.items() if key not in listed),
+        "onlyInLedger": sorted(symbol for key, symbol in listed.items() if key not in positions | dict.fromkeys(working)),
+    }

@@ -1,0 +1,205 @@
+"""One complete look at ledger and broker, decided: what reconcile, auto-manage and snapshot share.
+
+Account, then working orders, then positions; decide; look up what the decision needs; read the
+lists once more before anything is closed; decide again. A close stands only if both readings
+agree on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.lookup import Lookups
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import LedgerView
+from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.decide import decide
+from ghostclean.core.evidence import Evidence
+from ghostclean.core.plan import Plan
+from ghostclean.core.policy import Policy
+from ghostclean.core.remembered import recall_orders
+from ghostclean.core.trade import FINAL, Trade, is_open, is_pending, read_trade, status_of
+from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.world import Memory, World
+from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded
+
+T = TypeVar("T")
+
+_ROUNDS = 8
+_SECOND_LOOK_AFTER = 1.0
+_SECTIONS = ("first_seen", "last_worked", "misses", "exits", "holds", "unproven")
+_CHANGED_MEANWHILE = "the broker's answer changed while we looked; decided in the next run"
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was seen and decided; `agreed` are the trades that both readings call closed."""
+
+    view: LedgerView
+    memory: Memory
+    truth: BrokerTruth
+    lookups: Lookups
+    plan: Plan
+    policy: Policy
+    agreed: frozenset[str] | None = None
+    reread_failed: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def evidence(self) -> Evidence:
+        return self.lookups.evidence
+
+    @property
+    def partial(self) -> bool:
+        return self.lookups.partial or self.reread_failed is not None
+
+    def decide_again(self, view: LedgerView) -> Plan:
+        """The plan for a ledger that changed meanwhile, on the same broker truth."""
+        self.view = view
+        self.plan = self._confirmed(decide(self.world()))
+        return self.plan
+
+    def world(self) -> World:
+        trades, others = split_records(self.view)
+        now = self.truth.at
+        closed = self.lookups.closed
+        return World(trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now)
+
+    def _confirmed(self, plan: Plan) -> Plan:
+        """Takes back what only one of the two readings would close or reduce."""
+        if self.agreed is None:
+            return plan
+        agreed = self.agreed
+        return replace(plan, decisions=tuple(_unless_agreed(d, agreed) for d in plan.decisions))
+
+
+def split_records(view: LedgerView) -> tuple[tuple[Trade, ...], tuple[Trade, ...]]:
+    """Open and pending trades, and the other records that are not final."""
+    trades: list[Trade] = []
+    others: list[Trade] = []
+    for record in view.active:
+        if is_open(record) or is_pending(record):
+            trades.append(read_trade(record))
+        elif status_of(record) not in FINAL and status_of(record):
+            others.append(read_trade(record))
+    return tuple(trades), tuple(others)
+
+
+def recall(parts: Parts, deadline: Deadline) -> Memory:
+    """What earlier runs remembered about this ledger."""
+    found = {name: deadline.reading(_section(parts, name)) for name in _SECTIONS}
+    return Memory(**found)
+
+
+def _section(parts: Parts, name: str) -> Callable[[], dict[str, Any]]:
+    return lambda: parts.state.recall(name)
+
+
+def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
+    """Account, working orders, then positions; BrokerTruthFailed unless all of it is complete.
+
+    Orders come first: an entry that fills between the two reads is then seen at least once.
+    """
+    broker = parts.broker
+    try:
+        account = deadline.reading(broker.account)
+        orders = deadline.reading(broker.working_orders)
+        positions = deadline.reading(broker.positions)
+        truth = BrokerTruth(account, orders, positions, broker.now())
+        if truth.contradiction() is not None:
+            parts.pause(min(_SECOND_LOOK_AFTER, deadline.left_for_reading() / 4))
+            account = deadline.reading(broker.account)
+            positions = deadline.reading(broker.positions)
+            truth = BrokerTruth(account, orders, positions, broker.now())
+    except BrokerError as error:
+        raise BrokerTruthFailed(
+            f"broker truth is not observed ({error}): nothing was closed; the next run tries again"
+        ) from None
+    except DeadlineExceeded:
+        raise BrokerTruthFailed(
+            "broker truth was not complete in time: nothing was closed; raise --deadline or see `ghostclean doctor`"
+        ) from None
+    why = truth.contradiction()
+    if why is not None:
+        raise BrokerTruthFailed(
+            f"broker truth contradicts itself ({why}): nothing was closed; check the account, the next run tries again"
+        )
+    return truth
+
+
+def make_survey(
+    parts: Parts,
+    deadline: Deadline,
+    policy: Policy,
+    view: LedgerView,
+    memory: Memory,
+    remembered: Mapping[str, Any],
+    truth: BrokerTruth,
+    *,
+    look_again: bool = True,
+) -> Survey:
+    """Decides, looks up, reads again before closing, decides again."""
+    evidence = Evidence()
+    evidence.add_orders(recall_orders(remembered.values()))
+    evidence.set_working(truth.orders)
+    lookups = Lookups(parts.broker, parts.ledger, deadline, evidence)
+    survey = Survey(view, memory, truth, lookups, Plan(()), policy)
+    survey.plan = _settle(survey)
+    closing = _rests_on_absence(survey.plan)
+    if not closing or not look_again:
+        return survey
+    survey.agreed = closing
+    try:
+        second = _read_again(parts, deadline)
+    except (BrokerError, BrokerTruthFailed, DeadlineExceeded) as error:
+        survey.reread_failed = str(error)
+        # What own orders prove stands without a second look; absence does not.
+        survey.agreed = frozenset(d.trade_id or "" for d in survey.plan.decisions if d.action.writes and not d.unproven)
+        survey.plan = survey._confirmed(survey.plan)
+        return survey
+    survey.truth = second
+    evidence.set_working(second.orders)
+    survey.plan = survey._confirmed(_settle(survey))
+    return survey
+
+
+def _settle(survey: Survey) -> Plan:
+    """Decides and looks up in turns until nothing more is asked for."""
+    plan = decide(survey.world())
+    asked: set[object] = set()
+    for _ in range(_ROUNDS):
+        fresh = [need for need in plan.needs if need not in asked]
+        if not fresh:
+            break
+        asked.update(fresh)
+        in_time = survey.lookups.answer(fresh)
+        plan = decide(survey.world())
+        if not in_time:
+            break
+    return plan
+
+
+def _read_again(parts: Parts, deadline: Deadline) -> BrokerTruth:
+    return read_truth(parts, deadline)
+
+
+def _rests_on_absence(plan: Plan) -> frozenset[str]:
+    """The trades that would leave the books, or shrink in them."""
+    return frozenset(d.trade_id or "" for d in plan.decisions if d.action in (Action.CLOSED, Action.REDUCED))
+
+
+def _unless_agreed(decision: Decision, agreed: frozenset[str]) -> Decision:
+    if decision.action not in (Action.CLOSED, Action.REDUCED) or (decision.trade_id or "") in agreed:
+        return decision
+    return replace(
+        decision, verdict=Verdict.SETTLING, action=Action.HELD, reason=_CHANGED_MEANWHILE, fields={}, unproven=False
+    )
+
+
+def broker_time(parts: Parts) -> datetime:
+    """The broker's time now."""
+    return parts.broker.now()

@@ -1,0 +1,20 @@
+"""The command line: options in, one outcome out, the exit codes of CONTRACT section 8."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code; the entry point of the `ghostclean` script."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        # Answered before anything else is imported: installers and health checks ask this often.
+        from ghostclean import __version__
+
+        print(f"ghostclean {__version__}")  # noqa: T201
+        return 0
+    from ghostclean.cli.app import run
+
+    return run(arguments)

@@ -1,0 +1,75 @@
+"""The Typer application: every command, and how usage errors and crashes end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ghostclean import __version__
+from ghostclean.cli import demo, gate, journal, manage, operate, reconcile, status
+from ghostclean.cli.output import Failure, Show, ending, finish, interrupted
+
+_HELP = """Closes ghosts in a trading bot's ledger: open trades of which nothing is left at the broker.
+
+\b
+Examples:
+  ghostclean demo                    the whole thing with no account and no server
+  ghostclean reconcile --dry-run     what a run would change, and why
+  ghostclean reconcile               one run; cron wants --quiet, programs --json
+  ghostclean status                  healthy, stale or broken, and what to do next
+"""
+
+app = typer.Typer(
+    name="ghostclean",
+    help=_HELP,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for family in (reconcile, manage, status, gate, journal, operate, demo):
+    family.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ghostclean {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def ghostclean(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    # No docstring: the help text stands in `_HELP`.
+    del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command line; prints usage errors the way every other error is printed."""
+    try:
+        code: Any = app(args=arguments, prog_name="ghostclean", standalone_mode=False)
+    except typer.TyperException as error:
+        code = _usage(error, arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        code = interrupted()
+    return ending(code if isinstance(code, int) else 0)
+
+
+def _usage(error: typer.TyperException, arguments: list[str]) -> int:
+    message = error.format_message().strip().replace("\n", " ")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "ghostclean"
+    failure = Failure("bad_settings", 2, f"{message} (see `{command} --help`; nothing was done)")
+    show = Show(json="--json" in arguments, quiet=False, verbose=False)
+    name = command.removeprefix("ghostclean").strip()
+    document = reconcile.failed_document if name == "reconcile" else None
+    return finish(name or "ghostclean", show, failure.outcome(document))
+
+

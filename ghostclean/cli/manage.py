@@ -1,0 +1,68 @@
+"""`ghostclean auto-manage`: reconcile, then manage the open trades."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ghostclean.cli.options import DeadlineText, DryRun, Json, NonFatal, Quiet, RunId, Source, Verbose, name, seconds
+from ghostclean.cli.output import Outcome, Show, perform
+
+_HELP = """Reconcile, then manage the open trades: stops, cut loss, end of day.
+
+\b
+Examples:
+  ghostclean auto-manage --dry-run
+  ghostclean auto-manage --quiet --source cron
+  AUTO_MANAGE_ENABLED=1 ghostclean auto-manage
+
+Off unless AUTO_MANAGE_ENABLED is 1 or true; the reconcile runs all the same, and its failure alone
+never fails this command.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("auto-manage", help=_HELP, short_help="Reconcile, then manage the open trades.")(auto_manage)
+
+
+def auto_manage(
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Place and tighten stops although the market is closed.")
+    ] = False,
+    source: Source = "cli",
+    run_id: RunId = None,
+    deadline: DeadlineText = "60",
+    non_fatal: NonFatal = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    # No docstring: the help text stands in `_HELP`.
+    show = Show(as_json, quiet, verbose)
+
+    def body() -> Outcome:
+        from ghostclean import wiring
+        from ghostclean.render.progress import progress
+        from ghostclean.render.text import auto_manage_lines
+
+        with progress("managing the open trades", show.json or show.quiet):
+            document, code = wiring.auto_manage(
+                dry_run=dry_run,
+                force=force,
+                source=name(source, "--source"),
+                run_id=None if run_id is None else name(run_id, "--run-id"),
+                deadline=seconds(deadline),
+            )
+        failed = not document["ok"]
+        return Outcome(
+            document,
+            code,
+            lambda: auto_manage_lines(document, quiet=show.quiet),
+            error=str(document.get("error") or document["reason"] or "reconcile_failed") if failed else None,
+            detail=str(document.get("detail") or f"auto-manage failed: {document['reason']}") if failed else None,
+        )
+
+    perform("auto-manage", show, body, non_fatal=non_fatal)

@@ -1,0 +1,117 @@
+"""`ghostclean reconcile`: one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ghostclean.cli.options import DeadlineText, DryRun, Json, NonFatal, Quiet, RunId, Source, Verbose, name, seconds
+from ghostclean.cli.output import Outcome, Show, perform
+
+_HELP = """Close ghosts and sync live trades: one run.
+
+\b
+Examples:
+  ghostclean reconcile --dry-run
+  ghostclean reconcile --quiet
+  ghostclean reconcile --json --deadline 3s --source my-bot
+  ghostclean reconcile --no-close
+
+Account, working orders and positions are read completely before anything is decided; a ghost is
+closed only with a proof, and every change is journaled before it is written. When broker truth is
+incomplete nothing is closed.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("reconcile", help=_HELP, short_help="Close ghosts and sync live trades: one run.")(reconcile)
+
+
+def reconcile(
+    dry_run: DryRun = False,
+    max_trades: Annotated[
+        int, typer.Option("--max", min=1, metavar="N", help="Trades to work on in this run at most.")
+    ] = 500,
+    close_reason: Annotated[
+        str, typer.Option("--close-reason", metavar="TEXT", help="closeReason of a vanished trade.")
+    ] = "reconciled_not_in_alpaca",
+    sync: Annotated[bool, typer.Option("--sync/--no-sync", help="Bring live trades up to date.")] = True,
+    close: Annotated[bool, typer.Option("--close/--no-close", help="Close ghosts; --no-close syncs only.")] = True,
+    source: Source = "cli",
+    run_id: RunId = None,
+    deadline: DeadlineText = "60",
+    orphans: Annotated[
+        Literal["report", "adopt", "flatten"],
+        typer.Option("--orphans", help="What to do with positions that no trade explains."),
+    ] = "report",
+    allow_mass_close: Annotated[
+        bool, typer.Option("--allow-mass-close", help="Override the breaker on closes without proof.")
+    ] = False,
+    non_fatal: NonFatal = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    # No docstring: the help text stands in `_HELP`.
+    show = Show(as_json, quiet, verbose)
+
+    def body() -> Outcome:
+        from ghostclean import wiring
+        from ghostclean.render.progress import progress
+
+        options: dict[str, Any] = {
+            "dry_run": dry_run,
+            "max": max_trades,
+            "close_reason": name(close_reason, "--close-reason"),
+            "close": close,
+            "sync": sync,
+            "source": name(source, "--source"),
+            "run_id": None if run_id is None else name(run_id, "--run-id"),
+            "deadline": seconds(deadline),
+            "orphans": orphans,
+            "allow_mass_close": allow_mass_close,
+        }
+        with progress("asking the broker", show.json or show.quiet):
+            result = wiring.reconcile(**options, counted_from_start=True)
+        document = result.to_dict()
+        return Outcome(
+            document,
+            result.exit_code,
+            lambda: lines(document, show),
+            error=result.error,
+            detail=result.detail,
+            warnings=tuple(warnings(document)),
+        )
+
+    perform("reconcile", show, body, non_fatal=non_fatal, failed_document=failed_document)
+
+
+def lines(document: dict[str, Any], show: Show) -> Iterable[str]:
+    """A table on a terminal, plain lines elsewhere and with --quiet."""
+    from ghostclean.render.terminal import is_terminal
+    from ghostclean.render.text import reconcile_lines
+
+    if is_terminal() and not show.quiet:
+        from ghostclean.render.screen import reconcile_screen
+
+        return reconcile_screen(document, verbose=show.verbose)
+    return reconcile_lines(document, quiet=show.quiet, verbose=show.verbose)
+
+
+def warnings(document: dict[str, Any]) -> Iterator[str]:
+    """What a person must look at although the run did not fail."""
+    unsolved = [row for row in document["results"] if row["verdict"] in ("ambiguous", "mismatch", "unreadable")]
+    if unsolved and document["error"] is None:
+        listed = ", ".join(f"{row['ticker'] or '?'} {row['verdict']}" for row in unsolved[:5])
+        more = f" and {len(unsolved) - 5} more" if len(unsolved) > 5 else ""
+        yield f"{len(unsolved)} trades need a person: {listed}{more}; `ghostclean explain TRADE_ID` says why"
+
+
+def failed_document(error: str, detail: str) -> dict[str, Any]:
+    """The document of a run that never began, such as one with wrong settings."""
+    from ghostclean.wiring import not_begun
+
+    return not_begun(error, detail).to_dict()

@@ -1,0 +1,101 @@
+"""What a run remembers for the next ones: misses, exits, final orders, verdicts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from .evidence import Evidence
+from .jsonvalue import json_value
+from .numbers import plain
+from .plan import Plan
+from .remembered import remember_order
+from .times import iso, parse_time
+from .trade import Trade, read_trade
+from .verdicts import Action, Decision, Verdict
+from .world import Memory
+
+Sections = dict[str, dict[str, Any]]
+
+_MISSES = frozenset({Verdict.FILLED_BUT_GONE, Verdict.VANISHED})
+_UNPROVEN_KEPT = timedelta(days=30)
+
+
+def misses(plan: Plan, memory: Memory, now: datetime) -> dict[str, Any]:
+    """Counts of runs in a row that found a trade gone without explanation."""
+    changes: dict[str, Any] = {}
+    for decision in plan.decisions:
+        trade_id = decision.trade_id
+        if trade_id is None:
+            continue
+        if decision.verdict in _MISSES and decision.action is not Action.CLOSED:
+            count, first = memory.miss(trade_id, now)
+            changes[trade_id] = {"count": count + 1, "first": iso(first or now), "last": iso(now)}
+        elif trade_id in memory.misses and decision.verdict is not Verdict.UNKNOWN:
+            changes[trade_id] = None
+    return changes
+
+
+def first_seen(trades: Iterable[Trade], names: Iterable[str], memory: Memory, now: datetime) -> dict[str, Any]:
+    """First sights of trades without a usable opening time, and of orphans."""
+    wanted = {t.id for t in trades if t.id and (t.opening is None or t.opening > now)} | set(names)
+    changes: dict[str, Any] = {name: iso(now) for name in wanted if name not in memory.first_seen}
+    known = {t.id for t in trades}
+    gone = [name for name in memory.first_seen if name not in wanted and name not in known]
+    return changes | dict.fromkeys(gone)
+
+
+def exits(written: Iterable[Decision], memory: Memory) -> dict[str, Any]:
+    """The exit orders that were attributed to a trade, so that nobody else uses them."""
+    changes: dict[str, Any] = {}
+    for decision in written:
+        if decision.exit_orders and decision.trade_id:
+            known = memory.exits.get(decision.trade_id, [])
+            merged = list(dict.fromkeys((*known, *decision.exit_orders)))
+            if merged != list(known):
+                changes[decision.trade_id] = merged
+    return changes
+
+
+def final_orders(
+    owners: Mapping[str, Iterable[str]], evidence: Evidence, remembered: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Final answers worth keeping, by order id; those of trades that left are forgotten."""
+    changes: dict[str, Any] = {}
+    for trade_id, ids in owners.items():
+        for order_id in ids:
+            order = evidence.orders.get(order_id)
+            if order is not None and order.is_final and order_id not in remembered:
+                changes[order_id] = remember_order(order, trade_id)
+    for order_id, row in remembered.items():
+        if row.get("trade") not in owners:
+            changes[order_id] = None
+    return changes
+
+
+def unproven(written: Iterable[Decision], plan: Plan, memory: Memory, run_id: str, now: datetime) -> dict[str, Any]:
+    """Closes without proof, kept a month so that they can be taken back and counted."""
+    changes: dict[str, Any] = {}
+    for decision in written:
+        if decision.unproven and decision.trade_id and decision.base is not None:
+            changes[decision.trade_id] = {
+                "at": iso(now),
+                "runId": run_id,
+                "before": json_value(decision.before()),
+                "after": json_value(decision.fields),
+                **claim(decision.base),
+            }
+    for trade_id, entry in memory.unproven.items():
+        at = parse_time(entry.get("at"))
+        if trade_id not in changes and (at is None or now - at > _UNPROVEN_KEPT):
+            changes[trade_id] = None
+    return changes
+
+
+def claim(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says it holds: key, side, quantity."""
+    trade = read_trade(record)
+    qty = trade.filled_qty or trade.size
+    return {"key": trade.key, "side": str(trade.side), "qty": plain(qty) if qty is not None else None}
+

@@ -1,0 +1,67 @@
+"""Decimal numbers from whatever the ledger or the broker wrote, and their spelling in JSON."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+
+ZERO = Decimal(0)
+ONE = Decimal(1)
+CENT = Decimal("0.01")
+BASIS_POINT = Decimal("0.0001")
+
+
+class BadNumber(ValueError):
+    """A field holds something that is no finite number."""
+
+
+def number(value: object) -> Decimal | None:
+    """The exact Decimal of a JSON number or numeric string; None for null and blank.
+
+    Raises BadNumber for booleans, containers, words, NaN and infinities.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Decimal):
+        result = value
+    elif isinstance(value, bool):
+        raise BadNumber("a true/false where a number belongs")
+    elif isinstance(value, int):
+        return Decimal(value)
+    elif isinstance(value, float):
+        result = Decimal(repr(value))
+    elif isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return None
+        try:
+            result = Decimal(text)
+        except InvalidOperation:
+            raise BadNumber(f"{text[:40]!r} is no number") from None
+    else:
+        raise BadNumber(f"a {type(value).__name__} where a number belongs")
+    if not result.is_finite():
+        raise BadNumber(f"{value!s:.40} is no finite number")
+    return result
+
+
+def money(value: Decimal) -> Decimal:
+    """Rounded to cents, half up."""
+    return value.quantize(CENT, ROUND_HALF_UP)
+
+
+def ratio4(value: Decimal) -> Decimal:
+    """Rounded to four decimals, half up: the precision of R."""
+    return value.quantize(BASIS_POINT, ROUND_HALF_UP)
+
+
+def plain(value: Decimal) -> str:
+    """The shortest plain spelling: no exponent, no trailing zeros (`187.4`, `10`, `0.00001`)."""
+    if not value:
+        return "0"
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def json_number(value: Decimal) -> int | float:
+    """The JSON number outside for a Decimal inside."""
+    return int(value) if value == value.to_integral_value() else float(value)

@@ -1,0 +1,69 @@
+"""The plan of a run: data that is shown, guarded, applied, journaled and tested as one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from .broker import Order, Position
+from .evidence import Need
+from .trade import Trade
+from .verdicts import Action, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an open trade really has at the broker, for the engine that manages it.
+
+    `open_qty` is proven by orders and the position; `exits` are its own exit orders of any
+    status; `initial_stop` is the stop that 1R is measured by, None when unknown.
+    """
+
+    trade: Trade
+    position: Position
+    open_qty: Decimal
+    entry_price: Decimal | None
+    initial_stop: Decimal | None
+    entry: Order | None
+    exits: tuple[Order, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A position, or the part of one, that no trade explains."""
+
+    position: Position
+    qty: Decimal
+    remainder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Decisions in a stable order, and the look-ups that would settle the open ones.
+
+    `suspects` counts trades that may yet become unproven closes; `activity` is the latest
+    moment anything happened in a symbol (by key); `own_orders` the order ids of every trade.
+    """
+
+    decisions: tuple[Decision, ...]
+    needs: tuple[Need, ...] = ()
+    suspects: int = 0
+    holdings: Mapping[str, Holding] = field(default_factory=dict)
+    orphans: tuple[Orphan, ...] = ()
+    activity: Mapping[str, datetime] = field(default_factory=dict)
+    open_trades: int = 0
+    own_orders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def writing(self) -> tuple[Decision, ...]:
+        """The decisions that change the ledger, closes before syncs."""
+        order = {Action.CLOSED: 0, Action.REDUCED: 1, Action.REOPENED: 2, Action.ADOPTED: 3, Action.SYNCED: 4}
+        changing = [d for d in self.decisions if d.action.writes]
+        return tuple(sorted(changing, key=lambda d: (order.get(d.action, 5), d.trade_id or "")))
+
+    @property
+    def unproven(self) -> tuple[Decision, ...]:
+        """The closes that rest on absence alone."""
+        return tuple(d for d in self.decisions if d.unproven and d.action is Action.CLOSED)

@@ -1,0 +1,91 @@
+"""The brakes: what must be true before closes without proof may be written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from .broker import Account
+from .evidence import Evidence
+from .instrument import symbol_key
+from .plan import Plan
+from .policy import Policy
+from .times import parse_time
+from .trade import order_ids, text
+from .verdicts import Action, Decision
+from .world import Memory
+
+_RECENT = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The account that this ledger belongs to."""
+
+    account: str
+    live: bool
+
+    def mismatch(self, account: Account, live: bool) -> str | None:
+        """Why another account must be refused; None for the pinned one."""
+        if self.account == account.id and self.live == live:
+            return None
+        kinds = {True: "live", False: "paper"}
+        return (
+            f"the broker answers for {kinds[live]} account {short(account.id)}, "
+            f"this ledger belongs to {kinds[self.live]} account {short(self.account)}"
+        )
+
+
+def short(account_id: str) -> str:
+    """Enough of an account id to tell two apart."""
+    return f"{account_id[:8]}…" if len(account_id) > 8 else account_id
+
+
+def breaker(plan: Plan, memory: Memory, policy: Policy, now: datetime) -> str | None:
+    """Why the closes without proof must not be written; None when they may.
+
+    Counted are those decided now, suspects whose look-ups are open, and those of the last hour.
+    """
+    decided = len(plan.unproven)
+    if not decided or policy.allow_mass_close:
+        return None
+    recent = sum(1 for entry in memory.unproven.values() if _is_recent(entry, now))
+    count = decided + plan.suspects + recent
+    if count <= policy.max_unproven_closes or count * 3 <= plan.open_trades:
+        return None
+    return (
+        f"{decided} closes without proof ({plan.suspects} suspects not looked up, {recent} such closes in the last hour) "
+        f"of {plan.open_trades} open trades"
+    )
+
+
+def _is_recent(entry: Mapping[str, Any], now: datetime) -> bool:
+    at = parse_time(entry.get("at"))
+    return at is not None and timedelta(0) <= now - at < _RECENT
+
+
+def knows_this_ledger(
+    records: Iterable[Mapping[str, Any]], evidence: Evidence, position_keys: Iterable[str]
+) -> bool:
+    """One sign that the account is the ledger's: a known order id, or a position of a record."""
+    held = set(position_keys)
+    for record in records:
+        if symbol_key(text(record, "ticker", "symbol") or "") in held:
+            return True
+        if any(evidence.find(order_id) is not None for order_id in order_ids(record)):
+            return True
+    return False
+
+
+def without_unproven(plan: Plan, why: str) -> Plan:
+    """The same plan with its unproven closes held."""
+    return replace(plan, decisions=tuple(_held(d, why) for d in plan.decisions))
+
+
+def _held(decision: Decision, why: str) -> Decision:
+    if not (decision.unproven and decision.action is Action.CLOSED):
+        return decision
+    reason = f"{decision.reason}; not closed: {why}"
+    return replace(decision, action=Action.HELD, reason=reason, fields={}, unproven=False)

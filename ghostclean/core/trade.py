@@ -1,0 +1,204 @@
+"""A trade: one ledger record, read without changing it.
+
+The record keeps every field the app wrote; this view knows only those of CONTRACT section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from .instrument import Side, symbol_key
+from .numbers import ZERO, BadNumber, number
+from .times import parse_time
+
+OPEN = frozenset({"OPEN", "PARTIAL"})
+PENDING = frozenset({"PENDING", "BROKER_PENDING", "BROKER_FILLED", "AUTO_PENDING", "NEW"})
+FINAL = frozenset({"CLOSED", "CANCELED", "CANCELLED", "REJECTED", "EXPIRED", "ARCHIVED", "CLOSED_MANUAL", "DELETED"})
+SIZE_FIELDS = ("quantity", "qty", "size", "positionSize", "shares")
+ENTRY_ORDER_FIELDS = ("alpacaOrderId", "brokerOrderId")
+ORDER_ID_FIELDS = (*ENTRY_ORDER_FIELDS, "clientOrderId", "stopOrderId", "takeProfitOrderId", "closeOrderId")
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One open or pending record, or one with a `problem` that makes it unreadable."""
+
+    id: str | None
+    record: Mapping[str, Any] = field(repr=False, compare=False)
+    status: str
+    symbol: str
+    key: str
+    side: Side
+    size: Decimal | None
+    size_field: str | None
+    initial_size: Decimal | None
+    entry_price: Decimal | None
+    stop_price: Decimal | None
+    initial_stop: Decimal | None
+    target_price: Decimal | None
+    filled_qty: Decimal | None
+    avg_fill_price: Decimal | None
+    entry_order: str | None
+    client_order: str | None
+    stop_order: str | None
+    target_order: str | None
+    close_order: str | None
+    created_at: datetime | None
+    opened_at: datetime | None
+    executed_at: datetime | None
+    updated_at: datetime | None
+    problem: str | None
+
+    @property
+    def is_pending(self) -> bool:
+        return self.status not in OPEN
+
+    @property
+    def opening(self) -> datetime | None:
+        """`executedAt`, `openedAt`, else `createdAt`."""
+        return self.executed_at or self.opened_at or self.created_at
+
+    @property
+    def has_order(self) -> bool:
+        """Whether the ledger names an entry order, by either kind of id."""
+        return self.entry_order is not None or self.client_order is not None
+
+    @property
+    def exit_orders(self) -> tuple[str, ...]:
+        """The exit order ids that the ledger stores."""
+        return tuple(i for i in (self.stop_order, self.target_order, self.close_order) if i)
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether an engine has already moved things here (`autoManage` with content)."""
+        return bool(self.record.get("autoManage"))
+
+
+def text(record: Mapping[str, Any], *names: str) -> str | None:
+    """The first non-blank string among the named fields."""
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return None
+
+
+def status_of(record: Mapping[str, Any]) -> str:
+    """The record's status in upper case, empty when it has none."""
+    value = record.get("status")
+    return value.strip().upper() if isinstance(value, str) else ""
+
+
+def is_open(record: Mapping[str, Any]) -> bool:
+    """Status `OPEN` or `PARTIAL`."""
+    return status_of(record) in OPEN
+
+
+def is_pending(record: Mapping[str, Any]) -> bool:
+    """A pending status together with an entry order id."""
+    return status_of(record) in PENDING and text(record, *ENTRY_ORDER_FIELDS, "clientOrderId") is not None
+
+
+def order_ids(record: Mapping[str, Any]) -> Iterable[str]:
+    """Every order id that a record stores, of whatever kind."""
+    for name in ORDER_ID_FIELDS:
+        value = record.get(name)
+        if isinstance(value, str) and value:
+            yield value
+
+
+def record_id(record: Mapping[str, Any]) -> str | None:
+    """The id as text; a numeric id counts as its digits."""
+    value = record.get("id")
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def read_trade(record: Mapping[str, Any]) -> Trade:
+    """The view of one open or pending record; never raises, a defect becomes `problem`."""
+    problems: list[str] = []
+    trade_id = record_id(record)
+    if trade_id is None:
+        problems.append("it has no id")
+    symbol = text(record, "ticker", "symbol") or ""
+    if not symbol:
+        problems.append("it has no symbol")
+    side = _side(record, problems)
+
+    def numeric(*names: str) -> Decimal | None:
+        for name in names:
+            try:
+                value = number(record.get(name))
+            except BadNumber as error:
+                problems.append(f"{name} is impossible: {error}")
+                return None
+            if value is not None:
+                if value < 0:
+                    problems.append(f"{name} is impossible: {value}")
+                    return None
+                if value:
+                    return value
+        return None
+
+    size, size_field = _size(record, problems)
+    has_order = text(record, *ENTRY_ORDER_FIELDS, "clientOrderId") is not None
+    if size is None and not has_order:
+        problems.append("it has no positive size and no entry order to take one from")
+    return Trade(
+        id=trade_id,
+        record=record,
+        status=status_of(record),
+        symbol=symbol,
+        key=symbol_key(symbol),
+        side=side,
+        size=size,
+        size_field=size_field,
+        initial_size=numeric("initialQuantity"),
+        entry_price=numeric("entryPrice"),
+        stop_price=numeric("stopPrice"),
+        initial_stop=numeric("initialStopPrice", "originalStopPrice"),
+        target_price=numeric("takeProfitPrice", "targetPrice"),
+        filled_qty=numeric("filledQty"),
+        avg_fill_price=numeric("avgFillPrice"),
+        entry_order=text(record, *ENTRY_ORDER_FIELDS),
+        client_order=text(record, "clientOrderId"),
+        stop_order=text(record, "stopOrderId"),
+        target_order=text(record, "takeProfitOrderId"),
+        close_order=text(record, "closeOrderId"),
+        created_at=parse_time(record.get("createdAt")),
+        opened_at=parse_time(record.get("openedAt")),
+        executed_at=parse_time(record.get("executedAt")),
+        updated_at=parse_time(record.get("updatedAt")),
+        problem="; ".join(problems) or None,
+    )
+
+
+def _side(record: Mapping[str, Any], problems: list[str]) -> Side:
+    value = record.get("side")
+    if value is None or value == "":
+        return Side.LONG
+    try:
+        return Side(str(value).strip().upper())
+    except ValueError:
+        problems.append(f"side {str(value)[:20]!r} is neither LONG nor SHORT")
+        return Side.LONG
+
+
+def _size(record: Mapping[str, Any], problems: list[str]) -> tuple[Decimal | None, str | None]:
+    """The first positive size and the field it stands in."""
+    for name in SIZE_FIELDS:
+        try:
+            value = number(record.get(name))
+        except BadNumber as error:
+            problems.append(f"{name} is impossible: {error}")
+            return None, None
+        if value is not None and value > ZERO:
+            return value, name
+    return None, None

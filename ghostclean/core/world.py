@@ -1,0 +1,66 @@
+"""Everything a decision is made from: the ledger's side, the broker's side, our memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from .broker import BrokerTruth
+from .evidence import Evidence
+from .policy import Policy
+from .times import parse_time
+from .trade import Trade
+
+MISS_EXPIRES = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What earlier runs remembered, by trade id.
+
+    `first_seen` and `last_worked` are ISO times, `misses` say since when and how often a trade
+    was found gone without explanation, `exits` name the exit orders that we attributed, `holds`
+    the broker facts at which an undone change is held.
+    """
+
+    first_seen: Mapping[str, str] = field(default_factory=dict)
+    last_worked: Mapping[str, str] = field(default_factory=dict)
+    misses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exits: Mapping[str, list[str]] = field(default_factory=dict)
+    holds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    unproven: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def seen(self, trade_id: str, now: datetime) -> datetime:
+        """When a trade was first seen; now for a new one."""
+        return parse_time(self.first_seen.get(trade_id)) or now
+
+    def miss(self, trade_id: str, now: datetime) -> tuple[int, datetime | None]:
+        """How many runs in a row found it gone before this one, and since when."""
+        entry = self.misses.get(trade_id)
+        if not entry:
+            return 0, None
+        last, first = parse_time(entry.get("last")), parse_time(entry.get("first"))
+        if last is None or first is None or now - last > MISS_EXPIRES:
+            return 0, None
+        return int(entry.get("count", 0)), first
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One consistent input of `decide`; `now` is the broker's time.
+
+    `trades` are the open and pending records, `others` the remaining non-final ones (ERROR and
+    statuses we do not know), `closed` the final records of symbols in question, None until they
+    have been read.
+    """
+
+    trades: tuple[Trade, ...]
+    others: tuple[Trade, ...]
+    closed: Mapping[str, tuple[Mapping[str, Any], ...]]
+    truth: BrokerTruth
+    evidence: Evidence
+    memory: Memory
+    policy: Policy
+    now: datetime

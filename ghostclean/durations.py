@@ -1,0 +1,39 @@
+"""Durations as people write them: `60`, `0.5`, `500ms`, `3s`, `2m`, `1h`."""
+
+from __future__ import annotations
+
+import re
+
+DAY = 86_400.0
+
+_SHAPE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str, *, zero: bool = False, most: float = DAY) -> float:
+    """Seconds from text; raises ValueError that says what is wrong and what would be right.
+
+    Zero is refused unless `zero` allows it, and so is anything longer than `most` seconds:
+    a deadline of years is a typing error, not a wish.
+    """
+    match = _SHAPE.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text.strip()[:40]!r} is no duration; write it like 60, 0.5, 500ms, 3s or 2m")
+    seconds = float(match[1]) * _SECONDS[match[2] or "s"]
+    if seconds == 0 and not zero:
+        raise ValueError("a duration of zero leaves no time; write it like 60, 0.5, 500ms, 3s or 2m")
+    if seconds > most:
+        raise ValueError(f"{text.strip()[:40]!r} is longer than {spell(most)}")
+    return seconds
+
+
+def spell(seconds: float) -> str:
+    """The same in words for people, in the largest unit that reads well: `40s`, `5m`, `3h`, `2d`."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    if seconds < 90:
+        return f"{seconds:.3g}s"
+    for limit, size, unit in ((90 * 60, 60, "m"), (36 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{round(seconds / size)}{unit}"
+    return f"{round(seconds / DAY)}d"

@@ -1,0 +1,102 @@
+"""Every way a run can fail, split by what the operator should do about it.
+
+Each error is one line for a person: what failed, what it means for the ledger, what to do.
+`code` is the word in the JSON document, `exit_code` what cron and workflows branch on;
+both come from the one table at the end of CONTRACT section 5.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GhostcleanError(Exception):
+    """A run failed; the message says what, what it means for the ledger, and the cure."""
+
+    code: ClassVar[str] = "reconcile_failed"
+    exit_code: ClassVar[int] = 1
+
+
+class BadSettings(GhostcleanError):
+    """A flag or an environment variable is wrong; names it and the cure."""
+
+    code = "bad_settings"
+    exit_code = 2
+
+
+class BrokerTruthFailed(GhostcleanError):
+    """Account, working orders or positions could not be read completely: *not observed*."""
+
+    code = "broker_truth_failed"
+    exit_code = 3
+
+
+class LedgerFailed(GhostcleanError):
+    """The ledger could not be read or written; a value we cannot parse is never written over."""
+
+    code = "ledger_failed"
+    exit_code = 4
+
+
+class StateFailed(GhostcleanError):
+    """ghostclean's own memory is out of reach: without lock and journal nothing is written."""
+
+    code = "state_failed"
+    exit_code = 4
+
+
+class AccountMismatch(GhostcleanError):
+    """The broker answered for another account than the one pinned to this ledger."""
+
+    code = "account_mismatch"
+    exit_code = 5
+
+
+class MassCloseStopped(GhostcleanError):
+    """The breaker tripped: too many closes without proof in one run."""
+
+    code = "mass_close_stopped"
+    exit_code = 5
+
+
+class DeadlineExceeded(GhostcleanError):
+    """Time ran out or answers stayed open; what was decided and written stays, the rest waits."""
+
+    code = "deadline_exceeded"
+    exit_code = 6
+
+
+class Locked(GhostcleanError):
+    """Another run holds the lock of this ledger."""
+
+    code = "locked"
+    exit_code = 7
+
+
+class FencedOff(Locked):
+    """Our lock expired while we were paused and somebody else may hold it: nothing more is written."""
+
+
+class BrokerError(Exception):
+    """A request to the broker failed; adapters raise it, the shell decides what it means.
+
+    `transient` is true when asking again later may help (network, 429, 5xx, an answer that
+    is not what the API can return) and false for a definite refusal such as 422.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, transient: bool = True) -> None:
+        super().__init__(message)
+        self.status = status
+        self.transient = transient
+
+
+class Refused(BrokerError):
+    """The broker refused a request for a business reason (403, 422); `body` is its answer."""
+
+    def __init__(self, message: str, *, status: int, body: object = None) -> None:
+        super().__init__(message, status=status, transient=False)
+        self.body = body
+
+
+class AnswerLost(BrokerError):
+    """A write was sent and its answer is unknown: look it up by client order id, never re-send."""

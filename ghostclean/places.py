@@ -1,0 +1,132 @@
+"""Where a ledger, a state or a broker truth lives, parsed from what the operator wrote.
+
+Every function raises ValueError with a text that names what is wrong and what would be right,
+and never repeats a URL: it may carry a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A Redis (URL without fragment), a JSON file or a SQLite file; `key` only for a Redis ledger."""
+
+    kind: str
+    where: str = field(repr=False)
+    key: str = ""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.where)
+
+    def describe(self) -> str:
+        """For people: without user and password."""
+        if self.kind != "redis":
+            return f"{self.kind}:{self.where}"
+        parts = urlsplit(self.where)
+        netloc = parts.netloc.rpartition("@")[2]
+        shown = f"{parts.scheme}://{netloc}{parts.path}"
+        return f"{shown}#{self.key}" if self.key else shown
+
+
+def redis_place(text: str, key: str = "") -> Place:
+    """A `redis://`, `rediss://` or `unix://` URL; a fragment is the key."""
+    parts = _split(text)
+    if parts.scheme not in REDIS_SCHEMES:
+        raise ValueError("it must start with redis://, rediss:// or unix://")
+    if parts.scheme == "unix":
+        if not parts.path.strip("/"):
+            raise ValueError("it names no socket; write unix:///path/to/redis.sock")
+    else:
+        if not parts.hostname:
+            raise ValueError(f"it has no host; write {parts.scheme}://HOST:6379/0")
+        database = parts.path.strip("/")
+        if database and not database.isdecimal():
+            raise ValueError(f"its database must be a number; write {parts.scheme}://HOST:6379/0")
+    return Place("redis", parts._replace(fragment="").geturl(), unquote(parts.fragment) or key)
+
+
+def ledger_place(text: str, key: str) -> Place:
+    """A ledger: a Redis URL, or `file:PATH`."""
+    if text.lower().startswith("file:"):
+        return Place("file", _path(text, "trades.json"))
+    if text.partition("://")[0].lower() in REDIS_SCHEMES:
+        return redis_place(text, key)
+    raise ValueError("it must be a Redis URL (redis://, rediss://, unix://) or file:PATH")
+
+
+def state_place(text: str) -> Place:
+    """A state: a Redis URL, or `sqlite:PATH`."""
+    if text.lower().startswith("sqlite:"):
+        return Place("sqlite", _path(text, "state.db"))
+    if text.partition("://")[0].lower() in REDIS_SCHEMES:
+        return redis_place(text)
+    raise ValueError("it must be a Redis URL (redis://, rediss://, unix://) or sqlite:PATH")
+
+
+def broker_place(text: str) -> Place:
+    """The broker: `alpaca`, or `file:PATH` of a snapshot."""
+    if text.lower() == "alpaca":
+        return Place("alpaca", "")
+    if text.lower().startswith("file:"):
+        return Place("file", _path(text, "broker.json"))
+    raise ValueError("it must be alpaca or file:PATH of a snapshot")
+
+
+def api_url(text: str) -> str:
+    """A base URL of the API: `https://`, or `http://` on loopback; without a trailing `/v2`."""
+    parts = _split(text)
+    if parts.scheme not in ("https", "http"):
+        raise ValueError("it must start with https:// (http:// only on loopback)")
+    if not parts.hostname:
+        raise ValueError("it has no host; write https://HOST")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("it must be just https://HOST, without user, query or fragment")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("plain http:// is allowed on loopback only; use https://")
+    return parts.geturl().rstrip("/").removesuffix("/v2")
+
+
+def web_url(text: str) -> str:
+    """A heartbeat or webhook URL."""
+    parts = _split(text)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ValueError("it must be https://HOST/… (or http://)")
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """`localhost`, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(text: str) -> SplitResult:
+    if any(c.isspace() or not c.isprintable() for c in text):
+        raise ValueError("it contains a blank or a control character")
+    try:
+        parts = urlsplit(text)
+        if parts.port == 0:
+            raise ValueError("0")
+    except ValueError:
+        raise ValueError("it is no valid URL (check host and port)") from None
+    return parts
+
+
+def _path(text: str, example: str) -> str:
+    scheme, _, rest = text.partition(":")
+    path = rest.removeprefix("//") if rest.startswith("///") else rest
+    if not path or path.startswith("//") or "\0" in path:
+        raise ValueError(f"it names no path; write {scheme.lower()}:{example} or {scheme.lower()}:/full/path/{example}")
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,195 @@
+"""Screens for people, made with rich: right at 80 columns, without colour and through a pipe."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ghostclean.core.times import parse_time
+from ghostclean.durations import spell
+
+from .terminal import is_terminal
+from .text import changes, printable, shown, totals
+
+Document = Mapping[str, Any]
+
+_PIPE_WIDTH = 80
+_STYLES = {
+    "healthy": "bold green",
+    "stale": "bold yellow",
+    "broken": "bold red",
+    "closed": "green",
+    "would_close": "green",
+    "held": "yellow",
+    "skipped": "yellow",
+}
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def console_lines(*parts: Any) -> Iterator[str]:
+    """The parts as finished lines, as wide as the terminal (80 columns in a pipe)."""
+    terminal = is_terminal()
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer,
+        force_terminal=terminal,
+        width=None if sys.stdout.isatty() else _PIPE_WIDTH,
+        highlight=False,
+        emoji=False,
+        no_color=bool(os.environ.get("NO_COLOR")) or None,
+        legacy_windows=False,
+    )
+    for part in parts:
+        console.print(part)
+    for line in buffer.getvalue().splitlines():
+        yield line.rstrip()
+
+
+# --------------------------------------------------------------------------- reconcile
+
+
+def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
+    """One reconcile run as a table and a closing line."""
+    rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
+    parts: list[Any] = []
+    if rows:
+        table = _table("action", "symbol", "trade", "verdict and reason")
+        for row in rows:
+            why = Text.assemble((row["verdict"], "bold"), f": {printable(row['reason'])}")
+            style = _STYLES.get(row["action"], "cyan" if changes(row) else "dim")
+            table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), printable(row["id"] or "-", 40), why)
+        parts.append(table)
+    parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
+    word = "dry run" if document["dryRun"] else "reconcile"
+    took = spell(document["durationMs"] / 1000)
+    state = Text("ok", "bold green") if document["ok"] else Text(str(document["error"]), "bold red")
+    partial = ", partial" if document["partial"] else ""
+    run = printable(document["runId"], 80)
+    parts.append(Text.assemble(f"{word} ", state, f": {totals(document)}{partial} in {took} ", (f"(run {run})", "dim")))
+    return console_lines(*parts)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        last = number == len(columns) - 1
+        table.add_column(column, overflow="fold", no_wrap=not last, ratio=1 if last else None)
+    return table
+
+
+# --------------------------------------------------------------------------- status
+
+
+def status_screen(document: Document) -> Iterator[str]:
+    """Health first, then totals, last runs, ledger, auto-manage, and what else there is."""
+    now = parse_time(document["now"])
+    telemetry, summary = document["reconcileTelemetry"], document["reconcileTelemetry"]["summary"]
+    first = Text.assemble(
+        (document["health"], _STYLES[document["health"]]), f": {printable(document['why'])}", (f" - {document['advice']}", "")
+    )
+    parts: list[Any] = [first]
+    if document["detail"]:
+        parts.append(Text(printable(document["detail"]), "red"))
+    parts.append(_facts(document, summary, now))
+    runs = telemetry["runs"]
+    if runs:
+        parts += [Text(), _runs_table(runs, now)]
+        if len(runs) > 1:
+            parts += [Text(), _sparklines(runs)]
+    if document["broker"] is not None:
+        parts += [Text(), _broker(document["broker"], document["entryState"])]
+    return console_lines(*parts)
+
+
+def _facts(document: Document, summary: Document, now: datetime | None) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    if summary:
+        counted = f"{summary.get('runs', 0)} runs, {summary.get('success', 0)} good, {summary.get('fail', 0)} failed"
+        table.add_row("totals", f"{counted}; {summary.get('totalClosed', 0)} closed, {summary.get('totalSynced', 0)} synced")
+    ledger = document["ledger"]
+    if ledger is not None:
+        oldest = parse_time(ledger["oldestOpenAt"])
+        since = f", the oldest for {_age(oldest, now)}" if oldest else ""
+        table.add_row("ledger", f"{ledger['open']} open{since}, {ledger['pending']} pending")
+    manage = document["autoManageTelemetry"]["summary"]
+    if manage:
+        reason = f" ({printable(manage['lastReason'], 60)})" if manage.get("lastReason") else ""
+        at = _age(parse_time(manage.get("lastRunAt")), now)
+        table.add_row("auto-manage", f"{printable(manage.get('lastOutcome', '?'), 20)}{reason}, {at} ago")
+    if document["lock"]:
+        lock = document["lock"]
+        table.add_row("lock", f"held by {printable(lock['holder'], 60)} for {lock['secondsLeft']:g}s more")
+    if document["spooled"]:
+        table.add_row("spool", f"{document['spooled']} run records wait for the state; the next run delivers them")
+    return table
+
+
+def _runs_table(runs: Sequence[Document], now: datetime | None) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column, right in (("ago", True), ("result", False), ("checked", True), ("closed", True), ("synced", True), ("source", False)):
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    table.add_column("run", overflow="ellipsis", no_wrap=True)
+    for run in runs:
+        ok = run.get("ok") is True
+        result = ("dry run" if run.get("dryRun") else "ok") if ok else str(run.get("error") or "failed")
+        table.add_row(
+            _age(parse_time(run.get("ts")), now),
+            Text(printable(result, 24), "green" if ok else "red"),
+            *(str(run.get(name, "-")) for name in ("checked", "closed", "synced")),
+            printable(run.get("source", "?"), 16),
+            Text(printable(run.get("runId", "?"), 60), "dim"),
+        )
+    return table
+
+
+def _sparklines(runs: Sequence[Document]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    oldest_first = list(reversed(runs))
+    for name, values in (
+        ("closed", [_count(run.get("closed")) for run in oldest_first]),
+        ("synced", [_count(run.get("synced")) for run in oldest_first]),
+        ("failed", [0 if run.get("ok") else 1 for run in oldest_first]),
+    ):
+        table.add_row(Text(name, "dim"), sparkline(values), str(sum(values)))
+    return table
+
+
+def sparkline(values: Sequence[int]) -> str:
+    """One bar a value, the highest at full height; zero is the lowest bar."""
+    most = max(values, default=0) or 1
+    return "".join(_BARS[round(value * (len(_BARS) - 1) / most)] for value in values)
+
+
+def _broker(broker: Document, entry: Document) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    table.add_row("broker", f"{broker['positionsCount']} positions, {broker['openOrdersCount']} working orders")
+    table.add_row("only there", _symbols(broker["onlyAtBroker"]))
+    table.add_row("only in ledger", _symbols(broker["onlyInLedger"]))
+    table.add_row("gate", f"{'open' if entry['allowed'] else 'closed'}: {printable(entry['reason'])}")
+    return table
+
+
+def _symbols(symbols: Iterable[str]) -> str:
+    return ", ".join(printable(symbol, 24) for symbol in symbols) or "none"
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _age(moment: datetime | None, now: datetime | None) -> str:
+    if moment is None or now is None:
+        return "?"
+    return spell(max(0.0, (now - moment).total_seconds()))

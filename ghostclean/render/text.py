@@ -1,0 +1,94 @@
+"""Plain lines for pipes, cron mails and logs: one line an action, nothing about what stayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ghostclean.durations import spell
+
+Document = Mapping[str, Any]
+
+_QUIET_ACTIONS = frozenset({"kept", "held", "skipped"})
+_COUNTERS = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
+
+
+def printable(text: object, most: int = 400) -> str:
+    """One line that no terminal can be tricked by: control characters become `?`."""
+    line = "".join(c if c.isprintable() else " " if c in "\t\r\n" else "?" for c in str(text))
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def changes(row: Document) -> bool:
+    """Whether a row of `results` changes the ledger (or would)."""
+    return row["action"] not in _QUIET_ACTIONS
+
+
+def shown(row: Document, *, quiet: bool, verbose: bool) -> bool:
+    """Whether a row is worth a line: changes always, held ones unless quiet, kept ones if verbose."""
+    if changes(row) or verbose:
+        return True
+    return not quiet and (row["action"] != "kept" or row["verdict"] == "orphan")
+
+
+def row_line(row: Document) -> str:
+    """`closed       AAPL      t-1  exited: …`."""
+    what = f"{row['action']:<13}{printable(row['ticker'] or '?', 24):<9} {printable(row['id'] or '-', 60)}"
+    return f"{what}  {row['verdict']}: {printable(row['reason'])}"
+
+
+def totals(document: Document) -> str:
+    """`12 checked, 3 closed, 1 held`: the counters that are not zero, `checked` always."""
+    return ", ".join(f"{document[n]} {n}" for n in _COUNTERS if document[n] or n == "checked")
+
+
+def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = False) -> Iterator[str]:
+    """The lines of one reconcile run; nothing at all for a quiet run that changed nothing."""
+    for row in document["results"]:
+        if shown(row, quiet=quiet, verbose=verbose):
+            yield row_line(row)
+    if quiet:
+        return
+    for note in document["notes"]:
+        yield f"note: {printable(note)}"
+    word = "dry run" if document["dryRun"] else "reconcile"
+    state = "ok" if document["ok"] else document["error"]
+    partial = ", partial" if document["partial"] else ""
+    took = spell(document["durationMs"] / 1000)
+    yield f"{word} {state}: {totals(document)}{partial} in {took} (run {printable(document['runId'], 80)})"
+
+
+def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:
+    """The lines of one auto-manage run."""
+    changed = document["updated"] or document["flattened"]
+    if not quiet or changed or not document["ok"]:
+        for note in document["notes"]:
+            yield f"note: {printable(note if isinstance(note, str) else note.get('note', note))}"
+    if quiet and not changed:
+        return
+    outcome = "FAIL" if not document["ok"] else "SKIP" if document["skipped"] else "SUCCESS"
+    reason = f" {document['reason']}" if document["reason"] else ""
+    counts = ", ".join(f"{document[n]} {n}" for n in ("checked", "updated", "flattened"))
+    yield f"auto-manage {outcome}{reason}: {counts}"
+
+
+def entry_lines(entries: Iterable[Document]) -> Iterator[str]:
+    """A trade's or a run's journal for a person: what, why, from what to what."""
+    for entry in entries:
+        yield f"{entry['at']}  {entry['verdict']}  {entry['action']} ({entry['outcome']})  run {printable(entry['runId'], 80)}"
+        yield f"    {printable(entry['reason'])}"
+        for proof in entry["proof"]:
+            facts = ", ".join(f"{k} {v}" for k, v in proof.items() if k not in ("what", "at") and v is not None)
+            at = f" at {proof['at']}" if proof.get("at") else ""
+            yield f"    proof: {printable(proof.get('what', ''))}{at}{f' ({printable(facts)})' if facts else ''}"
+        before, after = entry["before"] or {}, entry["after"] or {}
+        for name in after:
+            was = printable(before[name], 60) if name in before else "absent"
+            yield f"    {printable(name, 40)}: {was} -> {printable(after[name], 60)}"
+
+
+def check_line(check: Document) -> str:
+    """One check of the doctor: its mark, its name, what was found, and the cure of a failure."""
+    mark = {True: "ok", False: "FAIL", None: "note"}[check["ok"]]
+    cure = f" - {printable(check['cure'])}" if check["cure"] else ""
+    return f"{mark:<5}{check['name']:<12} {printable(check['found'])}{cure}"
