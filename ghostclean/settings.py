@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ghostclean.core.manage import Manage
 from ghostclean.core.policy import Policy
 from ghostclean.durations import DAY, parse_duration
 from ghostclean.errors import BadSettings
@@ -206,7 +207,9 @@ class Settings(BaseSettings):
         try:
             layers = {".env": _DotEnv(cls)(), "environment": _Environment(cls)(), "flag": _present(flags or {})}
         except (OSError, UnicodeDecodeError) as error:
-            raise BadSettings(f".env cannot be read ({type(error).__name__}): nothing was done; fix or remove it") from None
+            raise BadSettings(
+                f".env cannot be read ({type(error).__name__}): nothing was done; fix or remove it"
+            ) from None
         return cls._build(layers)
 
     @classmethod
@@ -271,8 +274,14 @@ class Settings(BaseSettings):
 
     @property
     def home(self) -> Path:
-        """The user's state folder: the SQLite state by default, and the spool always."""
+        """The user's state folder, where the SQLite state lives by default."""
         return user_state_path("ghostclean", appauthor=False)
+
+    @property
+    def spool_at(self) -> Path:
+        """The local folder for records that a state could not take: beside a SQLite state."""
+        place = self.state_at
+        return (place.path.parent if place.kind == "sqlite" else self.home) / "spool"
 
     def policy(self, **options: Any) -> Policy:
         """What the operator allows, with the options of one run (`close`, `sync`, `orphans`, …)."""
@@ -281,6 +290,20 @@ class Settings(BaseSettings):
             max_unproven_closes=self.max_unproven_closes,
             confirmations=self.confirmations,
             **options,
+        )
+
+    def manage(self) -> Manage:
+        """What the operator allows the engine that manages open trades."""
+        return Manage(
+            enabled=self.auto_enabled,
+            eod_flatten=self.auto_eod_flatten,
+            trail_enabled=self.auto_trail_enabled,
+            cut_loss_enabled=self.auto_cut_loss_enabled,
+            trail_r=self.auto_trail_r,
+            trail_pct=self.auto_trail_pct,
+            cut_loss_r=self.auto_cut_loss_r,
+            max_per_run=self.auto_max_per_run,
+            eod_flatten_minutes=self.auto_eod_flatten_minutes,
         )
 
     def origins(self) -> tuple[Origin, ...]:
@@ -347,7 +370,9 @@ def _complete(
         return None
     missing = names[1] if key is not None else names[0]
     given = names[0] if key is not None else names[1]
-    raise BadSettings(f"{missing} is not set, but {given} is: keys come in pairs; set both or neither (nothing was done)")
+    raise BadSettings(
+        f"{missing} is not set, but {given} is: keys come in pairs; set both or neither (nothing was done)"
+    )
 
 
 def _check_account(settings: Settings) -> None:
@@ -374,5 +399,3 @@ def environment_secrets() -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError):
         found = {}
     return tuple(dict.fromkeys((*secrets_in(found), *secrets_in(os.environ))))
-
-

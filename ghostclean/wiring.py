@@ -8,27 +8,33 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostclean.durations import parse_duration
-from ghostclean.errors import BadSettings, BrokerError, GhostcleanError
+from ghostclean.errors import BadSettings, BrokerTruthFailed, GhostcleanError
 from ghostclean.result import EXIT_CODES, Result
 
 if TYPE_CHECKING:
-    from ghostclean.app.doctor import Check
+    from ghostclean.app.by_hand import Report
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.demo import Demo
     from ghostclean.app.gate import Gate
-    from ghostclean.app.operator import Report
-    from ghostclean.app.ports import Broker, JournalEntry, Ledger, Spool, State
+    from ghostclean.app.outside import OutsideEyes
+    from ghostclean.app.parts import Parts
+    from ghostclean.app.ports import Broker, Lease, Ledger, Spool, State
     from ghostclean.core.broker import BrokerTruth
+    from ghostclean.manage_result import ManageResult
     from ghostclean.places import Place
     from ghostclean.settings import Settings
 
 TimeLeft = Callable[[], float]
 
 _LOOK_SECONDS = 20.0  # for commands that only look: status, gate, doctor
+_SNAPSHOT_SECONDS = 120.0
+_RECONCILE_FIRST_SECONDS = 3.0  # of auto-manage
 
 
 # --------------------------------------------------------------------------- parts
@@ -56,7 +62,7 @@ def stores(settings: Settings) -> Stores:
 
     ledger = _ledger(settings.ledger_at, servers, seen_before)
     later.append(_state(settings, ledger.place, servers))
-    return Stores(ledger, later[0], FolderSpool(settings.home / "spool", ledger_place=ledger.place))
+    return Stores(ledger, later[0], FolderSpool(settings.spool_at, ledger_place=ledger.place))
 
 
 def _ledger(place: Place, servers: dict[str, Any], seen_before: Callable[[], bool]) -> Ledger:
@@ -117,7 +123,7 @@ def opened(settings: Settings) -> Iterator[Stores]:
         parts.state.open()
         yield parts
     finally:
-        parts.state.close()
+        _close(parts.state)
 
 
 def load(settings: Settings | Mapping[str, Any] | None) -> Settings:
@@ -134,7 +140,31 @@ def new_run_id(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-# --------------------------------------------------------------------------- reconcile
+def run_parts(settings: Settings, deadline: Callable[[], Deadline]) -> Parts:
+    """Everything one run needs, the broker bound to the deadline in force; raises BadSettings."""
+    from ghostclean.app.parts import Parts
+
+    kept = stores(settings)
+    # Reads stop where the share kept for writing begins; what is sent later may use that share.
+    asked = broker(settings, lambda: deadline().left_for_reading() or deadline().left())
+    return Parts(broker=asked, ledger=kept.ledger, state=kept.state, spool=kept.spool, eyes=_eyes(settings))
+
+
+def _eyes(settings: Settings) -> OutsideEyes:
+    """The outside eyes that are configured; none costs nothing."""
+    from ghostclean.app.outside import OutsideEyes
+
+    eyes = OutsideEyes()
+    if settings.heartbeat_url or settings.alert_url or settings.metrics_file:
+        from ghostclean.adapters.outside import Heartbeat, MetricsFile, Webhook
+
+        eyes.heartbeat = Heartbeat(settings.heartbeat_url.get_secret_value()) if settings.heartbeat_url else None
+        eyes.webhook = Webhook(settings.alert_url.get_secret_value()) if settings.alert_url else None
+        eyes.metrics = MetricsFile(settings.metrics_file) if settings.metrics_file else None
+    return eyes
+
+
+# --------------------------------------------------------------------------- runs
 
 
 def reconcile(
@@ -157,15 +187,14 @@ def reconcile(
     `deadline` is in seconds, or text such as `3s`; with `counted_from_start` the start-up time
     of the process is part of it. `settings` None reads the environment and `.env`.
     """
-    from ghostclean.app.deadline import Deadline, process_age
-    from ghostclean.app.parts import Options, Parts
+    from ghostclean.app.parts import Options
     from ghostclean.app.reconcile import run_reconcile
 
     loaded = load(settings)
     if orphans not in ("report", "adopt", "flatten"):
-        raise BadSettings(f"orphans must be report, adopt or flatten, not {orphans!r:.40}")
-    if isinstance(max, bool) or not isinstance(max, int) or max < 1:
-        raise BadSettings("max must be a whole number of at least 1")
+        raise BadSettings(f"orphans must be report, adopt or flatten, not {orphans!r:.40} (nothing was done)")
+    if max < 1:
+        raise BadSettings("max must be at least 1 (nothing was done)")
     policy = loaded.policy(
         close=close,
         sync=sync,
@@ -174,21 +203,80 @@ def reconcile(
         allow_mass_close=allow_mass_close,
         max_trades=max,
     )
-    end = Deadline(_seconds(deadline), already_used=process_age() if counted_from_start else 0.0)
-    options = Options(run_id or new_run_id("reconcile"), source, end, policy, dry_run)
-    talks_to = broker(loaded, end.left)
-    kept = stores(loaded)
+    limit = _deadline(deadline, counted_from_start=counted_from_start)
+    options = Options(run_id or new_run_id("reconcile"), source, limit, policy, dry_run)
+    parts = run_parts(loaded, lambda: limit)
     try:
-        return run_reconcile(Parts(talks_to, kept.ledger, kept.state, kept.spool), options)
+        return run_reconcile(parts, options)
     finally:
-        kept.state.close()
+        _close(parts.state)
 
 
-def _seconds(deadline: float | str) -> float:
+def auto_manage(
+    *,
+    settings: Settings | Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    source: str = "python",
+    run_id: str | None = None,
+    deadline: float | str = 60,
+    counted_from_start: bool = False,
+) -> ManageResult:
+    """One auto-manage run; raises only BadSettings, every other failure is in the result."""
+    from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.parts import Options
+    from ghostclean.app.reconcile import run_reconcile
+    from ghostclean.app.survey import survey_for_orders
+
+    loaded = load(settings)
+    policy, name = loaded.policy(), run_id or new_run_id("auto-manage")
+    limit = _deadline(deadline, counted_from_start=counted_from_start)
+    turn = [limit]  # whose time the broker's requests use: the reconcile before has its own, shorter one
+    parts = run_parts(loaded, lambda: turn[0])
+
+    def reconcile_first(lease: Lease | None) -> Result:
+        turn[0] = short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))
+        try:
+            options = Options(f"{name}-reconcile", "auto-manage", short, policy, dry_run)
+            return run_reconcile(parts, options, lease=lease)
+        finally:
+            turn[0] = limit
+
+    options = ManageOptions(
+        run_id=name,
+        source=source,
+        deadline=limit,
+        manage=loaded.manage(),
+        grace=policy.grace,
+        dry_run=dry_run,
+        force=force,
+    )
     try:
-        return parse_duration(str(deadline))
+        return run_auto_manage(
+            parts,
+            options,
+            reconcile_first=reconcile_first,
+            survey=lambda: survey_for_orders(parts, limit, policy),
+        )
+    finally:
+        _close(parts.state)
+
+
+def _deadline(deadline: float | str, *, counted_from_start: bool) -> Deadline:
+    from ghostclean.app.deadline import Deadline, process_age
+
+    try:
+        seconds = parse_duration(str(deadline))
     except ValueError as error:
         raise BadSettings(f"deadline is wrong: {error} (nothing was done)") from None
+    return Deadline(seconds, already_used=process_age() if counted_from_start else 0.0)
+
+
+def _close(state: State) -> None:
+    """Gives connections back; a failure to do so changes nothing about the run."""
+    with contextlib.suppress(GhostcleanError, OSError):
+        state.close()
 
 
 def not_begun(error: str, detail: str) -> Result:
@@ -209,18 +297,15 @@ def gate(max_open: int, settings: Settings | None = None) -> Gate:
 
 def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | None, Gate]:
     from ghostclean.app.deadline import Deadline
-    from ghostclean.app.gate import judge, read_truth, unknown
-    from ghostclean.core.broker import Impossible
+    from ghostclean.app.gate import judge, unknown
+    from ghostclean.app.survey import read_truth
 
     deadline = Deadline(_LOOK_SECONDS)
     try:
-        truth = deadline.writing(lambda: read_truth(broker(settings, deadline.left)))
-    except BadSettings:
-        raise
-    except (BrokerError, GhostcleanError, Impossible) as error:
+        truth = read_truth(run_parts(settings, lambda: deadline), deadline)
+    except BrokerTruthFailed as error:
         return None, unknown(str(error), max_open)
-    contradiction = truth.contradiction()
-    return (None, unknown(contradiction, max_open)) if contradiction else (truth, judge(truth, max_open))
+    return truth, judge(truth, max_open)
 
 
 def status(
@@ -241,10 +326,65 @@ def status(
         )
 
 
-def explain(trade_id: str) -> list[JournalEntry]:
-    """What the journal keeps of a trade, oldest first; raises StateFailed."""
+def doctor(*, pin: bool) -> list[dict[str, Any]]:
+    """Every check with its cure; wrong settings are the first failed check."""
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.doctor import Patient, examine
+
+    try:
+        settings = load(None)
+    except BadSettings as error:
+        return [{"name": "settings", "ok": False, "found": str(error), "cure": "set it right and ask again"}]
+    kept = stores(settings)
+    deadline = Deadline(_LOOK_SECONDS)
+    patient = Patient(
+        ledger=kept.ledger,
+        state=kept.state,
+        spool=kept.spool,
+        broker=lambda: broker(settings, deadline.left),
+        deadline=deadline,
+        settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
+        account_kind="snapshot" if settings.broker_at.kind == "file" else "live" if settings.live else "paper",
+        interval=timedelta(seconds=settings.interval),
+        grace=settings.grace,
+    )
+    try:
+        return [check.to_dict() for check in examine(patient, pin=pin)]
+    finally:
+        _close(kept.state)
+
+
+def snapshot() -> dict[str, Any]:
+    """Broker truth, every look-up a decision needs and the ledger's open trades, as one document."""
+    from ghostclean.adapters.snapshot import RecordingBroker
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.snapshot import record
+
+    settings = load(None)
+    deadline = Deadline(_SNAPSHOT_SECONDS)
+    parts = run_parts(settings, lambda: deadline)
+    recorder = RecordingBroker(parts.broker)
+    try:
+        trades = record(replace(parts, broker=recorder), deadline, settings.policy())
+        return recorder.document(trades)
+    finally:
+        _close(parts.state)
+
+
+def save(document: Mapping[str, Any], output: str) -> str:
+    """Writes a document to a file that only its owner may read; returns its path."""
+    from ghostclean.adapters.private_file import write_private
+    from ghostclean.core.jsontext import PRETTY, dumps
+
+    return write_private(output, dumps(document, PRETTY) + "\n")
+
+
+def explain(trade_id: str) -> dict[str, Any]:
+    """The document of `explain --json`: what the journal keeps of a trade; raises StateFailed."""
+    from ghostclean.app.explain import explain_trade
+
     with opened(load(None)) as parts:
-        return parts.state.journal(trade_id=trade_id)
+        return explain_trade(parts.ledger, parts.state, trade_id)
 
 
 # --------------------------------------------------------------------------- the operator's hand
@@ -255,15 +395,62 @@ def undo(run_id: str, *, dry_run: bool) -> Report:
     from ghostclean.app.undo import undo_run
 
     with opened(load(None)) as parts:
-        return undo_run(parts.ledger, parts.state, run_id, new_run_id=new_run_id("undo"), dry_run=dry_run)
+        return undo_run(parts.ledger, parts.state, run_id, undo_id=new_run_id("undo"), dry_run=dry_run)
+
+
+def resolve(trade_id: str, *, exit_order: str | None, vanished: bool, entry_order: str | None, dry_run: bool) -> Report:
+    """Applies the operator's word on a trade; raises GhostcleanError."""
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.resolve import Word, resolve_trade
+
+    settings = load(None)
+    deadline = Deadline(_LOOK_SECONDS)
+    parts = run_parts(settings, lambda: deadline)
+    word = Word(exit_order=exit_order, vanished=vanished, entry_order=entry_order)
+    try:
+        parts.state.open()
+        policy = settings.policy()
+        return resolve_trade(parts, deadline, policy, trade_id, word, run_id=new_run_id("resolve"), dry_run=dry_run)
+    finally:
+        _close(parts.state)
 
 
 def migrate(source: str, target: str, *, layout: str | None, dry_run: bool) -> dict[str, Any]:
     """Copies a ledger to another place or layout, verified; raises GhostcleanError."""
-    from ghostclean.app.migrate import migrate_ledger
+    from ghostclean.adapters.copying import copy_ledger
+    from ghostclean.places import ledger_place
 
-    raise NotImplementedError
+    key = load(None).ledger_key
+    places = []
+    for name, text in (("FROM", source), ("TO", target)):
+        try:
+            places.append(ledger_place(text, key))
+        except ValueError as error:
+            raise BadSettings(f"{name} is wrong: {error} (nothing was done)") from None
+    return copy_ledger(places[0], places[1], layout=layout, dry_run=dry_run)
 
 
-def demo(folder: Path | None) -> Iterator[tuple[str, Any]]:
-    raise NotImplementedError
+def schedule(kind: str) -> str:
+    """A ready-made schedule with the paths of this installation."""
+    import shutil
+    import sys
+
+    from ghostclean.app.schedule import schedule_text
+
+    program = shutil.which("ghostclean") or str(Path(sys.executable).parent / "ghostclean")
+    folder = Path.cwd()
+    return schedule_text(kind, program, str(folder), str(folder / ".env"))
+
+
+def demo(folder: str | None) -> Demo:
+    """The whole job on sample data, whatever the environment says; raises BadSettings."""
+    from ghostclean.app.demo import run_demo
+    from ghostclean.settings import Settings
+
+    def run(values: Mapping[str, str], dry_run: bool) -> Result:
+        return reconcile(settings=Settings.of(values), dry_run=dry_run, source="demo")
+
+    def look(values: Mapping[str, str]) -> dict[str, Any]:
+        return status(settings=Settings.of(values))
+
+    return run_demo(folder, run, look)

@@ -115,11 +115,8 @@ class AlpacaBroker:
     # ----------------------------------------------------------------- order look-ups
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
-        if not order_id.strip(". "):
-            # an empty or dotted id would ask for the list, not for an order
-            raise BrokerError(f"{order_id!r} is no order id", transient=False)
         try:
-            raw = self._trading.get(f"/orders/{quote(order_id, safe='')}", {"nested": "true"})
+            raw = self._trading.get(_path("/orders", order_id), {"nested": "true"})
         except NotFound:
             return None
         return _asked_first(raw, f"order {order_id}", lambda order: order.id.lower() == order_id.lower())
@@ -230,10 +227,8 @@ class AlpacaBroker:
         key = symbol_key(symbol)
         spellings = [key, crypto_pair(key)] if _is_pair(symbol) else [symbol]
         for spelling in spellings:
-            if not spelling.strip(". "):
-                raise BrokerError(f"{symbol!r} is no symbol", transient=False)
             try:
-                raw = self._trading.get(f"/assets/{quote(spelling, safe='')}")
+                raw = self._trading.get(_path("/assets", spelling))
             except NotFound:
                 continue
             if not isinstance(raw, dict) or symbol_key(str(raw.get("symbol", ""))) != key:
@@ -283,14 +278,14 @@ class AlpacaBroker:
 
     def replace(self, order_id: str, client_id: str, **prices: Decimal) -> Order:
         body = {"client_order_id": client_id, **{name: plain(value) for name, value in prices.items()}}
-        raw = self._trading.patch(f"/orders/{quote(order_id, safe='')}", body)
+        raw = self._trading.patch(_path("/orders", order_id), body)
         try:
             return _asked_first(raw, f"order {client_id}", lambda order: order.client_id == client_id)[0]
         except BrokerError as error:
             raise AnswerLost(f"a replacement of order {order_id} was sent and {error}") from None
 
     def cancel(self, order_id: str) -> None:
-        self._trading.delete(f"/orders/{quote(order_id, safe='')}")
+        self._trading.delete(_path("/orders", order_id))
 
 
 # --------------------------------------------------------------------------- answers
@@ -300,8 +295,17 @@ def _parsed(what: str, parse: Callable[[Any], T], raw: Any) -> T:
     """The parsed answer; what the API cannot have given is a failed read."""
     try:
         return parse(raw)
-    except Impossible as error:
+    except (Impossible, ArithmeticError, RecursionError) as error:
         raise BrokerError(f"{what} cannot be right: {error}") from None
+
+
+def _path(collection: str, name: str) -> str:
+    """One member of a collection. An empty or dotted name would mean the whole of it: to DELETE
+    that is to cancel every order of the account.
+    """
+    if not name.strip(". "):
+        raise BrokerError(f"{name!r} is no id and no symbol", transient=False)
+    return f"{collection}/{quote(name, safe='')}"
 
 
 def _rows(raw: Any, what: str) -> list[Row]:

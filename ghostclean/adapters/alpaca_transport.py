@@ -138,7 +138,9 @@ class AlpacaTransport(RESTClient):
         return self._write(method, what, url, opts)
 
     def _read(self, what: str, url: str, opts: dict[str, Any]) -> Any:
-        for attempt in range(1, _TRIES + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             self._keep_pace()
             wait = 0.25 * 2**attempt * random.uniform(0.5, 1.5)
             try:
@@ -154,7 +156,6 @@ class AlpacaTransport(RESTClient):
             if attempt == _TRIES or wait >= self._time_left():
                 raise error
             self._sleep(wait)
-        raise AssertionError("unreachable: the last try returns or raises")
 
     def _read_result(self, what: str, answer: _Answer) -> Any:
         if answer.status == 200:
@@ -275,7 +276,8 @@ class AlpacaTransport(RESTClient):
     def _note(self, answer: _Answer) -> None:
         """Remembers the broker's time and how much of the rate is left."""
         at = _http_date(answer.headers.get("Date"))
-        if at is not None:
+        # A 5xx may come from whatever stands in between: its clock counts only while we know no other
+        if at is not None and (answer.status < 500 or self._seen is None):
             # `Date` is cut to the second: of two readings that agree the later one is nearer
             known = self.now() if self._seen else at
             self._seen = (known if timedelta(0) < known - at < timedelta(seconds=2) else at, self._monotonic())
@@ -312,11 +314,11 @@ class AlpacaTransport(RESTClient):
 
 def checked_base_url(url: str) -> str:
     """The URL without trailing slash and `/v2`; BadSettings unless https, or http on loopback."""
-    parts = urlsplit(url.strip())
     try:
+        parts = urlsplit(url.strip())
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        host = ""
+        parts, host = urlsplit(""), ""
     secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
     if not host or not secure or parts.username is not None or parts.query or parts.fragment:
         raise BadSettings(
@@ -387,10 +389,7 @@ def _whole(text: str | None) -> int | None:
 
 def _unix_time(text: str | None) -> datetime | None:
     seconds = _whole(text)
-    try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, OSError, ValueError):
-        return None
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _http_date(text: str | None) -> datetime | None:

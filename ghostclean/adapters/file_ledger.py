@@ -3,8 +3,9 @@
 Every write makes a complete new file beside the old one and puts it in its place in one step,
 so a reader sees the old text or the new, and a crash leaves one of the two. Our own processes
 take turns by `<path>.lock`; an app that takes the same lock (flock) is never crossed at all. For
-one that does not, the file's content is compared just before the step, and our changes are
-applied again to whatever it wrote.
+one that does not, the file's content is compared just before the step, and what the step
+displaced is looked at once more: if it is not what we read, it is put back, and our changes are
+applied again to what the app wrote.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,11 +23,12 @@ from ghostclean.app.ports import Change, Lease, LedgerView, Record, WriteOutcome
 from ghostclean.core.jsontext import PRETTY, BadJson
 from ghostclean.errors import LedgerFailed
 
+from .file_swap import exchange
 from .ledger_text import LedgerText
 
 _ATTEMPTS = 20
 _LOCK_SECONDS = 5.0
-_GARBLED_READS = 5  # an app that writes in place shows half a text for a moment
+_GARBLED_READS = 20  # an app that writes in place shows half a text for a moment
 _PAUSE = 0.02
 _NEW = "[]\n"
 
@@ -87,7 +90,7 @@ class FileLedger:
                     raise self._failed(
                         f"is not a JSON array of trades: {error}", "repair it or restore a backup"
                     ) from None
-                time.sleep(_PAUSE)
+                time.sleep(random.uniform(0, _PAUSE))
             else:
                 self._existed = True
                 return raw, reading
@@ -131,13 +134,33 @@ class FileLedger:
                 return outcomes
             with self._prepared(text.encode()) as prepared:
                 lease.verify()
-                if self._bytes() == before:
-                    prepared.replace(self.path)
+                if self._bytes() == before and self._put_in_place(prepared, before):
                     _sync_folder(self.path.parent)
                     self._existed = True
                     return outcomes
             time.sleep(_PAUSE)
         raise self._failed("is written by somebody else all the time", "run again when the app is quieter")
+
+    def _put_in_place(self, prepared: Path, before: bytes | None) -> bool:
+        """Makes the prepared file the ledger, unless that is no longer the one we read."""
+        if before is None:
+            with contextlib.suppress(FileExistsError):
+                self.path.hardlink_to(prepared)
+                return True
+            return False
+        placed = prepared.read_bytes()
+        if not exchange(prepared, self.path):  # not on this system: the comparison above must do
+            prepared.replace(self.path)
+            return True
+        displaced = prepared.read_bytes()
+        if displaced == before:
+            return True
+        while True:  # until the newest foreign text stands there again, and we hold our own
+            exchange(prepared, self.path)
+            taken = prepared.read_bytes()
+            if taken == placed:
+                return False
+            placed, displaced = displaced, taken
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

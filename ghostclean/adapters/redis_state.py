@@ -9,7 +9,7 @@ transaction. The journal keeps its newest 20,000 entries; open intents are never
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,38 +143,26 @@ class RedisState:
 
     def intend(self, entries: Sequence[JournalEntry]) -> None:
         """Journals entries before the ledger is written."""
-        self._script("Writing the journal", INTEND, self._journal_keys, *_entries(entries), self._journal_kept)
+        self._script("Writing the journal", INTEND, self._journal_keys, *_spread(entries), self._journal_kept)
 
     def intents(self) -> list[JournalEntry]:
         """Entries still `intended`, oldest first."""
-        open_ids = self.call("SMEMBERS", self._journal_keys[2])
-        return [entry for entry in self._read_entries(list(open_ids)) if entry.outcome == INTENDED]
+        unfinished = self.call("SMEMBERS", self._journal_keys[2])
+        return [entry for entry in self._entries(unfinished) if entry.outcome == INTENDED] if unfinished else []
 
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
         """Entries of a trade or a run (or all), oldest first."""
-        ids = self.call("ZRANGE", self._journal_keys[1], 0, -1)
         return [
-            entry
-            for entry in self._read_entries(ids, in_order=True)
-            if trade_id in (None, entry.trade_id) and run_id in (None, entry.run_id)
+            entry for entry in self._entries() if trade_id in (None, entry.trade_id) and run_id in (None, entry.run_id)
         ]
 
-    def _read_entries(self, ids: list[bytes], *, in_order: bool = False) -> list[JournalEntry]:
-        found: list[tuple[float, JournalEntry]] = []
+    def _entries(self, wanted: set[bytes] | None = None) -> Iterator[JournalEntry]:
+        """All entries, or the wanted ones, oldest first and a page at a time."""
+        ids = [i for i in self.call("ZRANGE", self._journal_keys[1], 0, -1) if wanted is None or i in wanted]
         for start in range(0, len(ids), _PAGE):
-            page = ids[start : start + _PAGE]
-            texts = self.call("HMGET", self._journal_keys[0], *page)
-            scores = (
-                range(start, start + len(page))
-                if in_order
-                else [self.call("ZSCORE", self._journal_keys[1], i) or 0 for i in page]
-            )
-            found += [
-                (float(score), entry_from(raw.decode(), self.place))
-                for score, raw in zip(scores, texts, strict=True)
-                if raw is not None
-            ]
-        return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
+            for raw in self.call("HMGET", self._journal_keys[0], *ids[start : start + _PAGE]):
+                if raw is not None:
+                    yield entry_from(raw.decode(), self.place)
 
     # ------------------------------------------------------------------ runs
 
@@ -201,7 +189,7 @@ class RedisState:
             *(commit.run_id, dumps(commit.run), runs_kept(commit.kind), DONE_KEPT, SCHEMA),
             *(len(commit.add), *(part for pair in commit.add.items() for part in pair)),
             *(len(commit.put), *(part for pair in commit.put.items() for part in pair)),
-            *(*_entries(commit.entries), self._journal_kept),
+            *(*_spread(commit.entries), self._journal_kept),
             *(len(memory) // 4, *memory),
         )
         if answer.startswith(b"TYPE"):
@@ -231,7 +219,7 @@ class RedisState:
         return self.call("EVAL", script, len(keys), *keys, *arguments, doing=doing)
 
 
-def _entries(entries: Sequence[JournalEntry]) -> list[Any]:
+def _spread(entries: Sequence[JournalEntry]) -> list[Any]:
     parts: list[Any] = [len(entries)]
     for entry in entries:
         parts += [entry.id, entry_text(entry), "1" if entry.outcome == INTENDED else "0"]

@@ -65,6 +65,14 @@ _REASONS = (
         "restore a backup, or move it away and pin the account again (ghostclean doctor --pin)",
     ),
     ("locked", "another process keeps it locked", "let that process end, then run again"),
+    (
+        "directory",
+        "its path is a folder, or leads through a file",
+        "point GHOSTCLEAN_STATE at sqlite:/some/folder/file.db",
+    ),
+    ("ermission denied", "this user may not write there", "make the file and its folder writable for this user"),
+    ("Read-only", "the file system is read-only", "point GHOSTCLEAN_STATE at a place that can be written"),
+    ("No space", "the disk is full", "free some space"),
     ("disk I/O", "the disk reports an error", "check the disk; WAL needs a local one"),
 )
 
@@ -293,7 +301,7 @@ class SqliteState:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            said = str(error)
+            said = (error.strerror if isinstance(error, OSError) else None) or str(error)
             known = [(reason, cure) for word, reason, cure in _REASONS if word in said]
             reason, cure = known[0] if known else (said[:200], "check the file and its folder")
             raise StateFailed(

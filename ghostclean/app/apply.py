@@ -17,7 +17,7 @@ from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Action, Decision, Proof
 from ghostclean.errors import DeadlineExceeded
 
-_RESERVE = 0.1
+_RESERVE = 0.2  # seconds kept for the run's own record
 
 
 @dataclass(slots=True)
@@ -56,9 +56,7 @@ class Writer:
         changes = [_change(d) for d in chunk]
         self.deadline.writing(lambda: self.parts.state.intend(entries), reserve=_RESERVE)
         try:
-            outcomes = self.deadline.writing(
-                lambda: self.parts.ledger.write(changes, self.lease), reserve=_RESERVE
-            )
+            outcomes = self.deadline.writing(lambda: self.parts.ledger.write(changes, self.lease), reserve=_RESERVE)
         except DeadlineExceeded:
             # Whether it was written is not known: the intent stays, the next run completes it.
             applied.out_of_time = True

@@ -12,8 +12,6 @@ from typing import Any
 from ghostclean.core.broker import BrokerTruth, Order, Position
 from ghostclean.core.instrument import symbol_key
 
-from .ports import Broker
-
 DEFAULT_MAX_OPEN = 3
 EXIT_YES, EXIT_NO, EXIT_UNKNOWN = 0, 10, 3
 
@@ -99,9 +97,3 @@ def _is_entry(order: Order, position: Position | None) -> bool:
 
 def _closes(order: Order) -> bool:
     return str(order.raw.get("position_intent") or "").endswith("_to_close")
-
-
-def read_truth(broker: Broker) -> BrokerTruth:
-    """Account, all working orders, then positions; raises BrokerError or Impossible."""
-    account, orders, positions = broker.account(), broker.working_orders(), broker.positions()
-    return BrokerTruth(account, orders, positions, broker.now())

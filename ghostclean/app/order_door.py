@@ -302,6 +302,29 @@ class OrderDoor:
         self._booked[order.id] = (claim.key, claim.name, order.filled_qty)
         return Answer(answer.outcome, answer.reason, order, answer.request)
 
+    def why_not_close(self, claim: Claim, holders: Collection[str]) -> str | None:
+        """Why a close would be refused here once `holders` have let go; asked before cancelling them."""
+        if not self._market.may_close(claim.crypto, self._broker.now()):
+            return "its market is closed, or closes in a moment"
+        sight = self.look(claim)
+        why = self._why_not(claim, sight)
+        if why is None and self._free(claim, sight, besides=holders) <= 0:
+            others = ", ".join(o.id for o in sight.closing if o.id not in holders)
+            why = f"orders that are not its own hold the shares: {others}"
+        return why
+
+    def latest(self, claim_name: str, purpose: str) -> Order | None:
+        """The last order of a trade and purpose that any run sent; None if the broker has none."""
+        counter = client_id(claim_name, purpose, 0)
+        last = self._state.recall(NUMBERS, [counter]).get(counter)
+        if not isinstance(last, int):
+            return None
+        found = self._read(lambda: self._broker.order_by_client_id(client_id(claim_name, purpose, last)))
+        if found is None:
+            return None
+        self.book.add(found)
+        return self.book.orders[found[0].id]
+
     # ------------------------------------------------------------------ moving
 
     def move(self, claim: Claim, order: Order, stop: Decimal, *, qty: Decimal | None = None) -> Answer:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-KINDS = ("cron", "systemd", "github")
 
-
-def schedule(kind: str, program: str, folder: str, environment_file: str) -> str:
+def schedule_text(kind: str, program: str, folder: str, environment_file: str) -> str:
     """The text of a schedule, with absolute paths of this installation filled in."""
     text = files("ghostclean").joinpath("schedules", f"{kind}.txt").read_text(encoding="utf-8")
     for mark, value in (("@PROGRAM@", program), ("@FOLDER@", folder), ("@ENVIRONMENT@", environment_file)):

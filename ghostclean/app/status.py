@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.instrument import symbol_key
 from ghostclean.core.times import iso, parse_time
 from ghostclean.core.trade import is_open, is_pending, text
-from ghostclean.core.instrument import symbol_key
 from ghostclean.durations import spell
 from ghostclean.errors import LedgerFailed
 
@@ -49,14 +49,18 @@ def judge_health(telemetry: Telemetry, now: datetime, interval: timedelta) -> He
     if telemetry.summary.get("lastOk") == "false":
         failed = next((run for run in telemetry.runs if _counted(run) and not run.get("ok")), {})
         error = str(failed.get("error") or "reconcile_failed")
-        return Health("broken", f"the last run failed: {error}", _CURES.get(error, "see `ghostclean doctor`"), last_success)
+        return Health(
+            "broken", f"the last run failed: {error}", _CURES.get(error, "see `ghostclean doctor`"), last_success
+        )
     if last_success is None:
         return Health("stale", "no run has succeeded yet", "run `ghostclean reconcile`, then schedule it", None)
     age = now - last_success
     if age > 2 * interval:
         why = f"the last success was {spell(age.total_seconds())} ago, expected every {spell(interval.total_seconds())}"
         return Health("stale", why, "check that the schedule still runs (`ghostclean schedule cron`)", last_success)
-    return Health("healthy", f"the last success was {spell(max(0.0, age.total_seconds()))} ago", "nothing to do", last_success)
+    return Health(
+        "healthy", f"the last success was {spell(max(0.0, age.total_seconds()))} ago", "nothing to do", last_success
+    )
 
 
 def _counted(run: Mapping[str, Any]) -> bool:
@@ -159,5 +163,7 @@ def compare(truth: BrokerTruth, view: LedgerView | None) -> dict[str, Any]:
         "positionsCount": len(truth.positions),
         "openOrdersCount": len(truth.orders),
         "onlyAtBroker": sorted(symbol for key, symbol in positions.items() if key not in listed),
-        "onlyInLedger": sorted(symbol for key, symbol in listed.items() if key not in positions | dict.fromkeys(working)),
+        "onlyInLedger": sorted(
+            symbol for key, symbol in listed.items() if key not in positions | dict.fromkeys(working)
+        ),
     }

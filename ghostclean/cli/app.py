@@ -71,5 +71,3 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     name = command.removeprefix("ghostclean").strip()
     document = reconcile.failed_document if name == "reconcile" else None
     return finish(name or "ghostclean", show, failure.outcome(document))
-
-

@@ -49,20 +49,22 @@ def auto_manage(
         from ghostclean.render.text import auto_manage_lines
 
         with progress("managing the open trades", show.json or show.quiet):
-            document, code = wiring.auto_manage(
+            result = wiring.auto_manage(
                 dry_run=dry_run,
                 force=force,
                 source=name(source, "--source"),
                 run_id=None if run_id is None else name(run_id, "--run-id"),
                 deadline=seconds(deadline),
+                counted_from_start=True,
             )
-        failed = not document["ok"]
+        document = result.to_dict()
+        failed = result.exit_code != 0
         return Outcome(
             document,
-            code,
+            result.exit_code,
             lambda: auto_manage_lines(document, quiet=show.quiet),
-            error=str(document.get("error") or document["reason"] or "reconcile_failed") if failed else None,
-            detail=str(document.get("detail") or f"auto-manage failed: {document['reason']}") if failed else None,
+            error=result.reason or "reconcile_failed" if failed else None,
+            detail=result.detail or f"auto-manage failed: {result.reason}" if failed else None,
         )
 
     perform("auto-manage", show, body, non_fatal=non_fatal)

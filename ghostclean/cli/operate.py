@@ -76,7 +76,9 @@ def snapshot(
         written = wiring.save(document, output)
         counts = f"{len(document['positions'])} positions, {len(document['orders'])} working orders"
         line = f"{written}: {counts}; replay it with GHOSTCLEAN_BROKER=file:{written}"
-        return Outcome({"ok": True, "file": written, "error": None, "detail": None}, 0, lambda: () if quiet else (line,))
+        return Outcome(
+            {"ok": True, "file": written, "error": None, "detail": None}, 0, lambda: () if quiet else (line,)
+        )
 
     perform("snapshot", show, body)
 

@@ -74,18 +74,14 @@ def final_orders(
     return changes
 
 
-def unproven(written: Iterable[Decision], plan: Plan, memory: Memory, run_id: str, now: datetime) -> dict[str, Any]:
+def unproven(written: Iterable[Decision], memory: Memory, run_id: str, now: datetime) -> dict[str, Any]:
     """Closes without proof, kept a month so that they can be taken back and counted."""
     changes: dict[str, Any] = {}
     for decision in written:
         if decision.unproven and decision.trade_id and decision.base is not None:
-            changes[decision.trade_id] = {
-                "at": iso(now),
-                "runId": run_id,
-                "before": json_value(decision.before()),
-                "after": json_value(decision.fields),
-                **claim(decision.base),
-            }
+            changes[decision.trade_id] = unproven_close(
+                iso(now), run_id, decision.before() or {}, decision.fields, decision.base
+            )
     for trade_id, entry in memory.unproven.items():
         at = parse_time(entry.get("at"))
         if trade_id not in changes and (at is None or now - at > _UNPROVEN_KEPT):
@@ -93,9 +89,18 @@ def unproven(written: Iterable[Decision], plan: Plan, memory: Memory, run_id: st
     return changes
 
 
-def claim(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says it holds: key, side, quantity."""
+def unproven_close(
+    at: str, run_id: str, before: Mapping[str, Any], after: Mapping[str, Any], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One remembered close without proof: what it changed, and what the record said it held."""
     trade = read_trade(record)
     qty = trade.filled_qty or trade.size
-    return {"key": trade.key, "side": str(trade.side), "qty": plain(qty) if qty is not None else None}
-
+    return {
+        "at": at,
+        "runId": run_id,
+        "before": json_value(before),
+        "after": json_value(after),
+        "key": trade.key,
+        "side": str(trade.side),
+        "qty": plain(qty) if qty is not None else None,
+    }

@@ -643,9 +643,11 @@ class _Decider:
 
     def _knows(self, case: Case) -> bool:
         """Whether the orders of the symbol since the entry, and the records that own them, are known."""
+        return self._knows_orders(case) and case.key in self.world.closed
+
+    def _knows_orders(self, case: Case) -> bool:
         known = self.evidence.history.get(case.key)
-        read = known is not None and known <= self._search_from(case)
-        return (read or case.key in self.evidence.truncated) and case.key in self.world.closed
+        return case.key in self.evidence.truncated or (known is not None and known <= self._search_from(case))
 
     def _searched(self, case: Case) -> bool:
         """Whether everything that could explain an absence is known; asks for what is missing.
@@ -657,8 +659,10 @@ class _Decider:
             self.needs.update(dict.fromkeys(case.own.dormant))
             return False
         if not self._knows(case):
-            self.needs[RecordsOf(case.key)] = None
-            self.needs[OrdersOf(case.key, self._symbol(case), since)] = None
+            if case.key not in self.world.closed:
+                self.needs[RecordsOf(case.key)] = None
+            if not self._knows_orders(case):
+                self.needs[OrdersOf(case.key, self._symbol(case), since)] = None
             return False
         if self._explained_by_orders(case):
             return True

@@ -155,9 +155,8 @@ def _reopened(
 def _adopt(orphan: Orphan, view: OrphanView) -> Decision:
     position = orphan.position
     openings = _opening_orders(orphan, view.evidence)
-    origin = openings[0].id if openings else (view.first_seen.get(orphan_name(orphan)) or iso(view.now))[:10]
-    identity = "|".join((view.account, position.key, position.side, origin))
-    trade_id = f"adopted-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    first_seen = view.first_seen.get(orphan_name(orphan)) or iso(view.now)
+    trade_id = adopted_id(orphan, view.account, view.evidence, first_seen)
     taken = view.present.get(trade_id)
     if taken is not None:
         return _report(orphan, f"adopted before as {trade_id}, whose record says {status_of(taken) or 'nothing'}")
@@ -182,6 +181,14 @@ def _adopt(orphan: Orphan, view: OrphanView) -> Decision:
     record |= {"alpacaStatus": status, "brokerStatus": status}
     reason = f"{_describe(orphan)}, adopted as {trade_id}"
     return Decision(trade_id, position.symbol, Verdict.ORPHAN, Action.ADOPTED, reason, _proof(orphan, view), record)
+
+
+def adopted_id(orphan: Orphan, account: str, evidence: Evidence, first_seen: str) -> str:
+    """The orphan's id, the same on every run: account, symbol, side, opening order or first day."""
+    openings = _opening_orders(orphan, evidence)
+    origin = openings[0].id if openings else first_seen[:10]
+    identity = "|".join((account, orphan.position.key, orphan.position.side, origin))
+    return f"adopted-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def _opening_orders(orphan: Orphan, evidence: Evidence) -> list[Order]:

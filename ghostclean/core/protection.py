@@ -158,9 +158,9 @@ def _are_siblings(limit: Order, stop: Order) -> bool:
 class Protection:
     """What stands between a trade and an unlimited loss.
 
-    `stops` protect (tightest first), `waiting` are stops that do not (`why`), `targets` are own
-    resting targets, `foreign` closing orders of nobody. `shared`: the stop is not this trade's
-    alone and must not be moved.
+    `stops` protect (tightest first), `waiting` are own orders that do not (`why`: a stop that may
+    not fire, a close in progress), `targets` are own resting targets, `foreign` closing orders of
+    nobody. `shared`: the stop is not this trade's alone and must not be moved.
     """
 
     stops: tuple[Order, ...] = ()
@@ -218,7 +218,11 @@ def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], 
     why = None
     for order in mine:
         if not order.is_stop:
-            targets.append(order)
+            if order.type == "limit":
+                targets.append(order)
+            else:
+                waiting.append(order)
+                why = f"its closing order {order.id} is {order.status}"
             continue
         reason = _why_dormant(order, holding, book)
         if reason is None:

@@ -65,7 +65,9 @@ def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[s
         for row in rows:
             why = Text.assemble((row["verdict"], "bold"), f": {printable(row['reason'])}")
             style = _STYLES.get(row["action"], "cyan" if changes(row) else "dim")
-            table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), printable(row["id"] or "-", 40), why)
+            table.add_row(
+                Text(row["action"], style), printable(row["ticker"] or "?", 24), printable(row["id"] or "-", 40), why
+            )
         parts.append(table)
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
     word = "dry run" if document["dryRun"] else "reconcile"
@@ -93,7 +95,9 @@ def status_screen(document: Document) -> Iterator[str]:
     now = parse_time(document["now"])
     telemetry, summary = document["reconcileTelemetry"], document["reconcileTelemetry"]["summary"]
     first = Text.assemble(
-        (document["health"], _STYLES[document["health"]]), f": {printable(document['why'])}", (f" - {document['advice']}", "")
+        (document["health"], _STYLES[document["health"]]),
+        f": {printable(document['why'])}",
+        (f" - {document['advice']}", ""),
     )
     parts: list[Any] = [first]
     if document["detail"]:
@@ -115,7 +119,9 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
     table.add_column(overflow="fold")
     if summary:
         counted = f"{summary.get('runs', 0)} runs, {summary.get('success', 0)} good, {summary.get('fail', 0)} failed"
-        table.add_row("totals", f"{counted}; {summary.get('totalClosed', 0)} closed, {summary.get('totalSynced', 0)} synced")
+        table.add_row(
+            "totals", f"{counted}; {summary.get('totalClosed', 0)} closed, {summary.get('totalSynced', 0)} synced"
+        )
     ledger = document["ledger"]
     if ledger is not None:
         oldest = parse_time(ledger["oldestOpenAt"])
@@ -136,7 +142,14 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
 
 def _runs_table(runs: Sequence[Document], now: datetime | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column, right in (("ago", True), ("result", False), ("checked", True), ("closed", True), ("synced", True), ("source", False)):
+    for column, right in (
+        ("ago", True),
+        ("result", False),
+        ("checked", True),
+        ("closed", True),
+        ("synced", True),
+        ("source", False),
+    ):
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     table.add_column("run", overflow="ellipsis", no_wrap=True)
     for run in runs:

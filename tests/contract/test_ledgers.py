@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from ghostclean.adapters import file_ledger
 from ghostclean.adapters.file_ledger import FileLedger
+from ghostclean.adapters.file_swap import exchange
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.adapters.redis_ledger import RedisLedger
 from ghostclean.adapters.redis_state import RedisState
@@ -528,6 +531,76 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         close_a(ledger)
     assert kit.text("a") == A
     assert {p.name for p in tmp_path.iterdir()} == {"trades.json", "trades.json.lock"}
+
+
+def test_an_app_write_after_the_last_comparison_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit, ledger = file_kit(tmp_path)
+    kit.seed(A, C)
+    swap = exchange
+    quicker = iter(range(3))
+
+    def replaced(one: Path, other: Path) -> bool:
+        if (n := next(quicker, None)) is not None:
+            fresh = tmp_path / "app"
+            fresh.write_text(f'[{A},{C[:-1]},"n":{n}}}]')
+            fresh.replace(kit.path)
+        return swap(one, other)
+
+    monkeypatch.setattr(file_ledger, "exchange", replaced)
+    assert close_a(ledger) == [WRITTEN]
+    assert record(kit, "c")["n"] == 2
+    assert record(kit, "a")["status"] == "CLOSED"
+
+
+def test_a_file_made_by_the_app_at_the_last_instant_survives(tmp_path: Path) -> None:
+    kit, ledger = file_kit(tmp_path)
+    lease = FreeLease(spy=lambda: None if kit.path.exists() else kit.seed(A))
+    assert ledger.write([Change("n", None, {"id": "n"})], lease) == [WRITTEN]
+    assert set(kit.content()) == {"a", "n"}
+
+
+def test_without_exchange_the_comparison_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit, ledger = file_kit(tmp_path)
+    kit.seed(A)
+    monkeypatch.setattr(file_ledger, "exchange", lambda *_: False)
+    assert close_a(ledger) == [WRITTEN]
+    assert record(kit, "a")["status"] == "CLOSED"
+
+
+@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "by rename"])
+def test_an_app_without_a_lock_loses_no_write(tmp_path: Path, in_place: bool) -> None:
+    """The app owns trade c and counts in it; whatever it wrote last must stand in the end."""
+    kit, _ = file_kit(tmp_path)
+    kit.seed(A, C)
+    over = threading.Event()
+    failures: list[BaseException] = []
+
+    def we() -> None:
+        ledger = FileLedger(kit.path)
+        while not over.is_set():
+            try:
+                trade = ledger.get(["a"])["a"]
+                ledger.write([Change("a", trade, {"quantity": int(trade["quantity"]) + 1})], free())
+            except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+                failures.append(error)
+                return
+
+    worker = threading.Thread(target=we)
+    worker.start()
+    for n in range(150):
+        records = kit.content()
+        if n:
+            assert records["c"]["n"] == n - 1
+        text = json.dumps([records["a"], {**records["c"], "n": n}])
+        if in_place:
+            kit.path.write_text(text)
+        else:
+            (tmp_path / "app").write_text(text)
+            (tmp_path / "app").replace(kit.path)
+    over.set()
+    worker.join()
+    assert not failures
+    assert record(kit, "c")["n"] == 149
 
 
 def test_half_a_text_of_an_app_that_writes_in_place_is_read_again(tmp_path: Path) -> None:

@@ -463,7 +463,7 @@ def test_what_is_no_state_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(other) as db:
         db.execute("CREATE TABLE theirs (x)")
     db.close()
-    for path, words in ((text, "not a SQLite"), (other, "another program"), (tmp_path, "cannot be opened")):
+    for path, words in ((text, "not a SQLite"), (other, "another program"), (tmp_path, "folder")):
         before = path.read_bytes() if path.is_file() else None
         with pytest.raises(StateFailed) as caught:
             sqlite_state(path).open()
@@ -497,6 +497,16 @@ def test_a_full_disk_is_named_and_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(StateFailed, match="full"):
         state.commit(commit("r2", memory={"m": {f"k{i}": "x" * 500 for i in range(200)}}))
     assert state.telemetry("reconcile", 5).summary["runs"] == "1"
+    state.close()
+
+
+def test_a_read_only_database_is_named(tmp_path: Path) -> None:
+    state = sqlite_state(tmp_path / "s.db")
+    state.open()
+    assert state._connection is not None
+    state._connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(StateFailed, match="read-only"):
+        state.intend([entry(1)])
     state.close()
 
 

@@ -142,6 +142,14 @@ def test_a_page_that_skips_rows_fails_the_list(fake: FakeBroker, broker: AlpacaB
         broker.working_orders()
 
 
+def test_a_page_of_rows_already_seen_fails_the_list(fake: FakeBroker, broker: AlpacaBroker) -> None:
+    working(fake, 620, 620)
+    rows = [fake.orders[name] for name in sorted(fake.orders, key=fake.market.sequence.__getitem__, reverse=True)]
+    fake.fault(lambda request: "before_order_id" in request.query, 200, body=[*rows[:49], rows[499]])
+    with pytest.raises(BrokerError, match="repeats itself"):
+        broker.working_orders()
+
+
 def test_a_page_of_newer_rows_is_out_of_place(fake: FakeBroker, broker: AlpacaBroker) -> None:
     working(fake, 620)
     rows = sorted(fake.orders.values(), key=lambda o: o["submitted_at"], reverse=True)
@@ -196,6 +204,7 @@ READS: list[tuple[str, Callable[[AlpacaBroker], Any], list[Any]]] = [
     ("calendar", lambda b: b.calendar(NOON.date(), NOON.date()), [{}, None, [{}], [{"date": "x"}], [[]]]),
     ("asset", lambda b: b.asset("AAPL"), [[], None, {}, {"symbol": "MSFT"}]),
     ("data", lambda b: b.prices(["AAPL"]), [[], None, {}, {"trades": []}, {"trades": {"AAPL": 5}}]),
+    ("data", lambda b: b.prices(["AAPL"]), [{"trades": {}, "quotes": {"AAPL": 5}}]),
     ("data", lambda b: b.prices(["AAPL"]), [{"trades": {"AAPL": {"p": "NaN", "t": "2026-11-18T17:00:00Z"}}}]),
 ]
 
@@ -255,6 +264,17 @@ def test_an_id_that_is_none_is_refused_and_never_absent(fake: FakeBroker, broker
         broker.order(order_id)
     assert not caught.value.transient
     assert all(request.path.startswith("/v2/orders/") for request in fake.requests)
+
+
+@pytest.mark.parametrize("order_id", ["", ".", "..", " ", "../"])
+def test_no_write_ever_means_every_order(fake: FakeBroker, broker: AlpacaBroker, order_id: str) -> None:
+    working(fake, 3)
+    with pytest.raises(BrokerError):
+        broker.cancel(order_id)
+    with pytest.raises(BrokerError):
+        broker.replace(order_id, "r1", stop_price=Decimal(1))
+    assert len(fake.working()) == 3
+    assert all("%2F" in request.path for request in fake.requests)
 
 
 def test_an_empty_client_id_asks_nothing(fake: FakeBroker, broker: AlpacaBroker) -> None:

@@ -304,7 +304,15 @@ def test_a_document_that_is_no_snapshot_is_a_wrong_setting(bad: Any) -> None:
         ({"lookups": {"clock": {}}}, lambda s: s.clock()),
         ({"lookups": {"calendar": []}}, lambda s: s.calendar(NOON.date(), NOON.date())),
         (
-            {"lookups": {"calendar": {"first": "2026-01-01", "last": "2027-01-01", "sessions": [{"day": "x"}]}}},
+            {
+                "lookups": {
+                    "calendar": {
+                        "first": "2026-01-01",
+                        "last": "2027-01-01",
+                        "sessions": [{"day": "2026-11-18", "open": 1, "close": 2}],
+                    }
+                }
+            },
             lambda s: s.calendar(NOON.date(), NOON.date()),
         ),
         ({"lookups": {"absentOrders": "abc"}}, lambda s: s.order("b")),

@@ -42,7 +42,7 @@ class Books:
         self,
         ledger: Ledger,
         state: State,
-        lease: Lease,
+        lease: Lease | None,
         *,
         run_id: str,
         source: str,
@@ -85,6 +85,28 @@ class Books:
         proof = ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
         self.entries.append(self._journal_entry(replace(entry, proof=proof), None, None, "noted"))
 
+    def begin(self, holding: Holding, action: str, reason: str, facts: Mapping[str, Any]) -> None:
+        """Journals what is about to be done, durable before this returns; it changes no field."""
+        entry = Entry(
+            holding.trade.id or "",
+            holding.trade.symbol,
+            holding.trade.record,
+            {},
+            action,
+            reason,
+            proof=({"what": "decision", "at": iso(self._now()), **facts},),
+        )
+        begun = self._journal_entry(entry, None, None, "intended")
+        if not self.dry_run:
+            self._state.intend([begun])
+        self.entries.append(replace(begun, outcome="noted"))
+
+    def settle_begun(self) -> None:
+        """Marks what a killed run had begun; what came of it is told by entries of its own."""
+        for entry in self._state.intents():
+            if not entry.after and entry.run_id != self._run_id:
+                self.entries.append(replace(entry, outcome="noted"))
+
     # ------------------------------------------------------------------ memory
 
     def recall(self) -> None:
@@ -110,15 +132,16 @@ class Books:
         it is still open: what we write is what the broker says about our own orders.
         """
         pending = [(e, f) for e in entries if (f := changed(e.record, e.fields, self._now()))]
-        if not pending or self.dry_run:
+        lease = self._lease
+        if not pending or self.dry_run or lease is None:
             return {e.trade_id: True for e, _ in pending}
-        outcomes = self._write_once(pending)
+        outcomes = self._write_once(pending, lease)
         again = [e for (e, _), outcome in zip(pending, outcomes, strict=True) if outcome is WriteOutcome.CHANGED]
         if again:
             fresh = self._ledger.get([e.trade_id for e in again])
             retried = [replace(e, record=fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))]
             second = [(e, f) for e in retried if (f := changed(e.record, e.fields, self._now()))]
-            done = dict(zip((e.trade_id for e, _ in second), self._write_once(second), strict=True))
+            done = dict(zip((e.trade_id for e, _ in second), self._write_once(second, lease), strict=True))
         else:
             done = {}
         return {
@@ -126,7 +149,7 @@ class Books:
             for (e, _), outcome in zip(pending, outcomes, strict=True)
         }
 
-    def _write_once(self, pending: Sequence[tuple[Entry, dict[str, Any]]]) -> list[WriteOutcome]:
+    def _write_once(self, pending: Sequence[tuple[Entry, dict[str, Any]]], lease: Lease) -> list[WriteOutcome]:
         if not pending:
             return []
         intended = [
@@ -135,7 +158,7 @@ class Books:
         ]
         self._state.intend(intended)
         changes = [Change(entry.trade_id, entry.record, fields) for entry, fields in pending]
-        outcomes = self._ledger.write(changes, self._lease)
+        outcomes = self._ledger.write(changes, lease)
         for entry, outcome in zip(intended, outcomes, strict=True):
             said = "written" if outcome is WriteOutcome.WRITTEN else "left"
             self.entries.append(replace(entry, outcome=said))

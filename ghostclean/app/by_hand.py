@@ -1,0 +1,171 @@
+"""Changes of the ledger that a person asked for: journaled first, compare-and-set, undoable.
+
+`undo` and `resolve` decide what to change; this carries it out the way a run does, under the
+same lock, and lists it under its own kind, so that telemetry of the runs is not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.times import iso
+from ghostclean.errors import GhostcleanError, Locked
+
+from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State, WriteOutcome
+
+CHANGED_SINCE = "the trade has changed since; nothing was written to it"
+
+_LOCK_SECONDS = 60.0
+_REFUSED = "refused"
+
+
+class NothingToDo(GhostcleanError):
+    """The trade or run is not known, or what was asked is true already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one trade, and why; `action` is `refused` where it was left alone."""
+
+    trade_id: str
+    ticker: str
+    action: str
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"id": self.trade_id, "ticker": self.ticker, "action": self.action, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a person's change; exit 1 when something was refused."""
+
+    run_id: str
+    subject: str
+    dry_run: bool
+    rows: tuple[Row, ...]
+
+    @property
+    def refused(self) -> int:
+        return sum(1 for row in self.rows if row.action == _REFUSED)
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.refused else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        first = next((row for row in self.rows if row.action == _REFUSED), None)
+        refused = (
+            f"{self.refused} of {len(self.rows)} trades refused, {first.ticker}: {first.reason}" if first else None
+        )
+        return {
+            "ok": first is None,
+            "dryRun": self.dry_run,
+            "runId": self.run_id,
+            "subject": self.subject,
+            "changed": len(self.rows) - self.refused,
+            "refused": self.refused,
+            "results": [row.to_dict() for row in self.rows],
+            "error": "reconcile_failed" if first else None,
+            "detail": refused,
+        }
+
+
+@dataclass(slots=True)
+class Act:
+    """One change with its journal entry; `refusal` says why it is not made."""
+
+    change: Change
+    entry: JournalEntry
+    refusal: str | None = None
+
+    def row(self, *, dry_run: bool) -> Row:
+        action = _REFUSED if self.refusal else f"would_{self.entry.action}" if dry_run else self.entry.action
+        return Row(self.entry.trade_id, self.entry.ticker, action, self.refusal or self.entry.reason)
+
+
+@contextlib.contextmanager
+def locked(state: State, holder: str, *, dry_run: bool) -> Iterator[Lease | None]:
+    """The lock that runs take too, given back in the end; none for a dry run; raises Locked."""
+    if dry_run:
+        yield None
+        return
+    lease = state.acquire(holder, _LOCK_SECONDS)
+    if lease is None:
+        raise Locked("another run holds the lock of this ledger: nothing was changed; try again when it has ended")
+    try:
+        yield lease
+    finally:
+        with contextlib.suppress(GhostcleanError):  # it ends by itself
+            state.release(lease)
+
+
+def carry_out(
+    ledger: Ledger,
+    state: State,
+    lease: Lease,
+    acts: Sequence[Act],
+    *,
+    kind: str,
+    run_id: str,
+    now: datetime,
+    subject: str,
+    holds: Mapping[str, Any],
+) -> None:
+    """Makes the acts that are not refused; a trade that changed meanwhile becomes a refusal.
+
+    `holds` maps trade id to the hold it gets before the ledger is touched (None lifts it in the
+    end), so that no run in between can do again what a person has just put back.
+    """
+    ready = [act for act in acts if act.refusal is None]
+    state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
+    state.intend([act.entry for act in ready])
+    outcomes = ledger.write([act.change for act in ready], lease)
+    for act, outcome in zip(ready, outcomes, strict=True):
+        if outcome is not WriteOutcome.WRITTEN:
+            act.refusal = CHANGED_SINCE
+    lifted = [i for i, hold in holds.items() if hold is None]
+    lifted += [act.entry.trade_id for act in ready if act.refusal]
+    refused = sum(1 for act in acts if act.refusal)
+    listed = {
+        "ts": iso(now),
+        "source": kind,
+        "runId": run_id,
+        "subject": subject,
+        "changed": len(acts) - refused,
+        "refused": refused,
+        "ok": not refused,
+    }
+    entries = tuple(replace(act.entry, outcome="left" if act.refusal else "written") for act in ready)
+    memory = {"holds": dict.fromkeys(lifted)} if lifted else {}
+    state.commit(RunCommit(kind=kind, run_id=run_id, run=listed, entries=entries, memory=memory))
+
+
+def entry(
+    change: Change, *, kind: str, run_id: str, now: datetime, ticker: str, verdict: str, action: str, reason: str,
+    proof: Sequence[Mapping[str, Any]] = (),
+) -> JournalEntry:  # fmt: skip
+    """The journal entry of a change, still only intended."""
+    base = change.base or {}
+    touched = (*change.fields, *change.remove)
+    return JournalEntry(
+        id=f"{run_id}:{change.trade_id}",
+        at=iso(now),
+        run_id=run_id,
+        source=kind,
+        trade_id=change.trade_id,
+        ticker=ticker,
+        verdict=verdict,
+        action=action,
+        reason=reason,
+        proof=tuple(proof),
+        before=json_value({name: base[name] for name in touched if name in base}),
+        after=json_value(dict(change.fields)),
+        outcome="intended",
+    )

@@ -1,0 +1,95 @@
+"""The desk that the trades of one survey are managed at: door, protection, prices, risk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from ghostclean.app.manage.work import Work, risk_of, usable_price
+from ghostclean.app.order_door import Claim, OrderDoor
+from ghostclean.app.ports import LedgerView, Price
+from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.evidence import Evidence
+from ghostclean.core.instrument import is_option
+from ghostclean.core.market import Market
+from ghostclean.core.plan import Holding, Plan
+from ghostclean.core.protection import Protection, protections
+from ghostclean.core.trade import is_open, record_id
+from ghostclean.core.verdicts import Action
+
+
+class Seen(Protocol):
+    """What the engine needs of a survey (see `ghostclean.app.survey.Survey`)."""
+
+    @property
+    def view(self) -> LedgerView: ...
+
+    @property
+    def truth(self) -> BrokerTruth: ...
+
+    @property
+    def evidence(self) -> Evidence: ...
+
+    @property
+    def plan(self) -> Plan: ...
+
+
+@dataclass(slots=True)
+class Desk:
+    """One survey with the door through which its trades' orders go."""
+
+    seen: Seen
+    door: OrderDoor
+    market: Market
+
+    @property
+    def open_ids(self) -> set[str | None]:
+        """The open trades of the ledger, by id."""
+        return {record_id(r) for r in self.seen.view.active if is_open(r)}
+
+    def manageable(self) -> list[Holding]:
+        """Open trades that are proven to be there on their own side, and are no options."""
+        held = {d.trade_id for d in self.seen.plan.decisions if d.action in (Action.HELD, Action.SKIPPED)}
+        open_ids = self.open_ids
+        return [
+            h
+            for h in self.seen.plan.holdings.values()
+            if h.trade.id in open_ids
+            and h.trade.id not in held
+            and h.position.side is h.trade.side
+            and h.open_qty > 0
+            and not is_option(h.position.symbol)
+        ]
+
+    def works(self, holdings: Sequence[Holding], prices: Mapping[str, Price], now: datetime) -> list[Work]:
+        """Claims, protection, price and risk of these holdings; what looks naked is looked up first."""
+        everybody = self.manageable()
+        found = protections(everybody, self.door.book)
+        suspects = [h for h in holdings if found.get(h.trade.id or "", Protection()).is_naked]
+        if self._look_up(suspects):
+            found = protections(everybody, self.door.book)
+        at = self.seen.truth.at
+        return [
+            Work(
+                h,
+                Claim.of(h, everybody, at),
+                found.get(h.trade.id or "", Protection(needed=h.open_qty)),
+                usable_price(prices, h.position.key, now, market_open=self.market.is_open(h.position.is_crypto, now)),
+                risk_of(h),
+            )
+            for h in holdings
+        ]
+
+    def _look_up(self, suspects: Sequence[Holding]) -> bool:
+        """Reads entry, stop and target anew with their legs: `held` legs are in no list."""
+        asked: set[str] = set()
+        for holding in suspects:
+            named = (holding.entry.id if holding.entry else None, holding.trade.stop_order, holding.trade.target_order)
+            exits = [o.id for o in holding.exits if not o.is_final]
+            for order_id in (*named, *exits):
+                if order_id and order_id not in asked:
+                    asked.add(order_id)
+                    self.door.read_order(order_id)
+        return bool(asked)

@@ -1,0 +1,165 @@
+"""The operator's word on a trade for which proof is missing.
+
+An order that a person names is linked to the trade and judged like any other: the same core
+decides what follows from it. Only *vanished* is taken on the person's word alone, and never
+while the broker still holds or works the trade.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ghostclean.core import fields as write
+from ghostclean.core.broker import Order
+from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.policy import Policy
+from ghostclean.core.trade import Trade, is_open, is_pending, read_trade, record_id
+from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.errors import BrokerError, BrokerTruthFailed
+
+from .by_hand import Act, NothingToDo, Report, carry_out, entry, locked
+from .deadline import Deadline
+from .parts import Parts
+from .ports import Change, LedgerView, Record
+from .survey import make_survey, read_truth, recall
+
+KIND = "resolve"
+
+_ALIVE = frozenset({Verdict.LIVE, Verdict.REDUCED, Verdict.WORKING, Verdict.SETTLING})
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the person says: exactly one of the three."""
+
+    exit_order: str | None = None
+    entry_order: str | None = None
+    vanished: bool = False
+
+    @property
+    def link(self) -> dict[str, str]:
+        """The field that ties the named order to the trade."""
+        if self.exit_order is not None:
+            return {"closeOrderId": self.exit_order}
+        return {"alpacaOrderId": self.entry_order} if self.entry_order is not None else {}
+
+    def __str__(self) -> str:
+        if self.exit_order is not None:
+            return f"order {self.exit_order} closed it"
+        return f"order {self.entry_order} opened it" if self.entry_order is not None else "it has vanished"
+
+
+def resolve_trade(
+    parts: Parts, deadline: Deadline, policy: Policy, trade_id: str, word: Word, *, run_id: str, dry_run: bool = False
+) -> Report:
+    """Applies the word; raises NothingToDo, BrokerTruthFailed, Locked, LedgerFailed, StateFailed."""
+    at = datetime.now(UTC)
+    with locked(parts.state, f"resolve {trade_id}", dry_run=dry_run) as lease:
+        view = parts.ledger.read()
+        record = _record(view, trade_id)
+        trade = read_trade(record)
+        order = _named(parts, word, trade)
+        decision = _judge(parts, deadline, policy, view, record, word)
+        change, refusal = _change(decision, record, word, policy, at)
+        made = entry(
+            change,
+            kind=KIND,
+            run_id=run_id,
+            now=at,
+            ticker=trade.symbol,
+            verdict=str(Verdict.VANISHED if word.vanished else decision.verdict),
+            action="resolved",
+            reason=f"by an operator's word: {word}" + ("" if word.vanished else f"; {decision.reason}"),
+            proof=_proof(order, decision),
+        )
+        act = Act(change, made, refusal)
+        if lease is not None and refusal is None:
+            carry_out(
+                parts.ledger,
+                parts.state,
+                lease,
+                [act],
+                kind=KIND,
+                run_id=run_id,
+                now=at,
+                subject=trade_id,
+                holds={trade_id: None},
+            )
+    return Report(run_id, trade_id, dry_run, (act.row(dry_run=dry_run),))
+
+
+def _record(view: LedgerView, trade_id: str) -> Record:
+    for record in view.active:
+        if record_id(record) == trade_id and (is_open(record) or is_pending(record)):
+            return record
+    raise NothingToDo(
+        f"the ledger has no open trade {trade_id!r}: nothing was changed; `ghostclean explain` knows closed ones"
+    )
+
+
+def _named(parts: Parts, word: Word, trade: Trade) -> Order | None:
+    """The order the person names, checked to be one that can have done it; raises NothingToDo."""
+    order_id = word.exit_order or word.entry_order
+    if order_id is None:
+        return None
+    try:
+        found = parts.broker.order(order_id)
+    except BrokerError as error:
+        raise BrokerTruthFailed(
+            f"order {order_id} cannot be looked up ({error}): nothing was changed; try again"
+        ) from None
+    if found is None:
+        raise NothingToDo(f"the broker knows no order {order_id}: nothing was changed; check the id")
+    order = found[0]
+    wanted = trade.side.closing if word.exit_order else trade.side.opening
+    legs = {leg.key for leg in found}
+    if trade.key not in legs:
+        raise NothingToDo(f"order {order_id} is of {order.symbol}, the trade of {trade.symbol}: nothing was changed")
+    if order.side and order.side != wanted:
+        raise NothingToDo(f"order {order_id} is a {order.side}, a {wanted} is needed: nothing was changed")
+    if word.exit_order and not order.filled_qty:
+        raise NothingToDo(f"order {order_id} filled nothing, so it closed nothing: nothing was changed")
+    return order
+
+
+def _judge(parts: Parts, deadline: Deadline, policy: Policy, view: LedgerView, record: Record, word: Word) -> Decision:
+    """What the core says about the trade once the named order is linked to it."""
+    linked = {**record, **word.link}
+    seen = replace(view, active=tuple(linked if other is record else other for other in view.active))
+    memory = replace(recall(parts, deadline), holds={}, misses={})
+    truth = read_truth(parts, deadline)
+    survey = make_survey(parts, deadline, policy, seen, memory, {}, truth, look_again=False)
+    wanted = record_id(record)
+    found = next((decision for decision in survey.plan.decisions if decision.trade_id == wanted), None)
+    if found is None:
+        raise NothingToDo(f"trade {wanted!r} is not one that runs work on: nothing was changed")
+    return found
+
+
+def _change(decision: Decision, record: Record, word: Word, policy: Policy, now: datetime) -> tuple[Change, str | None]:
+    """What is written, or why the word cannot be true."""
+    trade_id = record_id(record) or ""
+    if word.vanished:
+        fields = write.changed(record, write.vanished(policy.close_reason, now), now)
+        alive = decision.verdict in _ALIVE
+        return Change(trade_id, record, fields), f"it is {decision.verdict}: {decision.reason}" if alive else None
+    fields = {**word.link}
+    if decision.action.writes and not decision.unproven:
+        fields |= decision.fields
+    refusal = None
+    if word.exit_order and decision.action not in (Action.CLOSED, Action.REDUCED):
+        refusal = f"with that order it is {decision.verdict}: {decision.reason}"
+    if word.entry_order and decision.verdict is Verdict.MISMATCH:
+        refusal = f"with that order it is {decision.verdict}: {decision.reason}"
+    return Change(trade_id, record, write.changed(record, fields, now), decision.remove), refusal
+
+
+def _proof(order: Order | None, decision: Decision) -> list[dict[str, Any]]:
+    rows = (
+        []
+        if order is None
+        else [{"what": "named by an operator", "at": None, "order": order.id, "status": order.status}]
+    )
+    return [*rows, *(json_value(proof.to_dict()) for proof in decision.proof)]

@@ -1,0 +1,54 @@
+"""Fixtures of the black-box suite: one password-protected Redis a session, one world a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.cli.world import KEY, NOW, PASSWORD, SECRET, World, build_world
+from tests.fakebroker import FakeBroker
+from tests.servers import redis_server
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real server that asks for a password."""
+    with redis_server(None, "--requirepass", PASSWORD) as plain:
+        url = plain.replace("redis://", f"redis://:{PASSWORD}@")
+        with redis.Redis.from_url(url) as client:
+            assert client.ping()
+        yield url
+
+
+@pytest.fixture
+def make_world(tmp_path: Path, redis_url: str) -> Iterator[MakeWorld]:
+    """Builds worlds; at the end nothing that was written anywhere may hold a secret."""
+    worlds: list[World] = []
+
+    def make(layout: str = "string", now: str = NOW) -> World:
+        folder = tmp_path / f"world-{len(worlds)}"
+        folder.mkdir()
+        broker = FakeBroker(now=now, key=KEY, secret=SECRET).start()
+        world = build_world(layout, folder, broker, redis_url)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.broker.stop()
+        leaks = world.leaks()
+        if world.redis is not None:
+            world.redis.close()
+        assert not world.broker.errors
+        assert not leaks
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """A world on a Redis string, the layout of the first app."""
+    return make_world()
