@@ -225,9 +225,9 @@ def auto_manage(
     """One auto-manage run; raises only BadSettings, every other failure is in the result."""
     from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
     from ghostclean.app.deadline import Deadline
+    from ghostclean.app.own_truth import survey_for_orders
     from ghostclean.app.parts import Options
     from ghostclean.app.reconcile import run_reconcile
-    from ghostclean.app.survey import survey_for_orders
 
     loaded = load(settings)
     policy, name = loaded.policy(), run_id or new_run_id("auto-manage")

@@ -38,6 +38,7 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 _ORDER_PAGE = 500
+_DEFAULT_PAGE = 50
 _ORDER_PAGES = 40
 _ACTIVITY_PAGE = 100
 _ACTIVITY_PAGES = 60
@@ -336,9 +337,9 @@ def _asked_first(raw: Any, what: str, is_asked: Callable[[Order], bool]) -> tupl
 def _may_go_on(length: int) -> bool:
     """Whether a page of that length can be followed by more.
 
-    Not only a full one: had `limit` been ignored, a page would end at the API's default of 50.
+    Not only a full one: had `limit` been ignored, a page would end at the API's default.
     """
-    return length > 0 and length % 50 == 0
+    return length == _DEFAULT_PAGE or length >= _ORDER_PAGE
 
 
 def _seam(rows: list[Row]) -> tuple[Row, set[str]]:

@@ -32,6 +32,7 @@ _TRIES = 3
 _REQUEST_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 _SPARE_SECONDS = 0.1
+_WORTH_A_TRY = 0.2  # a try that begins later would only hide what the one before said
 _BODY_CAP = 64 * 1024 * 1024
 _CHUNK = 256 * 1024
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
@@ -153,7 +154,7 @@ class AlpacaTransport(RESTClient):
                 if not caught.transient or isinstance(caught, NotFound):
                     raise
                 error = caught
-            if attempt == _TRIES or wait >= self._time_left():
+            if attempt == _TRIES or wait + _WORTH_A_TRY >= self._time_left():
                 raise error
             self._sleep(wait)
 

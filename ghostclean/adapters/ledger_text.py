@@ -66,7 +66,7 @@ class LedgerText:
         return found
 
     def records(self) -> list[str]:
-        """The exact text of every element."""
+        """The exact text of every element, strangers included."""
         return [self.source[slot.start : slot.end] for slot in self._slots]
 
     def apply(self, changes: Sequence[Change], empty: Style) -> tuple[str, list[WriteOutcome]]:

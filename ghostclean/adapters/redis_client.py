@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
 from ghostclean.errors import BadSettings, GhostcleanError
 
@@ -89,7 +89,7 @@ def redis_place(url: str) -> str:
     if parts.scheme == "unix":
         return f"unix://{unquote(parts.path)}?db={query.get('db', ['0'])[0]}"
     path = parts.path.strip("/")
-    database = path if path.isdigit() else query.get("db", ["0"])[0]
+    database = query.get("db", [path if path.isdigit() else "0"])[0]  # redis-py's own order
     return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}/{database}"
 
 
@@ -127,14 +127,15 @@ def _connect(url: str) -> Any:
     # The app shares this URL; options meant for its own client are none of ours, and none of
     # them can weaken TLS or lift the time-outs.
     options = {name: values[-1] for name, values in parse_qs(parts.query).items() if name in _OPTIONS}
+    verified = {"ssl_cert_reqs": "required", "ssl_check_hostname": True} if parts.scheme == "rediss" else {}
     try:
         return redis.Redis.from_url(
-            urlunsplit(parts._replace(query=urlencode(options), fragment="")),
+            f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(options)}",
             socket_connect_timeout=_CONNECT_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
-            socket_keepalive=True,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), 1),
             protocol=2,
+            **verified,
         )
     except (ValueError, TypeError) as error:
         raise BadSettings(f"The Redis URL is wrong: {_masked(str(error), _secrets(url))[:160]}") from None

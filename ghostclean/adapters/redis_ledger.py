@@ -16,6 +16,9 @@ from .redis_hash import HashLayout
 from .redis_key import LedgerKey
 from .redis_string import StringLayout
 
+_HASH_CHUNK = 25
+_STRING_CHUNK = 1_000_000
+
 
 class RedisLedger:
     """The `Ledger` in Redis.
@@ -43,6 +46,11 @@ class RedisLedger:
         self._full_scan = full_scan
         self._found = False
         self._layout: StringLayout | HashLayout | None = None
+
+    @property
+    def chunk(self) -> int:
+        """How many changes are best written at once: a string is written whole, a hash trade by trade."""
+        return _HASH_CHUNK if isinstance(self._layout, HashLayout) else _STRING_CHUNK
 
     def read(self) -> LedgerView:
         """All active records; raises LedgerFailed for anything that is not a ledger."""

@@ -26,13 +26,15 @@ return redis.call('DEL', KEYS[1], KEYS[2])
 _JOURNAL = """
 local at = 1
 local function take() local value = ARGV[at]; at = at + 1; return value end
+local function says(text, ending) return text and string.sub(text, -string.len(ending)) == ending end
 local function write_entries()
   for _ = 1, tonumber(take()) do
     local id, text, intended = take(), take(), take()
-    if redis.call('HEXISTS', KEYS[1], id) == 0 then
-      redis.call('ZADD', KEYS[2], redis.call('INCR', KEYS[4]), id)
+    local known = redis.call('HGET', KEYS[1], id)
+    if not known then redis.call('ZADD', KEYS[2], redis.call('INCR', KEYS[4]), id) end
+    if not (says(known, '"outcome":"written"}') and says(text, '"outcome":"left"}')) then
+      redis.call('HSET', KEYS[1], id, text)
     end
-    redis.call('HSET', KEYS[1], id, text)
     if intended == '1' then redis.call('SADD', KEYS[3], id) else redis.call('SREM', KEYS[3], id) end
   end
 end
@@ -61,8 +63,9 @@ return 'DONE'
 )
 
 # KEYS 5..8: done, summary, runs, schema; 9..: one a memory section
-# ARGV: run id, run text, list limit, done limit, schema; additions, puts, entries, journal limit,
-# memory (section number, id, text, '1' to keep), each with its count first
+# ARGV: run id, run text, list limit, done limit, schema; additions, totals (entry id, name), puts,
+# entries, journal limit, memory (section number, id, text, '1' to keep), each with its count first.
+# A total goes up only if its entry does not stand as written yet.
 COMMIT = (
     _JOURNAL
     + """
@@ -75,11 +78,15 @@ end
 if redis.call('EXISTS', KEYS[8]) == 0 then redis.call('SET', KEYS[8], schema) end
 redis.call('ZADD', KEYS[5], redis.call('INCR', KEYS[4]), run_id)
 redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -remembered - 1)
-for _ = 1, tonumber(take()) do
-  local name, amount = take(), take()
+local function raise(name, amount)
   local now = redis.call('HGET', KEYS[6], name)
   if now and not string.match(now, '^-?%d+$') then redis.call('HSET', KEYS[6], name, '0') end
   redis.call('HINCRBY', KEYS[6], name, amount)
+end
+for _ = 1, tonumber(take()) do raise(take(), take()) end
+for _ = 1, tonumber(take()) do
+  local id, name = take(), take()
+  if not says(redis.call('HGET', KEYS[1], id), '"outcome":"written"}') then raise(name, 1) end
 end
 for _ = 1, tonumber(take()) do redis.call('HSET', KEYS[6], take(), take()) end
 redis.call('LPUSH', KEYS[7], run)

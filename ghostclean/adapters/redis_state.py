@@ -188,6 +188,7 @@ class RedisState:
             keys,
             *(commit.run_id, dumps(commit.run), runs_kept(commit.kind), DONE_KEPT, SCHEMA),
             *(len(commit.add), *(part for pair in commit.add.items() for part in pair)),
+            *(len(commit.totals), *(part for pair in commit.totals.items() for part in pair)),
             *(len(commit.put), *(part for pair in commit.put.items() for part in pair)),
             *(*_spread(commit.entries), self._journal_kept),
             *(len(memory) // 4, *memory),

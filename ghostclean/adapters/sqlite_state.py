@@ -26,7 +26,9 @@ from .state_form import (
     DONE_KEPT,
     INTENDED,
     JOURNAL_KEPT,
+    LEFT,
     SCHEMA,
+    WRITTEN,
     check_schema,
     entry_from,
     entry_text,
@@ -119,11 +121,15 @@ class SqliteState:
             self._opened()
 
     def close(self) -> None:
-        """Closes the file."""
-        with self._turn:
+        """Closes the file, unless a call that its caller gave up still hangs in it."""
+        if not self._turn.acquire(timeout=1):
+            return
+        try:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+        finally:
+            self._turn.release()
 
     # ------------------------------------------------------------------ lock
 
@@ -221,7 +227,11 @@ class SqliteState:
         db.executemany(
             "INSERT INTO journal (ns, id, trade_id, run_id, intended, text) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (ns, id) DO UPDATE SET intended = excluded.intended, text = excluded.text",
-            [(self._ns, e.id, e.trade_id, e.run_id, int(e.outcome == INTENDED), entry_text(e)) for e in entries],
+            [
+                (self._ns, e.id, e.trade_id, e.run_id, int(e.outcome == INTENDED), entry_text(e))
+                for e in entries
+                if e.outcome != LEFT or not self._stands_written(db, e.id)
+            ],
         )
         (count,) = db.execute("SELECT count(*) FROM journal WHERE ns = ?", (self._ns,)).fetchone()
         if count > self._journal_kept:
@@ -244,7 +254,10 @@ class SqliteState:
                 "(SELECT seq FROM done WHERE ns = ? AND kind = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
                 (self._ns, commit.kind, self._ns, commit.kind, DONE_KEPT),
             )
-            self._count(db, commit)
+            totals: dict[str, int] = dict(commit.add)
+            for entry_id, name in commit.totals.items():
+                totals[name] = totals.get(name, 0) + (not self._stands_written(db, entry_id))
+            self._count(db, commit.kind, totals, commit.put)
             db.execute("INSERT INTO run (kind, text) VALUES (?, ?)", (commit.kind, dumps(commit.run)))
             db.execute(
                 "DELETE FROM run WHERE kind = ? AND seq <= "
@@ -255,15 +268,20 @@ class SqliteState:
             for section, values in commit.memory.items():
                 self._remember(db, section, values)
 
-    def _count(self, db: sqlite3.Connection, commit: RunCommit) -> None:
+    def _stands_written(self, db: sqlite3.Connection, entry_id: str) -> bool:
+        """Whether an entry is in the journal as written: then its effect is counted already."""
+        row = db.execute("SELECT text FROM journal WHERE ns = ? AND id = ?", (self._ns, entry_id)).fetchone()
+        return row is not None and str(row[0]).endswith(f'"outcome":"{WRITTEN}"}}')
+
+    def _count(self, db: sqlite3.Connection, kind: str, add: Mapping[str, int], put: Mapping[str, str]) -> None:
         db.executemany(
             "INSERT INTO summary VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
             "SET value = CAST(CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER) AS TEXT)",
-            [(commit.kind, name, int(amount)) for name, amount in commit.add.items()],
+            [(kind, name, int(amount)) for name, amount in add.items()],
         )
         db.executemany(
             "INSERT OR REPLACE INTO summary VALUES (?, ?, ?)",
-            [(commit.kind, name, value) for name, value in commit.put.items()],
+            [(kind, name, value) for name, value in put.items()],
         )
 
     def telemetry(self, kind: str, limit: int) -> Telemetry:

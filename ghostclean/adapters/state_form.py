@@ -17,6 +17,8 @@ SCHEMA = 1
 JOURNAL_KEPT = 20_000
 DONE_KEPT = 10_000
 INTENDED = "intended"
+WRITTEN = "written"
+LEFT = "left"
 _RUNS_KEPT = {"reconcile": 100, "auto-manage": 200}
 
 
@@ -80,6 +82,7 @@ def commit_text(commit: RunCommit) -> str:
             "put": commit.put,
             "entries": [entry.to_dict() for entry in commit.entries],
             "memory": commit.memory,
+            "totals": commit.totals,
         }
     )
 
@@ -95,4 +98,5 @@ def commit_from(text: str) -> RunCommit:
         put={str(k): str(v) for k, v in data["put"].items()},
         entries=tuple(JournalEntry.from_dict(entry) for entry in data["entries"]),
         memory=data["memory"],
+        totals={str(k): str(v) for k, v in data.get("totals", {}).items()},
     )

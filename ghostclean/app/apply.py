@@ -54,7 +54,11 @@ class Writer:
     def _apply_chunk(self, chunk: Sequence[Decision], applied: Applied) -> None:
         entries = [self.entry(d, "intended", len(applied.entries) + n) for n, d in enumerate(chunk)]
         changes = [_change(d) for d in chunk]
-        self.deadline.writing(lambda: self.parts.state.intend(entries), reserve=_RESERVE)
+        # What the app kept us from writing before is settled now, so that of two intents for one
+        # trade only the last can be open when we are killed.
+        again = {e.trade_id for e in entries}
+        settled = [e for e in applied.entries if e.outcome == "left" and e.trade_id in again]
+        self.deadline.writing(lambda: self.parts.state.intend([*settled, *entries]), reserve=_RESERVE)
         try:
             outcomes = self.deadline.writing(lambda: self.parts.ledger.write(changes, self.lease), reserve=_RESERVE)
         except DeadlineExceeded:
@@ -70,11 +74,14 @@ class Writer:
                 applied.entries.append(replace(entry, outcome="left"))
 
     def entry(self, decision: Decision, outcome: str, number: int) -> JournalEntry:
-        """The journal's form of a decision; the id is the same however often it is made."""
+        """The journal's form of a decision; the id is the same however often it is made.
+
+        The lock's number is part of it: a run id that is used again never writes over old entries.
+        """
         facts = Proof("broker facts", facts={"fingerprint": decision.facts}) if decision.facts else None
         proof = (*decision.proof, facts) if facts else decision.proof
         return JournalEntry(
-            id=f"{self.run_id}:{decision.trade_id}:{number}",
+            id=f"{self.run_id}:{self.lease.token.partition(':')[0]}:{decision.trade_id}:{number}",
             at=self.at,
             run_id=self.run_id,
             source=self.source,

@@ -19,10 +19,8 @@ from ghostclean.app.manage.flatten import CUT, EOD
 from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import Tally, TradeManager
 from ghostclean.app.order_door import NUMBERS, OrderDoor
-from ghostclean.app.parts import Options, Parts
+from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
-from ghostclean.app.reconcile import run_reconcile
-from ghostclean.app.survey import make_survey, read_truth, recall
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.instrument import is_option
@@ -30,15 +28,12 @@ from ghostclean.core.manage import Manage
 from ghostclean.core.market import Market
 from ghostclean.core.plan import Holding
 from ghostclean.core.protection import OrderBook
-from ghostclean.core.safety import Pin
 from ghostclean.core.times import eastern_date, iso, parse_time
-from ghostclean.core.trade import is_open, record_id
+from ghostclean.core.trade import record_id
 from ghostclean.errors import (
-    AccountMismatch,
     BrokerError,
     DeadlineExceeded,
     GhostcleanError,
-    LedgerFailed,
     StateFailed,
 )
 from ghostclean.manage_result import ManageOutcome, ManageResult
@@ -46,68 +41,41 @@ from ghostclean.result import Result
 
 KIND = "auto-manage"
 LOCK_WAIT = 20.0
-RECONCILE_SECONDS = 3.0
 _LOCK_OUTLIVES_DEADLINE = 5.0
-_LAST_WORDS = 2.0
+_LAST_WORDS = 0.35  # seconds that the run's own record gets even when the deadline is over
 _POLL = 0.5
 _DUTY = "eod"  # the state section that remembers the last session in which flattening was on duty
 _PURPOSES = ("stop", "oco", CUT, EOD)
 _COUNTED = {ManageOutcome.SUCCESS: "success", ManageOutcome.SKIP: "skipped", ManageOutcome.FAIL: "fail"}
 
 
+@dataclass(frozen=True, slots=True)
+class ManageOptions:
+    """What one run was asked to do."""
+
+    run_id: str
+    source: str
+    deadline: Deadline
+    manage: Manage
+    grace: timedelta = timedelta(seconds=120)
+    dry_run: bool = False
+    force: bool = False
+    lock_wait: float = LOCK_WAIT
+
+
 def run_auto_manage(
-    parts: Parts, options: Options, manage: Manage, *, force: bool = False, lock_wait: float = LOCK_WAIT
-) -> ManageResult:
-    """Makes one run and returns what happened; never raises for anything the world does."""
-
-    def reconcile_first(lease: Lease | None) -> Result:
-        seconds = min(RECONCILE_SECONDS, options.deadline.left())
-        own = replace(options, run_id=f"{options.run_id}-reconcile", source="auto-manage", deadline=Deadline(seconds))
-        return run_reconcile(parts, own, lease=lease)
-
-    return manage_once(
-        parts,
-        options,
-        manage,
-        reconcile_first=reconcile_first,
-        survey=lambda: look(parts, options),
-        force=force,
-        lock_wait=lock_wait,
-    )
-
-
-def look(parts: Parts, options: Options) -> Seen:
-    """Ledger and broker truth of their own time; raises GhostcleanError, also for a wrong account."""
-    deadline, state = options.deadline, parts.state
-    try:
-        view = deadline.reading(parts.ledger.read)
-    except DeadlineExceeded:
-        raise LedgerFailed("the ledger did not answer in time: nothing was changed; check its server") from None
-    memory = recall(parts, deadline)
-    remembered = deadline.reading(lambda: state.recall("orders"))
-    pinned = deadline.reading(lambda: state.recall("pin")).get("account")
-    truth = read_truth(parts, deadline)
-    if isinstance(pinned, Mapping):
-        why = Pin(str(pinned.get("id")), bool(pinned.get("live"))).mismatch(truth.account, parts.broker.live)
-        if why is not None:
-            raise AccountMismatch(
-                f"wrong account: {why}; no order was sent; correct the keys, or `ghostclean doctor --pin`"
-            )
-    return make_survey(parts, deadline, options.policy, view, memory, remembered, truth)
-
-
-def manage_once(
     parts: Parts,
-    options: Options,
-    manage: Manage,
+    options: ManageOptions,
     *,
     reconcile_first: Callable[[Lease | None], Result],
     survey: Callable[[], Seen],
-    force: bool = False,
-    lock_wait: float = LOCK_WAIT,
 ) -> ManageResult:
-    """The run with its reconcile and its survey handed in; `survey` raises GhostcleanError."""
-    return _Run(parts, options, manage, reconcile_first, survey, force, lock_wait).result()
+    """Makes one run and returns what happened; never raises for anything the world does.
+
+    `reconcile_first` runs under the lock that it is handed (None in a dry run); `survey` looks at
+    ledger and broker and raises GhostcleanError when either cannot be read.
+    """
+    return _Run(parts, options, reconcile_first, survey).result()
 
 
 class _Stop(Exception):
@@ -125,12 +93,9 @@ class _Run:
     """One run from lock to telemetry."""
 
     parts: Parts
-    options: Options
-    manage: Manage
+    options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
     survey: Callable[[], Seen]
-    force: bool
-    lock_wait: float
     lease: Lease | None = None
     state_ok: bool = False
     reconciled: Mapping[str, Any] = field(default_factory=dict)
@@ -139,11 +104,13 @@ class _Run:
     active: frozenset[str] | None = None
     duty: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orders: Sequence[Mapping[str, Any]] = ()
+    manage: Manage = field(init=False)
     began: float = field(init=False)
     started: datetime = field(init=False)
     books: Books = field(init=False)
 
     def __post_init__(self) -> None:
+        self.manage = self.options.manage
         self.began = self.options.deadline.left()
         self.started = self.parts.wall()
         self.books = self._new_books()
@@ -193,7 +160,7 @@ class _Run:
     def _wait_for_lock(self) -> Lease:
         deadline, state = self.options.deadline, self.parts.state
         holder = f"{self.options.source} {self.options.run_id}"
-        until = min(self.lock_wait, deadline.left_for_reading())
+        until = min(self.options.lock_wait, deadline.left_for_reading())
         waited = 0.0
         while True:
             lease = deadline.reading(lambda: state.acquire(holder, deadline.left() + _LOCK_OUTLIVES_DEADLINE))
@@ -265,7 +232,7 @@ class _Run:
         if not desk.open_ids:
             raise _Stop(ManageOutcome.SKIP, "no_open_trades")
         ready = desk.manageable()
-        if not market.clock.is_open and not self.force:
+        if not market.clock.is_open and not self.options.force:
             self._list_naked(desk, [h for h in ready if not h.position.is_crypto], now)
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
@@ -310,7 +277,7 @@ class _Run:
             desk.seen.plan,
             desk.seen.view.active,
             desk.seen.truth.orders,
-            grace=self.options.policy.grace,
+            grace=self.options.grace,
             now=now,
         )
 
@@ -344,7 +311,7 @@ class _Run:
             self.parts.state,
             market,
             self.options.deadline,
-            grace=self.options.policy.grace,
+            grace=self.options.grace,
             verify=lease.verify if lease is not None else _nothing_to_verify,
             book=book,
             dry_run=self.options.dry_run,
@@ -361,7 +328,7 @@ class _Run:
             self.tally,
             self.manage,
             self.options.deadline,
-            grace=self.options.policy.grace,
+            grace=self.options.grace,
             run_id=self.options.run_id,
             survey=self.survey,
         )
@@ -382,7 +349,7 @@ class _Run:
             duration_ms=int((self.began - options.deadline.left()) * 1000),
             now=iso(self.parts.broker.now()),
             enabled=self.manage.enabled,
-            forced=self.force,
+            forced=self.options.force,
             dry_run=options.dry_run,
             cfg=self.manage.to_dict(),
             checked=self.tally.checked,

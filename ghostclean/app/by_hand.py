@@ -22,6 +22,7 @@ CHANGED_SINCE = "the trade has changed since; nothing was written to it"
 
 _LOCK_SECONDS = 60.0
 _REFUSED = "refused"
+_WOULD = {"undone": "would_undo", "resolved": "would_resolve"}
 
 
 class NothingToDo(GhostcleanError):
@@ -61,9 +62,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
         first = next((row for row in self.rows if row.action == _REFUSED), None)
-        refused = (
-            f"{self.refused} of {len(self.rows)} trades refused, {first.ticker}: {first.reason}" if first else None
-        )
+        counted = f"{self.refused} of {len(self.rows)} trades refused"
+        detail = f"{counted}, {first.ticker}: {first.reason}" if first else None
         return {
             "ok": first is None,
             "dryRun": self.dry_run,
@@ -73,7 +73,7 @@ class Report:
             "refused": self.refused,
             "results": [row.to_dict() for row in self.rows],
             "error": "reconcile_failed" if first else None,
-            "detail": refused,
+            "detail": detail,
         }
 
 
@@ -86,7 +86,7 @@ class Act:
     refusal: str | None = None
 
     def row(self, *, dry_run: bool) -> Row:
-        action = _REFUSED if self.refusal else f"would_{self.entry.action}" if dry_run else self.entry.action
+        action = _REFUSED if self.refusal else _WOULD[self.entry.action] if dry_run else self.entry.action
         return Row(self.entry.trade_id, self.entry.ticker, action, self.refusal or self.entry.reason)
 
 
@@ -117,11 +117,13 @@ def carry_out(
     now: datetime,
     subject: str,
     holds: Mapping[str, Any],
+    forget: Sequence[str] = (),
 ) -> None:
     """Makes the acts that are not refused; a trade that changed meanwhile becomes a refusal.
 
     `holds` maps trade id to the hold it gets before the ledger is touched (None lifts it in the
-    end), so that no run in between can do again what a person has just put back.
+    end), so that no run in between can do again what a person has just put back. `forget` names
+    the sections of our memory that no longer hold for the trades that were changed.
     """
     ready = [act for act in acts if act.refusal is None]
     state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
@@ -143,7 +145,8 @@ def carry_out(
         "ok": not refused,
     }
     entries = tuple(replace(act.entry, outcome="left" if act.refusal else "written") for act in ready)
-    memory = {"holds": dict.fromkeys(lifted)} if lifted else {}
+    changed = [act.entry.trade_id for act in ready if not act.refusal]
+    memory = {"holds": dict.fromkeys(lifted), **{section: dict.fromkeys(changed) for section in forget}}
     state.commit(RunCommit(kind=kind, run_id=run_id, run=listed, entries=entries, memory=memory))
 
 

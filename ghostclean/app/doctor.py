@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.broker import Account
+from ghostclean.core.safety import Pin, short
 from ghostclean.core.times import iso
 from ghostclean.core.trade import is_open, is_pending, read_trade
 from ghostclean.durations import spell
@@ -159,7 +160,7 @@ def _broker(patient: Patient, *, state_works: bool, pin: bool) -> Iterator[Check
 
 
 def _account(patient: Patient, account: Account) -> Check:
-    found = f"{account.id}, {patient.account_kind}, {account.status or 'status unknown'}"
+    found = f"{short(account.id)}, {patient.account_kind}, {account.status or 'status unknown'}"
     if account.blocked:
         return Check("account", False, f"{found}, blocked", "ask Alpaca; orders are refused until then")
     active = account.status.upper() == "ACTIVE"
@@ -167,20 +168,19 @@ def _account(patient: Patient, account: Account) -> Check:
 
 
 def _pin(patient: Patient, broker: Broker, account: Account, *, pin: bool) -> Check:
-    present = {"id": account.id, "live": broker.live}
+    present = {"id": account.id, "live": broker.live, "at": iso(broker.now())}
     try:
         if pin:
-            patient.state.remember("pin", {"account": {**present, "at": iso(broker.now())}})
-            return Check("pin", True, f"{account.id} is now this ledger's account")
+            patient.state.remember("pin", {"account": present})
+            return Check("pin", True, f"{short(account.id)} is now this ledger's account")
         pinned = patient.state.recall("pin", ["account"]).get("account")
     except GhostcleanError as error:
         return Check("pin", False, str(error), "repair the state and ask again")
     if pinned is None:
         return Check("pin", None, "no account is pinned yet", "the first run that decides pins it")
-    if (pinned.get("id"), pinned.get("live")) != (account.id, broker.live):
-        kind = "live" if pinned.get("live") else "paper"
-        found = f"this ledger belongs to {pinned.get('id')} ({kind}), not to the account that answers"
-        return Check("pin", False, found, "use the right keys, or accept the new one: ghostclean doctor --pin")
+    why = Pin(str(pinned.get("id")), bool(pinned.get("live"))).mismatch(account, broker.live)
+    if why is not None:
+        return Check("pin", False, why, "use the right keys, or accept the new one: ghostclean doctor --pin")
     return Check("pin", True, "the account is this ledger's")
 
 

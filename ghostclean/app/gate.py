@@ -62,7 +62,7 @@ def judge(truth: BrokerTruth, max_open: int) -> Gate:
     symbols = tuple(sorted(taken.values()))
     allowed = len(symbols) < max_open
     listed = ", ".join(symbols[:10]) + (", …" if len(symbols) > 10 else "")
-    reason = f"{len(symbols)} of {max_open} symbols are taken" + (f" ({listed})" if symbols else "")
+    reason = f"{len(symbols)} of at most {max_open} symbols taken" + (f" ({listed})" if symbols else "")
     return Gate(allowed, max_open, symbols, reason)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from ghostclean.app.deadline import Deadline
+from ghostclean.app.deadline import Deadline, bounded
 from ghostclean.app.ports import Broker, Ledger
 from ghostclean.core.broker import Order
 from ghostclean.core.evidence import (
@@ -33,6 +33,8 @@ from ghostclean.errors import BrokerError, DeadlineExceeded
 T = TypeVar("T")
 
 _HISTORY_PAGES = 8
+_WORTH_ASKING = 0.05
+_FINAL_REFUSALS = frozenset({None, 400, 422})  # None: our own refusal to ask, as for an id that is none
 _FEW = 2
 _MARGIN = timedelta(days=2)  # one request then serves the search for exits as well
 _OLDEST = timedelta(days=90)
@@ -172,9 +174,17 @@ class Lookups:
             self._note("clock", error)
 
     def _ask(self, call: Callable[[], T]) -> T:
+        """One look-up. It gets half of the time that is left: one that hangs must not starve the others."""
         self.count += 1
-        return self.deadline.reading(call)
+        left = self.deadline.left_for_reading()
+        try:
+            return bounded(call, left / 2)
+        except DeadlineExceeded:
+            if self.deadline.left_for_reading() < _WORTH_ASKING:
+                raise
+            raise BrokerError(f"no answer within {left / 2:.1f} s") from None
 
     def _note(self, what: str, error: BrokerError) -> None:
-        if error.transient:
+        """Only a refusal of the question itself is final; everything else may be answered later."""
+        if error.transient or error.status not in _FINAL_REFUSALS:
             self.open.append(f"{what}: {error}")

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from ghostclean.app.deadline import bounded
-from ghostclean.core.alerts import Alert, changes
+from ghostclean.core.alerts import Alert, changes, health_change, report
 from ghostclean.core.times import iso, parse_time
+from ghostclean.errors import DeadlineExceeded, GhostcleanError
 
 SECTION = "alerts"
 _MOST_SECONDS = 2.0
 _KEPT_FOR_THE_RECORD = 0.6
+_MOST_UNTOLD = 20
 
 
 class HeartbeatPort(Protocol):
+    """A dead man's switch."""
+
     def started(self, run_id: str, seconds: float) -> None: ...
 
     def ended(self, run_id: str, ok: bool, report: str, seconds: float) -> None: ...
 
 
 class WebhookPort(Protocol):
+    """Where alerts go; it also keeps one word on this machine, for while the state is lost."""
+
     def send(self, alerts: Sequence[Alert], run_id: str, source: str, seconds: float) -> None: ...
+
+    def recall(self) -> str | None: ...
+
+    def remember(self, error: str | None) -> None: ...
 
 
 class MetricsPort(Protocol):
+    """Where the figures of a run are published."""
+
     def write(self, document: Mapping[str, Any], last_success: float | None, now: float) -> None: ...
 
 
@@ -44,47 +56,102 @@ class OutsideEyes:
         if self.heartbeat is not None:
             heartbeat = self.heartbeat
             seconds = min(_MOST_SECONDS, left / 8)
-            self._bounded(lambda: heartbeat.started(run_id, seconds), seconds)
+            self._bounded("heartbeat", lambda: heartbeat.started(run_id, seconds), seconds)
 
     def ended(
-        self, document: Mapping[str, Any], report: str, before: Mapping[str, Any] | None, now: datetime, left: float
+        self,
+        document: Mapping[str, Any],
+        before: Mapping[str, Any] | None,
+        listed: Collection[str | None],
+        now: datetime,
+        left: Callable[[], float],
     ) -> dict[str, Any] | None:
         """The run is over; returns what the next one compares with, None when nothing is known.
 
-        `before` is what the last run left, None when the state cannot be read: then there is
-        nothing to compare with, and only heartbeat and metrics are told.
+        `before` is what the last run left, None when the state cannot be read: then only a
+        change between failing and succeeding is told. `listed` are the ids still open in the
+        ledger, `left` the seconds until the deadline.
         """
-        run_id, source = str(document["runId"]), str(document["source"])
-        ok = bool(document["ok"])
         memory = dict(before or {})
-        if ok:
+        if document["ok"]:
             memory["lastSuccess"] = iso(now)
-        if self.metrics is not None:
-            metrics, success = self.metrics, parse_time(memory.get("lastSuccess"))
-            at = success.timestamp() if success else None
-            self._bounded(lambda: metrics.write(document, at, now.timestamp()), self._share(left))
+        self._measure(document, parse_time(memory.get("lastSuccess")), now, left)
         if self.heartbeat is not None:
-            heartbeat = self.heartbeat
-            seconds = self._share(left)
-            self._bounded(lambda: heartbeat.ended(run_id, ok, report, seconds), seconds)
+            heartbeat, seconds = self.heartbeat, _share(left())
+            run_id, ok, body = str(document["runId"]), bool(document["ok"]), report(document)
+            self._bounded("heartbeat", lambda: heartbeat.ended(run_id, ok, body, seconds), seconds)
         if before is None:
+            self._alert_without_state(document, left)
             return None
-        alerts, state = changes(before, document)
-        if alerts and self.webhook is not None:
-            webhook, seconds = self.webhook, self._share(left)
-            if not self._bounded(lambda: webhook.send(alerts, run_id, source, seconds), seconds):
-                # Not told, so the next run must find the same change and tell it.
-                return memory
+        return self._alert(memory, document, listed, left)
+
+    def _measure(
+        self, document: Mapping[str, Any], success: datetime | None, now: datetime, left: Callable[[], float]
+    ) -> None:
+        if self.metrics is not None:
+            metrics, at = self.metrics, success.timestamp() if success else None
+            self._bounded("metrics file", lambda: metrics.write(document, at, now.timestamp()), _share(left()))
+
+    def _alert(
+        self,
+        memory: dict[str, Any],
+        document: Mapping[str, Any],
+        listed: Collection[str | None],
+        left: Callable[[], float],
+    ) -> dict[str, Any]:
+        """Tells what has changed; what does not arrive is told by the next run."""
+        local = self._local()
+        alerts, state = changes({**memory, "error": local} if local else memory, document, listed)
+        waiting = [Alert(str(event), str(text)) for event, text in memory.pop("untold", ())]
+        alerts = [*waiting, *alerts][-_MOST_UNTOLD:]
+        if alerts and self.webhook is not None and not self._send(alerts, document, left):
+            state["untold"] = [[alert.event, alert.text] for alert in alerts]
+        if local:
+            self._keep_local(None)
         return {**memory, **state}
 
-    def _share(self, left: float) -> float:
-        """Half of what the run's own record leaves over, and never long."""
-        return min(_MOST_SECONDS, max(0.0, left - _KEPT_FOR_THE_RECORD) / 2)
+    def _alert_without_state(self, document: Mapping[str, Any], left: Callable[[], float]) -> None:
+        """The state is lost, so a word on this machine keeps a failure from being told every run."""
+        if self.webhook is None:
+            return
+        alert = health_change(self._local(), document)
+        if alert is not None and self._send([alert], document, left):
+            self._keep_local(document["error"])
 
-    def _bounded(self, call: Callable[[], None], seconds: float) -> bool:
+    def _send(self, alerts: Sequence[Alert], document: Mapping[str, Any], left: Callable[[], float]) -> bool:
+        webhook, seconds = self.webhook, _share(left())
+        if webhook is None:
+            return False
+        run_id, source = str(document["runId"]), str(document["source"])
+        return self._bounded("alert", lambda: webhook.send(alerts, run_id, source, seconds), seconds)
+
+    def _local(self) -> str | None:
+        found: list[str | None] = []
+        if self.webhook is not None:
+            webhook = self.webhook
+            self._bounded("alert", lambda: found.append(webhook.recall()), _MOST_SECONDS)
+        return found[0] if found else None
+
+    def _keep_local(self, error: str | None) -> None:
+        if self.webhook is not None:
+            webhook = self.webhook
+            self._bounded("alert", lambda: webhook.remember(error), _MOST_SECONDS)
+
+    def _bounded(self, what: str, call: Callable[[], None], seconds: float) -> bool:
+        """Whether the call worked; a failure is counted and shown, an eye must never break the run."""
         try:
             bounded(call, seconds)
-        except Exception as error:  # counted and shown: an eye must never break the run
-            self.failures.append(str(error) or type(error).__name__)
-            return False
-        return True
+        except DeadlineExceeded as error:
+            self.failures.append(f"{what}: {error}")
+        except GhostcleanError as error:
+            self.failures.append(str(error))
+        except Exception as error:  # noqa: BLE001 - counted and shown; its text may hold a URL with a token
+            self.failures.append(f"{what}: {type(error).__name__}")
+        else:
+            return True
+        return False
+
+
+def _share(left: float) -> float:
+    """Half of what the run's own record leaves over, and never long."""
+    return min(_MOST_SECONDS, max(0.0, left - _KEPT_FOR_THE_RECORD) / 2)

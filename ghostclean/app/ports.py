@@ -260,7 +260,11 @@ class RunCommit:
 
     `kind` is `reconcile` or `auto-manage`; `run` the list entry; `add` and `put` change the
     summary and stay empty for runs that are listed but not counted. `memory` maps section ->
-    id -> value (None forgets). `entries` are appended or, by id, replaced (outcomes).
+    id -> value (None forgets). `entries` are appended or, by id, replaced (outcomes); one that
+    stands as `written` stays so. `totals` names, by entry id, the summary field that goes up by
+    one when that entry becomes `written` for the first time, whoever commits it: a run that was
+    paused, recovered by another and then goes on counts nothing twice. `run_id` names this
+    delivery and must be unique; the run's own id stands in `run`.
     """
 
     kind: str
@@ -270,6 +274,7 @@ class RunCommit:
     put: Mapping[str, str] = field(default_factory=dict)
     entries: tuple[JournalEntry, ...] = ()
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    totals: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

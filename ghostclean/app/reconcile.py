@@ -7,13 +7,12 @@ in a Result with an error word; nothing but wrong settings is ever raised from h
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from ghostclean.app.apply import Applied, Writer
-from ghostclean.app.deadline import bounded
 from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import JournalEntry, Lease, LedgerView, RunCommit, WriteOutcome
@@ -27,6 +26,7 @@ from ghostclean.core.plan import Plan
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, short, without_unproven
 from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.world import Memory
 from ghostclean.errors import (
     AccountMismatch,
     BrokerError,
@@ -41,6 +41,7 @@ from ghostclean.result import Result
 _log = logging.getLogger("ghostclean")
 
 KIND = "reconcile"
+_TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSynced", "reopened": "totalSynced"}
 _ROUNDS_AGAINST_THE_APP = 4
 _LOCK_OUTLIVES_DEADLINE = 5.0
 _LAST_WORDS = 0.25  # seconds kept for the run's own record
@@ -68,7 +69,7 @@ class _Run:
     detail: str | None = None
     partial: bool = False
     recovered: list[JournalEntry] = field(default_factory=list)
-    late_unproven: dict[str, Any] = field(default_factory=dict)
+    restored: dict[str, dict[str, Any]] = field(default_factory=dict)  # memory that a dead run took with it
     remembered: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[str, Any] = field(default_factory=dict)
     pin: Pin | None = None
@@ -99,9 +100,12 @@ class _Run:
             self._failed("broker_truth_failed", f"broker truth is not observed ({error}): nothing was closed")
         except Exception as error:  # the last line of defence: a run always ends in a record
             _log.debug("the run ended in an unexpected error", exc_info=error)
-            self._failed(
-                "reconcile_failed", f"{type(error).__name__}: {error}; what was written is journaled; see --verbose"
-            )
+            # Its text may quote a URL or a key; the log, which is scrubbed, has it
+            kind = type(error).__name__
+            self._failed("reconcile_failed", f"an unexpected {kind}; what was written is journaled; see --verbose")
+        except BaseException as error:  # Ctrl-C and the like: recorded as the failure that it is
+            self._failed("reconcile_failed", f"the run was stopped ({type(error).__name__}); what was written stays")
+            raise
         finally:
             self._finish(owned)
         return self._report()
@@ -166,7 +170,7 @@ class _Run:
             self.notes.append(f"ledger: {stranger} is no trade and was left alone")
         return view
 
-    def _recalled(self) -> Any:
+    def _recalled(self) -> Memory:
         deadline, state = self.options.deadline, self.parts.state
         try:
             memory = recall(self.parts, deadline)
@@ -174,6 +178,7 @@ class _Run:
             self.verdicts = deadline.reading(lambda: state.recall("verdicts"))
             pinned = deadline.reading(lambda: state.recall("pin")).get("account")
             self.recovered = self._recover(deadline.reading(state.intents))
+            memory = self._with_restored(memory)
         except DeadlineExceeded:
             raise StateFailed(
                 "the state did not answer in time: nothing was changed; see `ghostclean doctor`"
@@ -182,21 +187,54 @@ class _Run:
             self.pin = Pin(str(pinned.get("id")), bool(pinned.get("live")))
         return memory
 
+    def _with_restored(self, memory: Memory) -> Memory:
+        """The memory as it would be, had no run died: the breaker and the free fills rest on it."""
+        exits = self.restored.get("exits", {})
+        for trade_id, orders in exits.items():
+            exits[trade_id] = list(dict.fromkeys((*memory.exits.get(trade_id, ()), *orders)))
+        unproven = {**memory.unproven, **self.restored.get("unproven", {})}
+        return replace(
+            memory, exits={**memory.exits, **exits}, unproven={i: e for i, e in unproven.items() if e is not None}
+        )
+
     def _recover(self, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
         """What became of changes whose run died before it could say so."""
         if not intents or self.options.dry_run:
             return []
         present = self.options.deadline.reading(lambda: self.parts.ledger.get({e.trade_id for e in intents}))
         settled = []
-        for entry in intents:
+        for entry in reversed(intents):  # the newest first: what it wrote hides what stood there before
             record = present.get(entry.trade_id)
             written = bool(entry.after) and record is not None and _says_all(record, entry.after or {})
+            written = written and not self._written_by_another(entry, record or {})
             settled.append(replace(entry, outcome="written" if written else "left"))
-            if written and record is not None and entry.verdict == Verdict.VANISHED:
-                self.late_unproven[entry.trade_id] = counting.unproven_close(
-                    entry.at, entry.run_id, entry.before or {}, entry.after or {}, record
-                )
-        return settled
+            if written and record is not None:
+                self._restore(entry, record)
+                kept = {n: v for n, v in record.items() if n not in (entry.after or {})}
+                present[entry.trade_id] = {**kept, **(entry.before or {})}
+        return settled[::-1]
+
+    def _written_by_another(self, entry: JournalEntry, record: Mapping[str, Any]) -> bool:
+        """Whether the record owes its values to another run, which decided the same while this one was paused."""
+        after = entry.after or {}
+        if "updatedAt" not in after or _says_all(record, after, ()):
+            return False
+        known = self.options.deadline.reading(lambda: self.parts.state.journal(trade_id=entry.trade_id))
+        return any(
+            e.outcome == "written" and e.id != entry.id and e.after and _says_all({**e.after}, after) for e in known
+        )
+
+    def _restore(self, entry: JournalEntry, record: Mapping[str, Any]) -> None:
+        """What the dead run would have remembered of a change that it did make."""
+        if entry.verdict == Verdict.VANISHED and entry.action == Action.CLOSED:
+            self.restored.setdefault("unproven", {})[entry.trade_id] = counting.unproven_close(
+                entry.at, entry.run_id, entry.before or {}, entry.after or {}, record
+            )
+        if entry.verdict == Verdict.REOPENED:
+            self.restored.setdefault("unproven", {})[entry.trade_id] = None
+        orders = [str(p["orderId"]) for p in entry.proof if p.get("what") == "fill" and p.get("orderId")]
+        if orders and entry.action in (Action.CLOSED, Action.REDUCED):
+            self.restored.setdefault("exits", {})[entry.trade_id] = list(dict.fromkeys(orders))
 
     # ------------------------------------------------------------------ brakes
 
@@ -328,13 +366,15 @@ class _Run:
         delivered = self.state_ok and self._deliver()
         if not delivered and self.error != "locked":
             try:
-                self.parts.spool.put(self._commit())
+                record = self._late(self._commit())
+                seconds = max(self.options.deadline.left(), _LAST_WORDS)
+                self.options.deadline.within(lambda: self.parts.spool.put(record), seconds)
             except (GhostcleanError, OSError) as error:
                 self.notes.append(f"the run's record is lost: {error}")
         if owned and self.lease is not None and delivered:
             lease = self.lease
             try:
-                bounded(lambda: self.parts.state.release(lease), max(self.options.deadline.left(), 0.1))
+                self.options.deadline.within(lambda: self.parts.state.release(lease), max(self.options.deadline.left(), 0.1))
             except (GhostcleanError, DeadlineExceeded) as error:
                 self.notes.append(f"the lock was not given back ({error}); it ends by itself")
 
@@ -342,7 +382,7 @@ class _Run:
         """Commits the run's record; a state that is lost by now makes the run a failed one."""
         commit = self._commit()
         try:
-            bounded(lambda: self.parts.state.commit(commit), max(self.options.deadline.left(), _LAST_WORDS))
+            self.options.deadline.within(lambda: self.parts.state.commit(commit), max(self.options.deadline.left(), _LAST_WORDS))
         except (GhostcleanError, DeadlineExceeded) as error:
             self.notes.append("the run's record is kept locally, a later run delivers it")
             if self.error is None:
@@ -350,20 +390,27 @@ class _Run:
             return False
         return True
 
+    def _late(self, commit: RunCommit) -> RunCommit:
+        """The record for the spool: by the time it arrives, newer runs may know better than its memory.
+
+        What its own writes imply is true for good; all else is left out, as of any failed run.
+        """
+        kept = {name: values for name, values in commit.memory.items() if name in ("exits", "unproven", "ledger")}
+        return replace(commit, memory=kept)
+
     def _tell_outside(self) -> dict[str, Any] | None:
         """Heartbeat, metrics and alerts; returns what the next run compares with."""
         eyes, deadline = self.parts.eyes, self.options.deadline
         before: Mapping[str, Any] | None = None
         if self.state_ok and (eyes.webhook is not None or eyes.metrics is not None):
             try:
-                before = bounded(lambda: self.parts.state.recall(SECTION), max(deadline.left() / 4, 0.05)).get(
+                before = deadline.within(lambda: self.parts.state.recall(SECTION), max(deadline.left() / 4, 0.05)).get(
                     "last", {}
                 )
             except (GhostcleanError, DeadlineExceeded) as error:
                 self.notes.append(f"alerts: {error}")
         document = self._report().to_dict()
-        report = f"{document['error'] or 'ok'}: {document['detail'] or ''} {document['closed']} closed, {document['held']} held"
-        told = eyes.ended(document, report, before, self.parts.wall(), deadline.left())
+        told = eyes.ended(document, before, self.plan.own_orders.keys(), self.parts.wall(), deadline.left)
         self.notes += [f"outside: {failure}" for failure in eyes.failures]
         return told
 
@@ -389,15 +436,8 @@ class _Run:
             "outsideFailed": len(self.parts.eyes.failures),
         }
         if not counted:
-            return RunCommit(KIND, self.options.run_id, run)
-        recovered_closed = _count(self.recovered, "closed")
-        add = {
-            "runs": 1,
-            "success": int(report.ok),
-            "fail": int(not report.ok),
-            "totalClosed": report.closed + recovered_closed,
-            "totalSynced": report.synced + _count(self.recovered, "synced", "reduced", "reopened"),
-        }
+            return RunCommit(KIND, self._delivery, run)
+        add = {"runs": 1, "success": int(report.ok), "fail": int(not report.ok), "totalClosed": 0, "totalSynced": 0}
         if self.parts.eyes.failures:
             add["outsideFailed"] = len(self.parts.eyes.failures)
         put = {
@@ -411,9 +451,17 @@ class _Run:
         }
         entries = (*self.recovered, *self.applied.entries, *self._verdict_changes())
         memory = dict(self._memory())
+        for name, values in self.restored.items():
+            memory[name] = {**values, **memory.get(name, {})}
         if self.alerted is not None:
             memory[SECTION] = {"last": self.alerted}
-        return RunCommit(KIND, self.options.run_id, run, add, put, entries, memory)
+        totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == "written" and e.action in _TOTALS}
+        return RunCommit(KIND, self._delivery, run, add, put, entries, memory, totals)
+
+    @property
+    def _delivery(self) -> str:
+        """The name of this run's record: a run id may be used again, its record may not be taken for a copy."""
+        return f"{self.options.run_id}@{iso(self.started)}"
 
     def _memory(self) -> Mapping[str, Mapping[str, Any]]:
         """What the next runs should know; a run without a plan changes nothing."""
@@ -430,7 +478,7 @@ class _Run:
             "first_seen": counting.first_seen(survey.world().trades, orphan_names, memory, now),
             "exits": counting.exits(written, memory),
             "orders": counting.final_orders(owners, survey.evidence, self.remembered),
-            "unproven": self.late_unproven | counting.unproven(written, memory, run_id, now),
+            "unproven": counting.unproven(written, memory, run_id, now),
             "verdicts": self._verdict_memory(),
         }
         for decision in self.orphan_rows:
@@ -551,14 +599,10 @@ class _Run:
         return self.survey
 
 
-def _says_all(record: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+def _says_all(record: Mapping[str, Any], after: Mapping[str, Any], but: Collection[str] = ("updatedAt",)) -> bool:
     """Whether a record says what was to be written; `updatedAt` is the app's to touch as well."""
-    names = after.keys() - {"updatedAt"}
-    return all(name in record and json_value(record[name]) == after[name] for name in names)
-
-
-def _count(entries: Iterable[JournalEntry], *actions: str) -> int:
-    return sum(1 for e in entries if e.outcome == "written" and e.action in actions)
+    names = after.keys() - set(but)
+    return all(name in record and json_value(record[name]) == json_value(after[name]) for name in names)
 
 
 def _counter(decisions: Iterable[Decision]) -> Callable[..., int]:

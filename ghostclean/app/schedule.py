@@ -6,12 +6,47 @@ machines share, and a run that finds it taken exits 7 without doing anything.
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
+
+_COMMENT = "#"
 
 
 def schedule_text(kind: str, program: str, folder: str, environment_file: str) -> str:
-    """The text of a schedule, with absolute paths of this installation filled in."""
+    """The text of a schedule, with absolute paths of this installation filled in.
+
+    Each path is written the way cron, or systemd, reads it: blanks and percent signs included.
+    """
     text = files("ghostclean").joinpath("schedules", f"{kind}.txt").read_text(encoding="utf-8")
-    for mark, value in (("@PROGRAM@", program), ("@FOLDER@", folder), ("@ENVIRONMENT@", environment_file)):
-        text = text.replace(mark, value)
-    return text
+    paths = {"@PROGRAM@": program, "@FOLDER@": folder, "@ENVIRONMENT@": environment_file}
+    paths = {mark: str(Path(path).absolute()) for mark, path in paths.items()}
+    return "".join(_filled(line, paths, _WRITERS[kind]) for line in text.splitlines(keepends=True))
+
+
+def _filled(line: str, paths: dict[str, str], write: Callable[[str, str], str]) -> str:
+    for mark, path in paths.items():
+        if mark in line:
+            line = line.replace(mark, shlex.quote(path) if line.startswith(_COMMENT) else write(path, line))
+    return line
+
+
+def _for_cron(path: str, line: str) -> str:
+    """For the shell, with every % escaped: cron ends a command at a bare one."""
+    del line
+    return shlex.quote(path).replace("%", r"\%")
+
+
+def _for_systemd(path: str, line: str) -> str:
+    """Specifiers escaped, and quoted where a command line is parsed; systemd takes no quotes in a program's name."""
+    path = path.replace("%", "%%")
+    return f'"{path}"' if line.startswith("ExecStart=") and any(c.isspace() for c in path) else path
+
+
+def _as_it_is(path: str, line: str) -> str:
+    del line
+    return path
+
+
+_WRITERS = {"cron": _for_cron, "systemd": _for_systemd, "github": _as_it_is}

@@ -56,11 +56,14 @@ def judge_health(telemetry: Telemetry, now: datetime, interval: timedelta) -> He
         return Health("stale", "no run has succeeded yet", "run `ghostclean reconcile`, then schedule it", None)
     age = now - last_success
     if age > 2 * interval:
-        why = f"the last success was {spell(age.total_seconds())} ago, expected every {spell(interval.total_seconds())}"
+        why = f"the last success was {_ago(age)} ago, expected every {spell(interval.total_seconds())}"
         return Health("stale", why, "check that the schedule still runs (`ghostclean schedule cron`)", last_success)
-    return Health(
-        "healthy", f"the last success was {spell(max(0.0, age.total_seconds()))} ago", "nothing to do", last_success
-    )
+    return Health("healthy", f"the last success was {_ago(age)} ago", "nothing to do", last_success)
+
+
+def _ago(age: timedelta) -> str:
+    """In whole seconds at least: nobody waits for milliseconds here."""
+    return spell(max(1, round(age.total_seconds())))
 
 
 def _counted(run: Mapping[str, Any]) -> bool:

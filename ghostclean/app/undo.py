@@ -22,6 +22,8 @@ KIND = "undo"
 UNDONE = "undone"
 
 _WRITTEN = "written"
+# What the undone run concluded from the facts: kept, it would itself look like a change of facts.
+_CONCLUDED = ("exits", "unproven")
 
 
 @dataclass(slots=True)
@@ -47,7 +49,18 @@ def undo_run(
         if lease is not None:
             ready = {act.entry.trade_id for act in acts if act.refusal is None}
             holds = {i: _hold(trace, run_id) for i, trace in traces.items() if i in ready}
-            carry_out(ledger, state, lease, acts, kind=KIND, run_id=undo_id, now=at, subject=run_id, holds=holds)
+            carry_out(
+                ledger,
+                state,
+                lease,
+                acts,
+                kind=KIND,
+                run_id=undo_id,
+                now=at,
+                subject=run_id,
+                holds=holds,
+                forget=_CONCLUDED,
+            )
     return Report(undo_id, run_id, dry_run, tuple(act.row(dry_run=dry_run) for act in acts))
 
 

@@ -1,7 +1,5 @@
 """`ghostclean demo`: the whole thing with no account, no server and no settings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +54,7 @@ def demo(
     perform("demo", show, body)
 
 
-def _lines(shown: Demo, show: Show) -> Iterator[str]:
+def _lines(shown: "Demo", show: Show) -> Iterator[str]:
     from ghostclean.cli.reconcile import lines
     from ghostclean.render.screen import status_screen
 

@@ -1,7 +1,5 @@
 """`ghostclean gate`: may a new entry be made?"""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`explain`, `resolve` and `undo`: what the journal knows, and the operator's word."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -121,7 +119,8 @@ def _reported(document: dict[str, Any], code: int, show: Show) -> Outcome:
     def lines() -> Iterator[str]:
         for row in document["results"]:
             if not show.quiet or row["action"] != "kept":
-                yield f"{row['action']:<13}{printable(row['ticker'], 24):<9} {printable(row['id'], 60)}  {printable(row['reason'])}"
+                what = f"{row['action']:<13}{printable(row['ticker'], 24):<9} {printable(row['id'], 60)}"
+                yield f"{what}  {printable(row['reason'])}"
 
     if document["error"]:
         failure = Failure(document["error"], code, document["detail"])

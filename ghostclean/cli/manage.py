@@ -1,7 +1,5 @@
 """`ghostclean auto-manage`: reconcile, then manage the open trades."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

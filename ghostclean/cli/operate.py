@@ -1,7 +1,5 @@
 """`snapshot`, `doctor`, `migrate` and `schedule`: for the people who run it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 

@@ -7,7 +7,6 @@ step summary. A reader that goes away (`| head`) changes nothing about the run o
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -204,11 +203,9 @@ def prepare(show: Show) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_ScrubbingFormatter("ghostclean: %(message)s"))
-    logging.getLogger().handlers[:] = [handler]
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("ghostclean").setLevel(logging.DEBUG if show.verbose else logging.WARNING)
+    from ghostclean.cli.logs import log_to_stderr
+
+    log_to_stderr(clean, verbose=show.verbose)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
 
@@ -217,13 +214,6 @@ def _terminate(number: int, frame: object) -> None:
     del frame
     signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     raise Terminated(number)
-
-
-class _ScrubbingFormatter(logging.Formatter):
-    """Formats a record, its traceback included, without secrets."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return clean(super().format(record))
 
 
 def clean(text: str) -> str:

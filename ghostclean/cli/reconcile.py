@@ -1,7 +1,5 @@
 """`ghostclean reconcile`: one run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 

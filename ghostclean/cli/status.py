@@ -1,7 +1,5 @@
 """`ghostclean status`: healthy, stale or broken, and what to do next."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 ASK_A_PERSON = frozenset({"mismatch", "ambiguous", "filled_but_gone", "unreadable"})
+_NO_NEWS = frozenset({"unknown", "settling"})  # not decided in this run: what was told before still stands
+_SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
 _SHOWN = 5
+_REPORTED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,38 +21,65 @@ class Alert:
     text: str
 
 
-def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
+def changes(
+    before: Mapping[str, Any], document: Mapping[str, Any], listed: Collection[str | None] = ()
+) -> tuple[list[Alert], dict[str, Any]]:
     """The alerts that a finished run calls for, and what the next run compares with.
 
-    `document` is the run's JSON document. Raised are: the first ghost closed after a run without
-    one, the breaker, the first failure and the recovery, trades that begin or cease to need a
-    person. A failed run says nothing about the trades, so theirs stay as they were.
+    `document` is the run's JSON document; `listed` are the ids that are still open in the ledger,
+    worked on in this run or not. Raised are: the first ghost closed after a run without one, the
+    breaker, the first failure and the recovery, trades that begin or cease to need a person. Only
+    a run that did not fail can say by silence that a trade needs nobody any more.
     """
     alerts: list[Alert] = []
-    error, was = document["error"], before.get("error")
-    held: dict[str, str] = dict(before.get("held") or {})
+    error = document["error"]
+    health = health_change(before.get("error"), document)
+    if health is not None:
+        alerts.append(health)
+    was = dict(before.get("held") or {})
+    held = _held(was, document, listed)
+    alerts += _people(was, held)
     closing = bool(before.get("closing"))
-    if error != was:
-        alerts.append(_health(error, was, document))
-    if error in (None, "deadline_exceeded", "mass_close_stopped"):
-        now = {
-            str(row["id"]): f"{row['ticker']} {row['verdict']}"
-            for row in document["results"]
-            if row["id"] is not None and row["verdict"] in ASK_A_PERSON and row["action"] == "held"
-        }
-        alerts += _people(held, now)
-        held = now
-        if document["closed"] and not closing:
-            alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
+    if document["closed"] and not closing:
+        alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
+    if error is None or document["closed"]:
         closing = bool(document["closed"])
     return alerts, {"error": error, "held": held, "closing": closing}
 
 
-def _health(error: str | None, was: str | None, document: Mapping[str, Any]) -> Alert:
+def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
+    """The first failure, the breaker or the recovery; None when the last run ended the same way.
+
+    One failure after another of a different kind is the same trouble, unless a safety rule speaks.
+    """
+    error = document["error"]
+    if _kind(error) == _kind(was):
+        return None
     if error is None:
         return Alert("recovered", f"runs succeed again (the last one failed with {was})")
     event = "breaker" if error == "mass_close_stopped" else "failed"
     return Alert(event, f"{error}: {document['detail']}")
+
+
+def _kind(error: str | None) -> str | None:
+    return error if error is None or error in _SAFETY else "failed"
+
+
+def _held(before: Mapping[str, str], document: Mapping[str, Any], listed: Collection[str | None]) -> dict[str, str]:
+    """The trades that need a person after this run, each with its symbol and verdict."""
+    held, seen = dict(before), set()
+    for row in document["results"]:
+        if row["verdict"] == "orphan":
+            continue
+        key = str(row["id"] or f"{row['ticker'] or '?'} without id")
+        seen.add(key)
+        if row["verdict"] in ASK_A_PERSON and row["action"] == "held":
+            held[key] = f"{row['ticker'] or '?'} {row['verdict']}"
+        elif row["verdict"] not in _NO_NEWS:
+            held.pop(key, None)
+    if document["error"] is not None:
+        return held
+    return {key: text for key, text in held.items() if key in seen or key in listed}
 
 
 def _people(before: Mapping[str, str], now: Mapping[str, str]) -> list[Alert]:
@@ -71,3 +101,18 @@ def _listed(document: Mapping[str, Any]) -> str:
 def _few(texts: list[str]) -> str:
     more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
+
+
+def report(document: Mapping[str, Any]) -> str:
+    """The run in a few lines, as the body of a heartbeat: how it ended, the counters, what it did."""
+    counters = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
+    counts = ", ".join(f"{document[name]} {name}" for name in counters)
+    lines = [f"run {document['runId']} (source {document['source']}): {document['error'] or 'ok'}"]
+    if document["detail"]:
+        lines.append(str(document["detail"]))
+    lines.append(f"{counts} in {document['durationMs']} ms")
+    rows = [row for row in document["results"] if row["action"] not in ("kept", "skipped")]
+    lines += [f"{r['action']} {r['ticker']} {r['id'] or '-'} {r['verdict']}: {r['reason']}" for r in rows[:_REPORTED]]
+    if len(rows) > _REPORTED:
+        lines.append(f"and {len(rows) - _REPORTED} more")
+    return "\n".join(lines)

@@ -34,7 +34,8 @@ def misses(plan: Plan, memory: Memory, now: datetime) -> dict[str, Any]:
             changes[trade_id] = {"count": count + 1, "first": iso(first or now), "last": iso(now)}
         elif trade_id in memory.misses and decision.verdict is not Verdict.UNKNOWN:
             changes[trade_id] = None
-    return changes
+    left = [trade_id for trade_id in memory.misses if trade_id not in plan.own_orders]
+    return changes | dict.fromkeys(left)
 
 
 def first_seen(trades: Iterable[Trade], names: Iterable[str], memory: Memory, now: datetime) -> dict[str, Any]:
@@ -47,13 +48,18 @@ def first_seen(trades: Iterable[Trade], names: Iterable[str], memory: Memory, no
 
 
 def exits(written: Iterable[Decision], memory: Memory) -> dict[str, Any]:
-    """The exit orders that were attributed to a trade, so that nobody else uses them."""
+    """The exit orders that were attributed to a trade, so that nobody else uses them.
+
+    A closed record names its only exit order itself; that one need not be remembered.
+    """
     changes: dict[str, Any] = {}
     for decision in written:
         if decision.exit_orders and decision.trade_id:
             known = memory.exits.get(decision.trade_id, [])
-            merged = list(dict.fromkeys((*known, *decision.exit_orders)))
-            if merged != list(known):
+            merged: list[str] | None = list(dict.fromkeys((*known, *decision.exit_orders)))
+            if decision.action is Action.CLOSED and merged == [decision.fields.get("closeOrderId")]:
+                merged = None
+            if merged != (list(known) or None):
                 changes[decision.trade_id] = merged
     return changes
 

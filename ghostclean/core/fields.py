@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from .money import Exit
-from .numbers import ZERO, BadNumber, number
+from .numbers import ZERO, BadNumber, json_number, number
 from .own_orders import Entry, OwnOrders
 from .times import iso, parse_time
 from .trade import SIZE_FIELDS, Trade
@@ -34,9 +34,11 @@ def same(record: Mapping[str, Any], name: str, value: object) -> bool:
         return present is value
     if isinstance(value, Decimal):
         try:
-            return number(present) == value
+            said = number(present)
         except BadNumber:
             return False
+        # A value longer than a JSON number holds comes back shortened; it is the same value.
+        return said is not None and json_number(said) == json_number(value)
     if present == value:
         return True
     moment = parse_time(value)
@@ -134,7 +136,7 @@ def reduced(trade: Trade, own: OwnOrders, left: Decimal, part: Exit) -> dict[str
     for name in SIZE_FIELDS:
         if name == trade.size_field or _equals(trade.record, name, trade.size):
             fields[name] = left
-    if trade.record.get("initialQuantity") is None and trade.size is not None:
+    if trade.initial_size is None and trade.size is not None:
         fields["initialQuantity"] = trade.size
     return fields | {"realizedPnL": part.pnl, "realizedR": part.r}
 

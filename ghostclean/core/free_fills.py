@@ -1,11 +1,13 @@
 """Fills that no record owns: what a hand, or the broker itself, did to a position.
 
 A fill is owned when its order, or any order it is tied to (leg, parent, replace chain, client
-id), is named by some record of the ledger, open or closed, or was attributed by an earlier run.
+id), is named by some record of the ledger, open or closed, or was attributed by an earlier run,
+or carries one of our own client order ids.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,12 +15,14 @@ from decimal import Decimal
 from typing import Any
 
 from .broker import Fill, Order
+from .client_ids import parse_client_id
 from .evidence import Evidence
 from .instrument import Side
-from .numbers import ZERO, BadNumber, number
+from .numbers import ZERO
 from .own_orders import Lot
+from .sharing import owns_fills
 from .times import parse_time
-from .trade import SIZE_FIELDS, order_ids
+from .trade import order_ids, record_size, text
 
 _SAME_MOMENT = timedelta(minutes=2)
 
@@ -29,14 +33,25 @@ class FreeFills:
 
     lots: tuple[Lot, ...]
 
-    def closing(self, side: Side, since: datetime | None) -> list[Lot]:
+    def closing(self, side: Side, since: datetime | None = None) -> list[Lot]:
         return [lot for lot in self.lots if lot.side == side.closing and _after(lot, since)]
 
-    def opening(self, side: Side, since: datetime | None) -> list[Lot]:
+    def opening(self, side: Side, since: datetime | None = None) -> list[Lot]:
         return [lot for lot in self.lots if lot.side == side.opening and _after(lot, since)]
 
+    def closes_after(self, side: Side, since: datetime) -> bool:
+        """Whether anything closing happened at or after a time."""
+        last = next((lot for lot in reversed(self.lots) if lot.side == side.closing), None)
+        return last is not None and _after(last, since)
+
     def latest(self) -> datetime | None:
+        """When the last of them happened."""
         return max((lot.at for lot in self.lots if lot.at), default=None)
+
+
+def total(lots: Iterable[Lot]) -> Decimal:
+    """The quantity of several lots."""
+    return sum((lot.qty for lot in lots), ZERO)
 
 
 def _after(lot: Lot, since: datetime | None) -> bool:
@@ -44,32 +59,28 @@ def _after(lot: Lot, since: datetime | None) -> bool:
 
 
 def free_fills(
-    key: str,
     orders: Sequence[Order],
     fills: Sequence[Fill],
     evidence: Evidence,
     owned: set[str],
-    closed: Iterable[Mapping[str, Any]],
+    closed: Sequence[Mapping[str, Any]],
 ) -> FreeFills:
     """The lots of a symbol that nobody owns; `owned` are order ids claimed by any record."""
-    closed = tuple(closed)
-    claimed = owned | {i for record in closed for i in order_ids(record)}
-    claimed = _tied(orders, claimed)
-    rows: dict[str, list[Fill]] = {}
+    closed = [record for record in closed if owns_fills(record)]
+    claimed = _tied(orders, owned.union(*(order_ids(record) for record in closed)))
+    rows: dict[str, list[Fill]] = defaultdict(list)
     for fill in fills:
-        rows.setdefault(fill.order_id, []).append(fill)
+        rows[fill.order_id].append(fill)
     lots: list[Lot] = []
     for order in orders:
+        found = rows.pop(order.id, [])
         if order.filled_qty and order.id not in claimed:
-            lots += _lots_of(order, rows.pop(order.id, []))
-        else:
-            rows.pop(order.id, None)
+            lots += _lots_of(order, found)
     for order_id, unknown in rows.items():
         if order_id not in claimed:
             lots += [Lot(order_id, f.side, f.qty, f.price, f.at, evidence.orders.get(order_id)) for f in unknown]
-    for record in closed:
-        _drop_claimed_by_hand(record, lots)
-    lots.sort(key=lambda lot: (lot.at is None, lot.at, lot.order_id))
+    lots = _without_closed_by_hand(closed, lots, evidence)
+    lots.sort(key=lambda lot: (lot.at is None, lot.at, lot.order_id, lot.qty))
     return FreeFills(tuple(lots))
 
 
@@ -81,58 +92,56 @@ def _lots_of(order: Order, rows: list[Fill]) -> list[Lot]:
 
 
 def _tied(orders: Sequence[Order], claimed: set[str]) -> set[str]:
-    """The claimed ids and every order of this symbol tied to one of them."""
-    result = set(claimed)
-    result |= {o.id for o in orders if o.client_id and o.client_id in claimed}
-    grew = True
-    while grew:
-        grew = False
-        for order in orders:
-            ties = {i for i in (order.parent, order.replaces, order.replaced_by, *order.legs) if i}
-            if order.id in result:
-                grew |= not ties <= result
-                result |= ties
-            elif ties & result:
-                result.add(order.id)
-                grew = True
-    return result
+    """The claimed ids and every order of this symbol tied to one of them, however far."""
+    ties: dict[str, list[str]] = defaultdict(list)
+    reached = set(claimed)
+    for order in orders:
+        if order.client_id in claimed or parse_client_id(order.client_id) is not None:
+            reached.add(order.id)
+        for other in (order.parent, order.replaces, order.replaced_by, *order.legs):
+            if other:
+                ties[order.id].append(other)
+                ties[other].append(order.id)
+    queue = [order_id for order_id in reached if order_id in ties]
+    while queue:
+        for other in ties[queue.pop()]:
+            if other not in reached:
+                reached.add(other)
+                queue.append(other)
+    return reached
 
 
-def _drop_claimed_by_hand(record: Mapping[str, Any], lots: list[Lot]) -> None:
-    """Takes out the one lot that a closed record without a close order must have been."""
-    if record.get("closeOrderId"):
-        return
-    at, size = parse_time(record.get("closedAt")), _size(record)
-    if at is None or size is None:
-        return
-    side = Side.SHORT if str(record.get("side", "")).upper() == "SHORT" else Side.LONG
+def _without_closed_by_hand(
+    closed: Iterable[Mapping[str, Any]], lots: list[Lot], evidence: Evidence
+) -> list[Lot]:
+    """Leaves out the sale that a closed record without a close order must have been.
+
+    It names no order, so it is recognised by side, whole quantity and time.
+    """
+    sales: dict[tuple[str, Decimal], dict[str, datetime]] = defaultdict(dict)
+    by_order: dict[str, list[Lot]] = defaultdict(list)
     for lot in lots:
-        if lot.side == side.closing and lot.qty == size and lot.at and abs(lot.at - at) <= _SAME_MOMENT:
-            lots.remove(lot)
-            return
+        by_order[lot.order_id].append(lot)
+    for order_id, parts in by_order.items():
+        at = max((lot.at for lot in parts if lot.at), default=None)
+        if at is not None:
+            sales[parts[0].side, total(parts)][order_id] = at
+    gone: set[str] = set()
+    for record in closed:
+        at, size = parse_time(record.get("closedAt")), record_size(record)
+        if at is None or size is None or _went_out_by_order(record, evidence):
+            continue
+        side = Side.SHORT if (text(record, "side") or "").upper() == "SHORT" else Side.LONG
+        near = sales.get((side.closing, size), {})
+        hit = next((i for i, when in sorted(near.items()) if abs(when - at) <= _SAME_MOMENT and i not in gone), None)
+        if hit is not None:
+            gone.add(hit)
+    return [lot for lot in lots if lot.order_id not in gone]
 
 
-def _size(record: Mapping[str, Any]) -> Decimal | None:
-    for name in SIZE_FIELDS:
-        try:
-            value = number(record.get(name))
-        except BadNumber:
-            return None
-        if value:
-            return value
-    return None
-
-
-def take(lots: Sequence[Lot], wanted: Decimal, used: dict[int, Decimal]) -> list[Lot]:
-    """Lots, oldest first, until `wanted` is covered; `used` counts what others took (by identity)."""
-    taken: list[Lot] = []
-    for lot in lots:
-        if wanted <= 0:
-            break
-        free = lot.qty - used.get(id(lot), ZERO)
-        part = min(free, wanted)
-        if part > 0:
-            used[id(lot)] = used.get(id(lot), ZERO) + part
-            taken.append(Lot(lot.order_id, lot.side, part, lot.price, lot.at, lot.order))
-            wanted -= part
-    return taken
+def _went_out_by_order(record: Mapping[str, Any], evidence: Evidence) -> bool:
+    """Whether the record names the order that closed it."""
+    if text(record, "closeOrderId"):
+        return True
+    exits = (evidence.find(text(record, name)) for name in ("stopOrderId", "takeProfitOrderId"))
+    return any(order is not None and order.filled_qty for order in exits)

@@ -18,8 +18,6 @@ from .evidence import Evidence, Need, OrderByClientId, OrderById, is_uuid
 from .numbers import ZERO
 from .trade import Trade
 
-_MAX_HOPS = 200
-
 
 class Entry(Enum):
     """What is known about the entry order a trade names."""
@@ -48,7 +46,9 @@ class OwnOrders:
     """The entry chain and the exit orders of one trade, and the look-ups that are missing.
 
     `needs` must be answered before anything is concluded; `dormant` are exit orders we have no
-    present answer for although a sibling still works, harmless while a position covers the trade.
+    present answer for although another one still works, harmless while a position covers the
+    trade; `tied` are the exits that hang on this entry or were attributed to it, and so cannot
+    be another trade's.
     """
 
     trade: Trade
@@ -57,6 +57,7 @@ class OwnOrders:
     exits: tuple[Order, ...] = ()
     needs: list[Need] = field(default_factory=list)
     dormant: list[Need] = field(default_factory=list)
+    tied: frozenset[str] = frozenset()
     unanswered: str | None = None
     defect: str | None = None
 
@@ -109,11 +110,11 @@ def read_own_orders(
     """
     own = OwnOrders(trade)
     _read_entry(own, evidence)
-    seeds = list(dict.fromkeys((*trade.exit_orders, *remembered)))
-    seeds += [leg for o in own.chain for leg in o.legs]
-    seeds += [o.id for o in by_tag.get(trade.id or "", ()) if o.id not in seeds]
-    if seeds:
-        _read_exits(own, seeds, evidence)
+    tied = [leg for o in own.chain for leg in o.legs]
+    tied += sorted(o.id for o in by_tag.get(trade.id or "", ()))
+    tied += remembered
+    if tied or trade.exit_orders:
+        _read_exits(own, tied, trade.exit_orders, evidence)
     return own
 
 
@@ -153,19 +154,19 @@ def _chain(own: OwnOrders, start: Order, evidence: Evidence) -> list[Order]:
     """The replace chain through `start`, oldest first; missing hops become needs."""
     chain = deque([start])
     seen = {start.id}
-    while (before := chain[0].replaces) is not None and len(chain) < _MAX_HOPS:
+    while (before := chain[0].replaces) is not None:
         if before in seen:
             own.defect = f"the replace chain of order {start.id} loops"
             return list(chain)
         order = evidence.orders.get(before)
         if order is None:
-            # What came before holds fills only if it was filled in part; absence is no obstacle.
-            if before not in evidence.absent and before not in evidence.unanswered:
-                own.needs.append(OrderById(before, start.key, start.submitted_at))
+            # What came before may hold fills of its own; only a true 404 is no obstacle.
+            if before not in evidence.absent:
+                _missing(own, before, start, evidence)
             break
         seen.add(before)
         chain.appendleft(order)
-    while (after := chain[-1].replaced_by) is not None and len(chain) < _MAX_HOPS:
+    while (after := chain[-1].replaced_by) is not None:
         if after in seen:
             own.defect = f"the replace chain of order {start.id} loops"
             return list(chain)
@@ -189,32 +190,48 @@ def _missing(own: OwnOrders, order_id: str, near: Order, evidence: Evidence) -> 
         own.needs.append(OrderById(order_id, near.key, near.submitted_at))
 
 
-def _read_exits(own: OwnOrders, seeds: Sequence[str], evidence: Evidence) -> None:
+def _read_exits(own: OwnOrders, tied: Iterable[str], named: Iterable[str], evidence: Evidence) -> None:
     """Follows chains, legs and parents from every exit order that is known to be ours."""
     found: dict[str, Order] = {}
+    unknown: dict[str, None] = {}
+    _follow(own, tied, found, unknown, evidence)
+    own.tied = frozenset(found)
+    _follow(own, named, found, unknown, evidence)
+    closing, keys = own.trade.side.closing, _instrument(own)
+    exits = [o for o in found.values() if o.side == closing and not keys.isdisjoint((o.key, o.asset_id))]
+    own.exits = tuple(sorted(exits, key=lambda o: (o.submitted_at is None, o.submitted_at, o.id)))
+    works = any(o.id in evidence.working for o in own.exits)
+    for order_id in unknown:
+        _unknown_exit(own, order_id, evidence, asleep=works)
+
+
+def _follow(
+    own: OwnOrders, seeds: Iterable[str], found: dict[str, Order], unknown: dict[str, None], evidence: Evidence
+) -> None:
     entries = {o.id for o in own.chain}
     queue = deque(seeds)
     asked: set[str] = set()
-    while queue and len(asked) < _MAX_HOPS:
+    while queue:
         order_id = queue.popleft()
-        if order_id in asked or order_id in entries:
+        if order_id in asked:
             continue
         asked.add(order_id)
         order = evidence.find(order_id)
         if order is None:
-            _unknown_exit(own, order_id, evidence)
-            continue
-        if order.id in found or order.id in entries:
-            continue
-        found[order.id] = order
-        queue.extend(i for i in (order.replaced_by, order.replaces, *order.legs) if i)
-        if order.parent and order.parent not in entries:
-            queue.append(order.parent)
-    closing = own.trade.side.closing
-    own.exits = tuple(o for o in found.values() if o.side == closing)
+            unknown[order_id] = None
+        elif order.id not in found and order.id not in entries:
+            found[order.id] = order
+            queue.extend(i for i in (order.replaced_by, order.replaces, order.parent, *order.legs) if i)
 
 
-def _unknown_exit(own: OwnOrders, order_id: str, evidence: Evidence) -> None:
+def _instrument(own: OwnOrders) -> set[str]:
+    """The keys and asset ids under which this trade's orders can stand (a rename changes the key)."""
+    if not own.chain:
+        return {own.trade.key}
+    return {name for o in own.chain for name in (o.key, o.asset_id) if name}
+
+
+def _unknown_exit(own: OwnOrders, order_id: str, evidence: Evidence, *, asleep: bool) -> None:
     if order_id in evidence.unanswered:
         own.unanswered = f"exit order {order_id}: {evidence.unanswered[order_id]}"
         return
@@ -223,6 +240,4 @@ def _unknown_exit(own: OwnOrders, order_id: str, evidence: Evidence) -> None:
     near = own.chain[0].key if own.chain else own.trade.key
     since = own.entered_at or own.trade.opening
     need: Need = OrderById(order_id, near, since) if is_uuid(order_id) else OrderByClientId(order_id)
-    siblings = [leg for o in own.chain for leg in o.legs]
-    sleeping = order_id in siblings and any(s in evidence.working for s in siblings)
-    (own.dormant if sleeping else own.needs).append(need)
+    (own.dormant if asleep else own.needs).append(need)

@@ -63,7 +63,7 @@ def breaker(plan: Plan, memory: Memory, policy: Policy, now: datetime) -> str | 
 
 def _is_recent(entry: Mapping[str, Any], now: datetime) -> bool:
     at = parse_time(entry.get("at"))
-    return at is not None and timedelta(0) <= now - at < _RECENT
+    return at is not None and now - at < _RECENT
 
 
 def knows_this_ledger(

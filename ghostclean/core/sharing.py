@@ -7,140 +7,174 @@ what remains is an orphan remainder, what is missing must be explained by fills 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
-from enum import Enum, auto
+from typing import Any
 
-from .broker import Position
-from .free_fills import FreeFills, take
+from .broker import Order, Position
+from .case import Case, Share, within
+from .evidence import Evidence
 from .instrument import Side
-from .money import CRYPTO_DUST
 from .numbers import ONE, ZERO
-from .own_orders import Entry, Lot, OwnOrders
-from .trade import Trade
+from .own_orders import Entry, Lot
+from .trade import ENTRY_ORDER_FIELDS, record_size, text
 
-RENAME_TOLERANCE = Decimal("0.01")
+SAME_COST = Decimal("0.01")
+_CLOCKS_DIFFER = timedelta(minutes=10)
 _SPLIT_RATIOS = frozenset(Decimal(n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 30, 40, 50, 100)) | {
     Decimal("1.5")
 }
+_OWNS_NOTHING = ("duplicate_of:", "never_filled")
+_ALL = Decimal("Infinity")
 
 
-class Share(Enum):
-    """What the position says about one trade."""
-
-    COVERED = auto()  # the position holds its open quantity
-    CLOSED = auto()  # own exits took everything out
-    EMPTY = auto()  # its entry filled nothing
-    UNKNOWN = auto()  # its own orders are not known yet
-    SHORT = auto()  # less than its open quantity is left
-    SHARED = auto()  # several trades share less than they need
-    GONE = auto()  # nothing is left
-    OTHER_SIDE = auto()  # the position points the other way
-    SPLIT = auto()  # a clean ratio of it at the same cost
+def owns_fills(record: Mapping[str, Any]) -> bool:
+    """Whether a closed record can have held shares: a duplicate or an unfilled entry cannot."""
+    return not (text(record, "closeReason") or "").startswith(_OWNS_NOTHING)
 
 
-@dataclass(slots=True)
-class Case:
-    """One trade while it is being decided."""
-
-    trade: Trade
-    own: OwnOrders
-    key: str
-    crypto: bool
-    opened: datetime
-    entry_qty: Decimal = ZERO
-    exit_lots: list[Lot] = field(default_factory=list)
-    open_qty: Decimal = ZERO
-    share: Share = Share.UNKNOWN
-    has: Decimal = ZERO
-    still_shown: bool = False
-    duplicate_of: str | None = None
-    agrees_with_ledger: bool = False
-
-    @property
-    def side(self) -> Side:
-        return self.trade.side
-
-    @property
-    def certain(self) -> bool:
-        """Its entry is proven by an order."""
-        return self.own.entry is Entry.KNOWN
-
-    @property
-    def tolerance(self) -> Decimal:
-        """How much may be missing: crypto fee dust, nothing for anything else."""
-        return self.entry_qty * CRYPTO_DUST if self.crypto else ZERO
-
-    @property
-    def claim(self) -> Decimal:
-        """What it may hold at the most, for judging what is left for others."""
-        if self.duplicate_of is not None:
-            return ZERO
-        if self.own.entry in (Entry.KNOWN, Entry.NONE):
-            return self.open_qty
-        return self.trade.size or ZERO
-
-
-def measure(cases: Sequence[Case]) -> None:
-    """Entry fills, own exit fills and open quantity of each case of one symbol.
-
-    An order that several trades name is used up oldest trade first, each fill once.
-    """
-    used: dict[str, Decimal] = {}
-    for case in cases:
-        if case.duplicate_of is not None:
+def spent_by_closed(records: Iterable[Mapping[str, Any]], evidence: Evidence) -> dict[str, Decimal]:
+    """How much of each exit order's fill belongs to closed records, by order id."""
+    spent: dict[str, Decimal] = defaultdict(Decimal)
+    for record in records:
+        if not owns_fills(record):
             continue
-        case.entry_qty = _entry_quantity(case, cases, used)
-        open_qty = case.entry_qty
-        start = case.own.entered_at
-        for lot in case.own.exit_lots():
-            if start is not None and lot.at is not None and lot.at < start:
-                continue
-            free = lot.qty - used.get(lot.order_id, ZERO)
-            part = min(free, open_qty)
-            if part > 0:
-                used[lot.order_id] = used.get(lot.order_id, ZERO) + part
-                case.exit_lots.append(Lot(lot.order_id, lot.side, part, lot.price, lot.at, lot.order))
-                open_qty -= part
-        case.open_qty = open_qty
+        left = record_size(record) or _ALL
+        for order in _exits_of_closed(record, evidence):
+            part = min(order.filled_qty, left)
+            spent[order.id] += part
+            left -= part
+    return dict(spent)
 
 
-def _entry_quantity(case: Case, cases: Sequence[Case], used: dict[str, Decimal]) -> Decimal:
-    """The entry's fills; its part of them by size where several trades share one entry order."""
-    if not case.certain:
-        return case.trade.initial_size or case.trade.size or ZERO
-    filled = case.own.filled
-    head = case.own.chain[0].id
-    sharers = [c for c in cases if c.certain and c.duplicate_of is None and c.own.chain[0].id == head]
-    if len(sharers) == 1:
-        return filled
-    free = filled - used.get(head, ZERO)
-    part = min(free, case.trade.size or free)
-    used[head] = used.get(head, ZERO) + part
-    return part
+def _exits_of_closed(record: Mapping[str, Any], evidence: Evidence) -> list[Order]:
+    """The orders a closed record went out by: its close order, else its stop and target, or the legs."""
+    close = text(record, "closeOrderId")
+    names = [close] if close else [n for n in (text(record, "stopOrderId"), text(record, "takeProfitOrderId")) if n]
+    entry = evidence.find(text(record, *ENTRY_ORDER_FIELDS))
+    if not close and entry is not None:
+        names += entry.legs
+    found: dict[str, Order] = {}
+    for name in names:
+        order = evidence.find(name)
+        while order is not None and order.id not in found:
+            found[order.id] = order
+            order = evidence.find(order.replaced_by)
+    return list(found.values())
+
+
+# --------------------------------------------------------------------------- own orders
 
 
 def mark_duplicates(cases: Sequence[Case]) -> None:
     """Marks the newer of two trades on one entry order whose fill does not cover both."""
     first: dict[tuple[str, Side], tuple[Case, Decimal]] = {}
-    for case in cases:
+    for case in sorted(cases, key=lambda c: c.trade.is_pending):
         if not case.certain:
             continue
         identity = (case.own.chain[0].id, case.side)
+        claim = max(case.trade.initial_size or ZERO, case.trade.size or case.own.filled)
         known = first.get(identity)
         if known is None:
-            first[identity] = (case, case.trade.size or case.own.filled)
+            first[identity] = (case, claim)
             continue
         older, claimed = known
         last = case.own.chain[-1]
         most = case.own.filled if last.is_final else max(case.own.filled, last.qty or ZERO)
-        wanted = claimed + (case.trade.size or case.own.filled)
-        if wanted > most:
+        if claimed + claim > most:
             case.duplicate_of = older.trade.id
         else:
-            first[identity] = (older, wanted)
+            first[identity] = (older, claimed + claim)
+
+
+def measure(cases: Sequence[Case], spent: Mapping[str, Decimal]) -> list[Lot]:
+    """Entry fills, own exit fills and open quantity of each case of one symbol.
+
+    `spent` is what closed records took of each order. Exits that hang on a trade's own entry
+    come first, then those that the ledger merely names; an order that several trades name and
+    that does not suffice for all of them proves nothing about any. Returns what own exits sold
+    beyond their own trades: a sale for several.
+    """
+    used = dict(spent)
+    active = [c for c in cases if c.duplicate_of is None]
+    heads = Counter(c.own.chain[0].id for c in active if c.certain)
+    crowd = Counter(c.side for c in active)
+    twins: dict[str | None, list[Lot]] = defaultdict(list)
+    for case in cases:
+        if case.duplicate_of is not None:
+            twins[case.duplicate_of] += case.own.exit_lots()
+    named: dict[str, list[tuple[Case, Lot]]] = defaultdict(list)
+    for case in active:
+        case.entry_qty = case.open_qty = _entry_quantity(case, heads, used)
+        lots = {lot.order_id: lot for lot in (*case.own.exit_lots(), *twins[case.trade.id])}
+        for lot in _after_entry(case, lots.values()):
+            if lot.order_id in case.own.tied:
+                _take(case, lot, used, whole=heads[case.own.chain[0].id] == 1 if case.certain else False)
+            else:
+                named[lot.order_id].append((case, lot))
+    surplus: list[Lot] = []
+    for order_id, claims in sorted(named.items(), key=lambda item: _when(item[1][0][1])):
+        lot = claims[0][1]
+        free = lot.qty - used.get(order_id, ZERO)
+        if len(claims) > 1 and 0 < free < sum((c.open_qty for c, _ in claims), ZERO):
+            for case, _ in claims:
+                case.contested = order_id
+            continue
+        for case, lot in claims:
+            _take(case, lot, used, whole=len(claims) == 1 and crowd[case.side] == 1)
+        if (rest := lot.qty - used.get(order_id, ZERO)) > 0 and lot.order is not None and lot.order.is_final:
+            surplus.append(Lot(order_id, lot.side, rest, lot.price, lot.at, lot.order))
+    for case in active:
+        case.exit_lots.sort(key=_when)
+    return surplus
+
+
+def _when(lot: Lot) -> tuple[bool, Any, str]:
+    return lot.at is None, lot.at, lot.order_id
+
+
+def _after_entry(case: Case, lots: Iterable[Lot]) -> list[Lot]:
+    """The exits that can be exits of this trade; one from before its entry is noted."""
+    start = case.own.entered_at
+    if start is None and case.trade.opening is not None:
+        start = case.opened - _CLOCKS_DIFFER  # the app's clock, not the broker's
+    later = []
+    for lot in sorted(lots, key=_when):
+        if start is not None and lot.at is not None and lot.at < start:
+            case.early = lot.order_id
+        else:
+            later.append(lot)
+    return later
+
+
+def _take(case: Case, lot: Lot, used: dict[str, Decimal], *, whole: bool) -> None:
+    """Books an exit's fill; `whole`: also what exceeds the entry (a scale-in, a split)."""
+    free = lot.qty - used.get(lot.order_id, ZERO)
+    part = free if whole and case.open_qty > 0 else min(free, case.open_qty)
+    if part > 0:
+        used[lot.order_id] = used.get(lot.order_id, ZERO) + part
+        case.exit_lots.append(Lot(lot.order_id, lot.side, part, lot.price, lot.at, lot.order))
+        case.open_qty = max(ZERO, case.open_qty - part)
+
+
+def _entry_quantity(case: Case, heads: Mapping[str, int], used: dict[str, Decimal]) -> Decimal:
+    """The entry's fills; its part of them by size where several trades share one entry order."""
+    if not case.certain:
+        return case.trade.initial_size or case.trade.size or ZERO
+    filled = case.own.filled
+    head = case.own.chain[0].id
+    if heads[head] == 1:
+        return filled
+    # The key is the entry order's: an exit order can never have the same id.
+    free = filled - used.get(head, ZERO)
+    part = min(free, case.trade.initial_size or case.trade.size or free)
+    used[head] = used.get(head, ZERO) + part
+    return part
+
+
+# --------------------------------------------------------------------------- the position
 
 
 def share_position(cases: Sequence[Case], position: Position | None, side: Side) -> Decimal:
@@ -148,18 +182,19 @@ def share_position(cases: Sequence[Case], position: Position | None, side: Side)
     held = position.qty if position is not None and position.side is side else ZERO
     flipped = position is not None and position.side is not side and not is_dust(position)
     active = [c for c in cases if c.duplicate_of is None]
+    if len(active) == 1:
+        _trust_scale_in(active[0], held)
     for case in active:
         _own_share(case)
-    waiting = [c for c in active if c.share is Share.UNKNOWN and c.own.entry is not Entry.KNOWN and not _settled(c)]
-    sharing = [c for c in active if c.share is Share.UNKNOWN and c not in waiting]
-    certain = [c for c in sharing if c.certain]
-    by_size = [c for c in sharing if not c.certain]
-    if flipped and not held:
-        for case in sharing:
+    unsettled = [c for c in active if c.share is Share.UNKNOWN]
+    waiting = [c for c in unsettled if _is_open(c)]
+    certain = [c for c in unsettled if c.certain and not _is_open(c)]
+    by_size = [c for c in unsettled if not c.certain and not _is_open(c)]
+    if flipped:
+        for case in (*certain, *by_size):
             case.share = Share.OTHER_SIDE
-        _mark_still_shown(active, held)
         return ZERO
-    if position is not None and is_dust(position):
+    if position is not None and is_dust(position) and _wanted(unsettled) > held:
         held = ZERO
     _trust_ledger_where_it_agrees(certain, held)
     left = _serve(certain, held)
@@ -172,24 +207,38 @@ def share_position(cases: Sequence[Case], position: Position | None, side: Side)
         left = _serve(by_size, left or ZERO)
     left = left or ZERO
     _mark_split(certain, by_size, position, held)
-    _mark_still_shown(active, held)
-    claimed = sum((c.claim for c in waiting), ZERO)
-    return max(ZERO, left - claimed)
+    _mark_may_show(active, held)
+    return max(ZERO, left - sum((c.claim for c in waiting), ZERO))
 
 
-def _settled(case: Case) -> bool:
-    """Whether a trade without a known entry may be judged by its size."""
-    return case.own.entry in (Entry.NONE, Entry.ABSENT)
+def _is_open(case: Case) -> bool:
+    """Whether a trade cannot be judged by the position yet: its entry, or that it is one, is open."""
+    return case.own.defect is not None or case.own.entry in (Entry.UNASKED, Entry.UNANSWERED)
+
+
+def _wanted(cases: Iterable[Case]) -> Decimal:
+    """What the cases need at the least."""
+    return sum((c.open_qty - c.tolerance for c in cases), ZERO)
 
 
 def _own_share(case: Case) -> None:
-    """What own orders alone settle."""
-    if case.own.needs or case.own.unanswered or case.own.defect:
+    """What own orders alone settle; a trade whose entry still works is never out."""
+    if case.own.needs or case.own.unanswered or case.own.defect or case.agrees_with_ledger:
         return
-    if case.certain and not case.entry_qty:
+    out = bool(case.exit_lots) and case.open_qty <= case.tolerance
+    if case.certain and (not case.entry_qty or (out and case.own.works)):
         case.share = Share.EMPTY
-    elif case.exit_lots and case.open_qty <= case.tolerance:
+    elif out:
         case.share = Share.CLOSED
+
+
+def _trust_scale_in(case: Case, held: Decimal) -> None:
+    """A ledger size above a whole entry is a scale-in: what its exits left of it may still stand."""
+    size = case.trade.size
+    if size is None or not held or not _entered_whole(case) or size <= case.own.filled:
+        return
+    if size - sum((lot.qty for lot in case.exit_lots), ZERO) == held:
+        case.open_qty, case.agrees_with_ledger = held, True
 
 
 def _trust_ledger_where_it_agrees(certain: Sequence[Case], held: Decimal) -> None:
@@ -204,8 +253,7 @@ def _trust_ledger_where_it_agrees(certain: Sequence[Case], held: Decimal) -> Non
     if sum((c.open_qty for c in certain), ZERO) == held or sum((s or ZERO for s in sizes), ZERO) != held:
         return
     for case in certain:
-        last = case.own.last
-        if last is None or not last.is_final or case.own.filled != _ordered(case):
+        if not _entered_whole(case):
             return
         if (case.trade.size or ZERO) > case.own.filled and len(certain) > 1:
             return
@@ -214,12 +262,12 @@ def _trust_ledger_where_it_agrees(certain: Sequence[Case], held: Decimal) -> Non
         case.agrees_with_ledger = case.open_qty > case.own.filled
 
 
-def _ordered(case: Case) -> Decimal:
-    """What the end of the entry chain asked for, less nothing: equals the fills of a whole entry."""
+def _entered_whole(case: Case) -> bool:
+    """Whether the entry filled all it asked for, so that the size is no mere wish."""
     last = case.own.last
-    if last is None:
-        return ZERO
-    return last.qty if last.qty is not None and len(case.own.chain) == 1 else case.own.filled
+    if last is None or not last.is_final:
+        return False
+    return len(case.own.chain) > 1 or last.qty is None or last.qty == last.filled_qty
 
 
 def _trust_size_where_it_fits(by_size: Sequence[Case], held: Decimal) -> None:
@@ -233,12 +281,10 @@ def _serve(cases: Sequence[Case], held: Decimal) -> Decimal | None:
     """Covers all cases or none; returns what is left, None when they need more than there is."""
     if not cases:
         return held
-    wanted = sum((c.open_qty for c in cases), ZERO)
-    slack = sum((c.tolerance for c in cases), ZERO)
-    if held and wanted <= held + slack:
+    if held and _wanted(cases) <= held:
         for case in cases:
             case.share, case.has = Share.COVERED, min(case.open_qty, held)
-        return max(ZERO, held - wanted)
+        return max(ZERO, held - sum((c.open_qty for c in cases), ZERO))
     for case in cases:
         if not held:
             case.share = Share.GONE
@@ -256,102 +302,21 @@ def _mark_split(certain: Sequence[Case], by_size: Sequence[Case], position: Posi
     if not case.open_qty or case.open_qty == held or case.crypto:
         return
     ratio = held / case.open_qty if held > case.open_qty else case.open_qty / held
-    if ratio not in _SPLIT_RATIOS:
+    price = case.entry_price
+    if ratio not in _SPLIT_RATIOS or price is None or not position.avg_price:
         return
-    price = entry_price(case)
-    if position.avg_price is None or price is None or not position.avg_price:
-        return
-    if within(price * case.open_qty, position.avg_price * held, RENAME_TOLERANCE):
+    if within(price * case.open_qty, position.avg_price * held, SAME_COST):
         case.share = Share.SPLIT
 
 
-def entry_price(case: Case) -> Decimal | None:
-    """The price the trade was entered at: of its fills, else what the ledger says."""
-    lots = case.own.entry_lots()
-    if lots and all(lot.price is not None for lot in lots):
-        value = sum(((lot.price or ZERO) * lot.qty for lot in lots), ZERO)
-        return value / sum((lot.qty for lot in lots), ZERO)
-    return case.trade.avg_fill_price or case.trade.entry_price
-
-
-def within(a: Decimal, b: Decimal, tolerance: Decimal) -> bool:
-    """Whether two amounts differ by no more than a fraction of the larger."""
-    return abs(a - b) <= max(abs(a), abs(b)) * tolerance
-
-
-def _mark_still_shown(cases: Sequence[Case], held: Decimal) -> None:
-    """Marks closed cases whose quantity the position may still show (it lags behind the fill)."""
-    others = sum((c.open_qty for c in cases if c.share not in (Share.CLOSED, Share.EMPTY)), ZERO)
+def _mark_may_show(cases: Sequence[Case], held: Decimal) -> None:
+    """How much of what closed cases sold the position may still show (it can lag behind a fill)."""
+    rest = held - sum((c.open_qty for c in cases if c.share not in (Share.CLOSED, Share.EMPTY)), ZERO)
     for case in cases:
         if case.share is Share.CLOSED:
-            case.still_shown = held - others >= case.entry_qty - case.tolerance and held > 0
+            case.may_show = max(ZERO, rest)
 
 
 def is_dust(position: Position) -> bool:
-    """A crypto remainder worth less than $1, or too small to have a value, is no position."""
-    if not position.is_crypto:
-        return False
-    return position.market_value is not None and abs(position.market_value) < ONE
-
-
-# --------------------------------------------------------------------------- what is missing
-
-
-@dataclass(slots=True)
-class Explained:
-    """Free fills that took (a part of) a trade out."""
-
-    lots: list[Lot]
-    whole: bool
-
-
-def explain_gone(cases: Sequence[Case], free: FreeFills) -> dict[int, Explained]:
-    """Free closing fills for trades of which nothing is left; empty unless they cover all.
-
-    Oldest trade first, oldest fill first, each fill once: one sale may have closed several.
-    """
-    used: dict[int, Decimal] = {}
-    result: dict[int, Explained] = {}
-    for case in cases:
-        lots = _take_after_entry(case, free, case.open_qty, used)
-        if sum((lot.qty for lot in lots), ZERO) < case.open_qty - case.tolerance:
-            return {}
-        result[id(case)] = Explained(lots, whole=True)
-    return result
-
-
-def explain_short(cases: Sequence[Case], held: Decimal, free: FreeFills) -> dict[int, Explained]:
-    """Free closing fills that can only belong to one of the trades that share a position."""
-    missing = sum((c.open_qty for c in cases), ZERO) - held
-    eligible = [c for c in cases if _closing_after_entry(c, free)]
-    if len(eligible) != 1:
-        return {}
-    case = eligible[0]
-    closing = _closing_after_entry(case, free)
-    sold = sum((lot.qty for lot in closing), ZERO)
-    bought = sum((lot.qty for lot in free.opening(case.side, start_of(case))), ZERO)
-    if missing > case.open_qty or missing not in (sold, sold - bought):
-        return {}
-    lots = take(closing, missing, {})
-    return {id(case): Explained(lots, whole=missing >= case.open_qty - case.tolerance)}
-
-
-def start_of(case: Case) -> datetime | None:
-    """The earliest moment at which a fill can have closed this trade."""
-    return case.own.entered_at or case.opened
-
-
-def _closing_after_entry(case: Case, free: FreeFills) -> list[Lot]:
-    return free.closing(case.side, start_of(case))
-
-
-def _take_after_entry(case: Case, free: FreeFills, wanted: Decimal, used: dict[int, Decimal]) -> list[Lot]:
-    """Fills after the entry was filled; those since it was sent only where these do not suffice."""
-    filled_at = case.own.last.fill_time if case.own.last is not None else None
-    if filled_at is not None:
-        trial = dict(used)
-        lots = take(free.closing(case.side, filled_at), wanted, trial)
-        if sum((lot.qty for lot in lots), ZERO) >= wanted:
-            used.update(trial)
-            return lots
-    return take(_closing_after_entry(case, free), wanted, used)
+    """A crypto remainder worth less than $1 is no position."""
+    return position.is_crypto and position.market_value is not None and abs(position.market_value) < ONE

@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from .evidence import is_uuid
 from .instrument import Side, symbol_key
 from .numbers import ZERO, BadNumber, number
 from .times import parse_time
@@ -103,12 +104,30 @@ def is_pending(record: Mapping[str, Any]) -> bool:
     return status_of(record) in PENDING and text(record, *ENTRY_ORDER_FIELDS, "clientOrderId") is not None
 
 
+def order_id(record: Mapping[str, Any], *names: str) -> str | None:
+    """The first order id among the named fields, spelled as the broker spells it."""
+    value = text(record, *names)
+    return value.lower() if value is not None and is_uuid(value) else value
+
+
 def order_ids(record: Mapping[str, Any]) -> Iterable[str]:
     """Every order id that a record stores, of whatever kind."""
     for name in ORDER_ID_FIELDS:
-        value = record.get(name)
-        if isinstance(value, str) and value:
+        value = text(record, name) if name == "clientOrderId" else order_id(record, name)
+        if value is not None:
             yield value
+
+
+def record_size(record: Mapping[str, Any]) -> Decimal | None:
+    """The first size a record had: `initialQuantity`, else the first positive size; None if unreadable."""
+    for name in ("initialQuantity", *SIZE_FIELDS):
+        try:
+            value = number(record.get(name))
+        except BadNumber:
+            return None
+        if value is not None and value > ZERO:
+            return value
+    return None
 
 
 def record_id(record: Mapping[str, Any]) -> str | None:
@@ -167,11 +186,11 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         target_price=numeric("takeProfitPrice", "targetPrice"),
         filled_qty=numeric("filledQty"),
         avg_fill_price=numeric("avgFillPrice"),
-        entry_order=text(record, *ENTRY_ORDER_FIELDS),
+        entry_order=order_id(record, *ENTRY_ORDER_FIELDS),
         client_order=text(record, "clientOrderId"),
-        stop_order=text(record, "stopOrderId"),
-        target_order=text(record, "takeProfitOrderId"),
-        close_order=text(record, "closeOrderId"),
+        stop_order=order_id(record, "stopOrderId"),
+        target_order=order_id(record, "takeProfitOrderId"),
+        close_order=order_id(record, "closeOrderId"),
         created_at=parse_time(record.get("createdAt")),
         opened_at=parse_time(record.get("openedAt")),
         executed_at=parse_time(record.get("executedAt")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +23,7 @@ from .text import changes, printable, shown, totals
 Document = Mapping[str, Any]
 
 _PIPE_WIDTH = 80
+_WIDE = 100
 _STYLES = {
     "healthy": "bold green",
     "stale": "bold yellow",
@@ -41,9 +43,10 @@ def console_lines(*parts: Any) -> Iterator[str]:
     console = Console(
         file=buffer,
         force_terminal=terminal,
-        width=None if sys.stdout.isatty() else _PIPE_WIDTH,
+        width=_width(),
         highlight=False,
         emoji=False,
+        markup=False,
         no_color=bool(os.environ.get("NO_COLOR")) or None,
         legacy_windows=False,
     )
@@ -51,6 +54,11 @@ def console_lines(*parts: Any) -> Iterator[str]:
         console.print(part)
     for line in buffer.getvalue().splitlines():
         yield line.rstrip()
+
+
+def _width() -> int:
+    """Columns of the terminal; a pipe gets 80."""
+    return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
 # --------------------------------------------------------------------------- reconcile
@@ -61,13 +69,11 @@ def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[s
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = []
     if rows:
-        table = _table("action", "symbol", "trade", "verdict and reason")
+        table = _table("action", "symbol", "verdict", "why, and which trade")
         for row in rows:
-            why = Text.assemble((row["verdict"], "bold"), f": {printable(row['reason'])}")
+            why = Text.assemble(printable(row["reason"]), ("\n" + printable(row["id"] or "no trade", 60), "dim"))
             style = _STYLES.get(row["action"], "cyan" if changes(row) else "dim")
-            table.add_row(
-                Text(row["action"], style), printable(row["ticker"] or "?", 24), printable(row["id"] or "-", 40), why
-            )
+            table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), row["verdict"], why)
         parts.append(table)
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
     word = "dry run" if document["dryRun"] else "reconcile"
@@ -106,8 +112,9 @@ def status_screen(document: Document) -> Iterator[str]:
     runs = telemetry["runs"]
     if runs:
         parts += [Text(), _runs_table(runs, now)]
-        if len(runs) > 1:
-            parts += [Text(), _sparklines(runs)]
+        real = [run for run in runs if not run.get("dryRun")]
+        if len(real) > 1:
+            parts += [Text(), _sparklines(real)]
     if document["broker"] is not None:
         parts += [Text(), _broker(document["broker"], document["entryState"])]
     return console_lines(*parts)
@@ -142,25 +149,20 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
 
 def _runs_table(runs: Sequence[Document], now: datetime | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column, right in (
-        ("ago", True),
-        ("result", False),
-        ("checked", True),
-        ("closed", True),
-        ("synced", True),
-        ("source", False),
-    ):
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    table.add_column("run", overflow="ellipsis", no_wrap=True)
+    numbers = ("checked", "closed", "synced")
+    wide = _width() >= _WIDE
+    for column in ("ago", "result", *numbers, *(("source",) if wide else ())):
+        table.add_column(column, justify="right" if column in ("ago", *numbers) else "left", no_wrap=True)
+    table.add_column("run", overflow="fold")  # in full: `undo` wants it
     for run in runs:
         ok = run.get("ok") is True
         result = ("dry run" if run.get("dryRun") else "ok") if ok else str(run.get("error") or "failed")
         table.add_row(
             _age(parse_time(run.get("ts")), now),
             Text(printable(result, 24), "green" if ok else "red"),
-            *(str(run.get(name, "-")) for name in ("checked", "closed", "synced")),
-            printable(run.get("source", "?"), 16),
-            Text(printable(run.get("runId", "?"), 60), "dim"),
+            *(str(run.get(name, "-")) for name in numbers),
+            *((printable(run.get("source", "?"), 16),) if wide else ()),
+            Text(printable(run.get("runId", "?"), 100), "dim"),
         )
     return table
 
@@ -205,4 +207,4 @@ def _count(value: object) -> int:
 def _age(moment: datetime | None, now: datetime | None) -> str:
     if moment is None or now is None:
         return "?"
-    return spell(max(0.0, (now - moment).total_seconds()))
+    return spell(max(1, round((now - moment).total_seconds())))

@@ -39,7 +39,11 @@ def row_line(row: Document) -> str:
 
 def totals(document: Document) -> str:
     """`12 checked, 3 closed, 1 held`: the counters that are not zero, `checked` always."""
-    return ", ".join(f"{document[n]} {n}" for n in _COUNTERS if document[n] or n == "checked")
+    words = {"orphans": "orphan"}
+    shown = [
+        (document[n], words.get(n, n) if document[n] == 1 else n) for n in _COUNTERS if document[n] or n == "checked"
+    ]
+    return ", ".join(f"{number} {word}" for number, word in shown)
 
 
 def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = False) -> Iterator[str]:
@@ -75,7 +79,8 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
 def entry_lines(entries: Iterable[Document]) -> Iterator[str]:
     """A trade's or a run's journal for a person: what, why, from what to what."""
     for entry in entries:
-        yield f"{entry['at']}  {entry['verdict']}  {entry['action']} ({entry['outcome']})  run {printable(entry['runId'], 80)}"
+        what = f"{entry['verdict']}  {entry['action']} ({entry['outcome']})"
+        yield f"{entry['at']}  {what}  run {printable(entry['runId'], 80)}"
         yield f"    {printable(entry['reason'])}"
         for proof in entry["proof"]:
             facts = ", ".join(f"{k} {v}" for k, v in proof.items() if k not in ("what", "at") and v is not None)
@@ -83,8 +88,12 @@ def entry_lines(entries: Iterable[Document]) -> Iterator[str]:
             yield f"    proof: {printable(proof.get('what', ''))}{at}{f' ({printable(facts)})' if facts else ''}"
         before, after = entry["before"] or {}, entry["after"] or {}
         for name in after:
-            was = printable(before[name], 60) if name in before else "absent"
-            yield f"    {printable(name, 40)}: {was} -> {printable(after[name], 60)}"
+            was = _value(before[name]) if name in before else "absent"
+            yield f"    {printable(name, 40)}: {was} -> {_value(after[name])}"
+
+
+def _value(value: object) -> str:
+    return "null" if value is None else printable(value, 60)
 
 
 def check_line(check: Document) -> str:

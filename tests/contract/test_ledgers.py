@@ -16,12 +16,14 @@ import pytest
 from ghostclean.adapters import file_ledger
 from ghostclean.adapters.file_ledger import FileLedger
 from ghostclean.adapters.file_swap import exchange
+from ghostclean.adapters.ledger_text import LedgerText
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.adapters.redis_ledger import RedisLedger
 from ghostclean.adapters.redis_state import RedisState
 from ghostclean.app.ports import Change, WriteOutcome
 from ghostclean.core.jsontext import loads
 from ghostclean.errors import BadSettings, FencedOff, LedgerFailed
+from tests.servers import binaries, redis_server
 
 from .conftest import REDISES, Servers, Site, close_site, open_site
 from .kits import FileKit, FreeLease, HashKit, LedgerKit, StringKit, free
@@ -398,6 +400,14 @@ def hash_kit(site: Site) -> HashKit:
     return HashKit(site)
 
 
+def test_a_hash_is_written_a_few_trades_at_a_time(hash_kit: HashKit) -> None:
+    hash_kit.seed(A)
+    ledger = hash_kit.open()
+    ledger.read()
+    assert ledger.chunk == 25
+    assert StringKit(hash_kit.site).open().chunk > 10_000
+
+
 def test_the_index_is_used_when_there_is_one(hash_kit: HashKit) -> None:
     hash_kit.seed(A, B, C)
     index = f"{hash_kit.key}:open"
@@ -468,6 +478,10 @@ def test_an_object_with_trades_keeps_everything_around(tmp_path: Path) -> None:
     assert close_a(ledger) == [WRITTEN]
     expected = f'{{ "v": 1.0, "trades": [\n {A.replace("OPEN", "CLOSED")},\n {B} ],\n "tail": [1e2] }}'
     assert kit.raw().decode() == expected
+
+
+def test_a_reading_gives_the_exact_text_of_every_element() -> None:
+    assert LedgerText(f" [{A},\n5 , {B}]").records() == [A, "5", B]
 
 
 def test_mode_is_kept_and_symlinks_are_followed(tmp_path: Path) -> None:
@@ -561,10 +575,13 @@ def test_a_file_made_by_the_app_at_the_last_instant_survives(tmp_path: Path) -> 
 
 def test_without_exchange_the_comparison_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kit, ledger = file_kit(tmp_path)
-    kit.seed(A)
+    kit.seed(A, C)
     monkeypatch.setattr(file_ledger, "exchange", lambda *_: False)
-    assert close_a(ledger) == [WRITTEN]
+    counted = itertools.count()
+    lease = FreeLease(spy=lambda: kit.app_sets("c", n=1) if next(counted) < 2 else None)
+    assert ledger.write([Change("a", ledger.get(["a"])["a"], {"status": "CLOSED"})], lease) == [WRITTEN]
     assert record(kit, "a")["status"] == "CLOSED"
+    assert record(kit, "c")["n"] == 1
 
 
 @pytest.mark.parametrize("in_place", [True, False], ids=["in place", "by rename"])
@@ -628,8 +645,34 @@ def test_a_wrong_url_is_a_wrong_setting(url: str) -> None:
         RedisServer(url)
 
 
+def test_a_unix_socket_and_a_password_with_signs_in_it(tmp_path: Path) -> None:
+    if not binaries():
+        pytest.skip("no server on this machine")
+    path = tmp_path / "s"
+    with redis_server(None, "--requirepass", "p%w@/:", "--unixsocket", str(path)) as url:
+        secret = "p%25w%40%2F%3A"
+        unix = f"unix://{path}?password={secret}&db=1"
+        for good in (url.replace("//", f"//:{secret}@"), f"{url}?password={secret}", unix):
+            server = RedisServer(good)
+            assert RedisLedger(server, "k").read().total == 0
+            assert "p%" not in server.place
+            server.close()
+        assert RedisServer(unix).place == f"unix://{path}?db=1"
+        with pytest.raises(LedgerFailed, match="password"):
+            RedisLedger(RedisServer(url.replace("//", "//:wrong@")), "k").read()
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis://h/0", "redis://u:p@h:6379?x=1", "redis://h/7?db=0"])
+def test_one_database_has_one_name(url: str) -> None:
+    server = RedisServer(url)
+    assert server.place == "redis://h:6379/0"
+    assert server.client.connection_pool.connection_kwargs.get("db", 0) == 0
+
+
 def test_options_of_other_clients_are_ignored_and_tls_stays_verified() -> None:
     pool = RedisServer("rediss://u:p@h:7/2?family=6&ssl_cert_reqs=none&socket_timeout=999").client.connection_pool
     assert pool.connection_kwargs["socket_timeout"] == 10
-    assert pool.connection_kwargs.get("ssl_cert_reqs", "required") == "required"
+    assert pool.connection_kwargs["ssl_cert_reqs"] == "required"
+    assert pool.connection_kwargs["ssl_check_hostname"] is True
+    pool.make_connection()
     assert pool.connection_kwargs["db"] == 2

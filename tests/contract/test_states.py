@@ -524,6 +524,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "Cure:" in str(caught.value)
 
 
+def test_closing_does_not_wait_for_a_call_that_hangs(tmp_path: Path) -> None:
+    state = sqlite_state(tmp_path / "s.db")
+    state.open()
+    with state._turn:
+        start = time.monotonic()
+        state.close()
+        assert time.monotonic() - start < 3
+    state.close()
+
+
 def test_a_clock_set_back_does_not_lock_for_years(tmp_path: Path) -> None:
     clock = [1_000_000_000.0]
     state = sqlite_state(tmp_path / "s.db", now=lambda: clock[0])

@@ -31,16 +31,21 @@ REASONS = {CUT: "cut_loss", EOD: "eod_flatten"}
 NEEDS_SECONDS = 20.0  # of deadline, for one close from its first cancel to its verified end
 _CANCEL_SECONDS = 6.0
 _FILL_SECONDS = 6.0
+_LAG = timedelta(minutes=2)  # how long a position may still show what a fill has taken
 _SKEW = timedelta(seconds=5)  # between the broker's answers and its order times
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """What one close came to: `done` filled completely, `waits` for a later run, `failed` why not."""
+    """What one close came to: `done` filled completely, `failed` why it was not.
+
+    Neither: it waits, in progress (`order`) or, with `begun` false, untouched for a later run.
+    """
 
     done: bool = False
     failed: str | None = None
     order: Order | None = None
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Flattener:
             self._books.note(
                 work.holding, f"{REASONS[purpose]} waits: less than {NEEDS_SECONDS:.0f} s of deadline are left"
             )
-            return Closing()
+            return Closing(begun=False)
         working = [o for o in work.protection.waiting if not o.is_stop]
         if working:
             self._books.note(work.holding, f"its closing order {working[0].id} is {working[0].status}: in progress")
@@ -113,7 +118,7 @@ class Flattener:
         if refused is not None:
             self._books.note(work.holding, f"{REASONS[purpose]} not started: {refused}")
             self._books.tell(work.holding, f"{REASONS[purpose]}_blocked", refused, {})
-            return Closing(failed="flatten_blocked" if purpose == EOD else None)
+            return Closing(begun=False)
         intent = Intent(purpose, self._now(), self._stop_price(work), self._target_price(work), work.claim.symbol)
         self._remember(work, intent)
         self._books.note(work.holding, f"{REASONS[purpose]}: {why}")
@@ -199,8 +204,11 @@ class Flattener:
             order = self._end_of(work, order)
             if order is None or not order.is_final:
                 return Closing(order=order)
-        if order is not None and order.status == "filled" and order.filled_qty >= work.holding.open_qty:
-            return Closing(done=True, order=order)
+            if order.status == "filled":
+                return Closing(done=True, order=order)
+        filled_at = order.fill_time if order is not None and order.status == "filled" else None
+        if filled_at is not None and self._now() - filled_at < _LAG:
+            return Closing(order=order)  # what is left of the position is not known yet
         today = eastern_date(intent.at) == eastern_date(self._now())
         if today and self._market.may_close(work.claim.crypto, self._now()):
             self._books.note(work.holding, f"{word} of an earlier run is finished")
@@ -210,7 +218,9 @@ class Flattener:
             self._put_back(work, intent)
         else:
             self.forget(work.claim.name)
-        return Closing(failed="flatten_unfinished" if work.claim.name in self.intents else None)
+        if work.claim.name in self.intents:
+            return Closing(failed="flatten_unfinished")
+        return Closing(failed="eod_missed" if intent.purpose == EOD else None)
 
     def _end_of(self, work: Work, order: Order) -> Order | None:
         """Waits for a working close; in a closed market it must not wait for the next open."""

@@ -49,8 +49,8 @@ def cancel_leftovers(
         return 0
     cancelled = 0
     for record in ledger.history(frozenset(o.key for o in free)):
-        closed_at = parse_time(record.get("closedAt"))
-        if closed_at is None or now - closed_at < grace:
+        closed_at = parse_time(record.get("closedAt")) or parse_time(record.get("updatedAt"))
+        if closed_at is not None and now - closed_at < grace:
             continue
         trade = read_trade(record)
         mine = [

@@ -60,6 +60,7 @@ class TradeManager:
         self._deadline = deadline
         self._run_id = run_id
         self._survey = survey
+        self._handled: set[str | None] = set()  # trades whose close of an earlier run was the work of this one
         now = parts.broker.now
         self._keeper = StopKeeper(
             desk.door,
@@ -76,6 +77,7 @@ class TradeManager:
     def manage(self, chosen: Sequence[Holding]) -> None:
         """Works on these trades until they are done or the deadline is near."""
         manage, now = self._settings, self._parts.broker.now()
+        chosen = [h for h in chosen if h.trade.id not in self._handled]
         works = self._desk.works(chosen, self._prices(chosen), now)
         in_window = manage.eod_flatten and self._desk.market.in_last(manage.eod_window, now)
         works.sort(key=lambda w: (not (in_window and not w.claim.crypto), w.urgency(manage, now), w.claim.name))
@@ -112,21 +114,14 @@ class TradeManager:
         """One trade, from its close or its stop to its ledger fields; an error is its own affair."""
         self._tally.checked += 1
         try:
-            if work.claim.name in self._flattener.intents:
-                return
             purpose, why = self._purpose(work, flatten)
-            kept = Kept()
-            if purpose is None:
-                kept = self._keeper.keep(work)
-                if kept.cut:
-                    purpose, why = CUT, kept.reason
-            if purpose is not None:
-                closing = self._flattener.close(work, purpose, why)
-                self._count_close(closing, work, done)
-                if closing.done or closing.order is not None:
+            if purpose is not None and self._closed(work, purpose, why, done):
+                return
+            kept = self._keeper.keep(work)
+            if kept.cut:
+                if self._closed(work, CUT, kept.reason, done):
                     return
-                if kept.cut:
-                    kept.failed = "naked"
+                kept.failed = "naked"
             if kept.failed is not None:
                 self._tally.failures.append(kept.failed)
             self._note_kept(work, kept, refreshed)
@@ -150,6 +145,12 @@ class TradeManager:
             )
             return None, ""
         return CUT, f"R is at or below {self._settings.cut_loss_r} by its last sale and by its position"
+
+    def _closed(self, work: Work, purpose: str, why: str, done: list[Work]) -> bool:
+        """Tries to close a trade; whether that was this run's work on it."""
+        closing = self._flattener.close(work, purpose, why)
+        self._count_close(closing, work, done)
+        return closing.begun
 
     def _count_close(self, closing: Closing, work: Work, done: list[Work]) -> None:
         if closing.failed is not None:
@@ -214,6 +215,7 @@ class TradeManager:
         done: list[Work] = []
         for trade_id, intent in intents.items():
             holding = holdings.get(trade_id)
+            self._handled.add(trade_id)
             try:
                 if holding is None:
                     self._finish_without_position(trade_id, intent.purpose)

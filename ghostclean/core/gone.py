@@ -1,0 +1,137 @@
+"""Verdicts on trades of which nothing is left: exited, never_filled, filled_but_gone, vanished."""
+
+from __future__ import annotations
+
+from . import fields as write
+from .case import Case, Share
+from .closing import close_option, close_with
+from .evidence import ClockNow
+from .instrument import expiry, is_option
+from .numbers import ZERO, plain
+from .own_orders import Entry
+from .ruling import change, hold, keep
+from .search import Search
+from .verdicts import Action, Decision, Verdict
+
+_OPTION_ENDS = {"OPEXP": "option_expired", "OPASN": "option_assigned", "OPEXC": "option_exercised"}
+_TAKES_AWAY = frozenset({"MA", "NC", "SPLIT", "SPIN", "REORG", "OPCA"})
+
+
+def never_filled(search: Search, case: Case) -> Decision:
+    """The entry ended with nothing filled."""
+    board, last = search.board, case.own.last
+    status = last.status if last is not None else "unknown"
+    why = f"its entry was {status} unfilled, yet"
+    if left := board.unexplained(case):
+        stands = f"an unexplained {case.side.lower()} position of {plain(left)} stands at the broker"
+        return hold(board, case, Verdict.MISMATCH, f"{why} {stands}")
+    if (order := search.foreign_entry(case)) is not None:
+        return hold(board, case, Verdict.MISMATCH, f"{why} another entry order {order.id} of it works")
+    fields = write.without_fill(f"never_filled:{status}", board.now, case.own)
+    reason = f"its entry order was {status}, nothing filled"
+    return change(board, case, Verdict.NEVER_FILLED, Action.CLOSED, reason, fields)
+
+
+def gone(search: Search, case: Case) -> Decision:
+    """Nothing is left: what took it away, or that nothing is known to have."""
+    board = search.board
+    found = search.explanation(case)
+    if found is not None and not _beside_proven(search, case):
+        return close_with(search, case, found.lots, "closed by fills that no trade owns")
+    if found is None and case.early is not None:
+        why = f"its exit order {case.early} filled before its entry, and nothing else explains where it went"
+        return hold(board, case, Verdict.MISMATCH, why)
+    if not case.certain and _beside_proven(search, case) and search.free_fills(case).closes_after(case.side, case.start):
+        why = "several trades share the symbol, and a sale that nobody owns may have been of either"
+        return hold(board, case, Verdict.AMBIGUOUS, why)
+    if is_option(case.key) and (decision := _option_end(search, case)) is not None:
+        return decision
+    if (orphan := board.twin_of_other_name(case)) is not None:
+        what = f"{plain(orphan.qty)} {orphan.position.symbol} of the same size or cost"
+        return hold(board, case, Verdict.MISMATCH, f"it is gone, and {what} stand unexplained (rename?)")
+    if not case.certain and (order := search.foreign_entry(case)) is not None:
+        why = f"an entry order {order.id} of its symbol works and belongs to no trade"
+        if case.own.entry is Entry.NONE:
+            return keep(board, case, Verdict.WORKING, why)
+        return hold(board, case, Verdict.MISMATCH, why)
+    return _missed(search, case)
+
+
+def _beside_proven(search: Search, case: Case) -> bool:
+    """Whether an unproven trade stands beside one that orders prove to hold the position."""
+    if case.certain or case.key not in search.board.positions:
+        return False
+    return any(c.certain and c.share is Share.COVERED for c in search.board.members(case))
+
+
+def _missed(search: Search, case: Case) -> Decision:
+    """Gone, and nothing explains it: the second look, the confirmations, then `vanished`."""
+    board = search.board
+    policy = board.world.policy
+    count, since = board.world.memory.miss(case.name, board.now)
+    if case.certain:
+        why = "its entry filled, the position is gone, and nothing takes it away"
+        if since is None or board.now - since < policy.grace:
+            reason = f"{why}; looked at again in the next run"
+            return hold(board, case, Verdict.FILLED_BUT_GONE, reason)
+        if not case.crypto and not _market_open(search):
+            return hold(board, case, Verdict.FILLED_BUT_GONE, f"{why}; decided in the regular session")
+        if (decision := _taken_away(search, case)) is not None:
+            return decision
+    else:
+        known = "the broker does not know its order" if case.trade.has_order else "it has no order id"
+        why = f"{known}, and no position, order or fill explains it"
+    if count + 1 < policy.confirmations:
+        return hold(board, case, Verdict.VANISHED, f"{why}; seen {count + 1} of {policy.confirmations} times")
+    fields = write.vanished(policy.close_reason, board.now)
+    return change(board, case, Verdict.VANISHED, Action.CLOSED, why, fields, unproven=True)
+
+
+def _market_open(search: Search) -> bool:
+    evidence = search.board.evidence
+    if evidence.clock is None:
+        if evidence.clock_failed is None:
+            search.ask([ClockNow()])
+        return False
+    return evidence.clock.is_open
+
+
+def _taken_away(search: Search, case: Case) -> Decision | None:
+    """A merger or a rename takes a position away without a fill; None when there was none."""
+    board = search.board
+    if not search.knows_activities(case.start):
+        return _open_activities(search, case)
+    first = case.start.date().isoformat()
+    for activity in board.evidence.activities:
+        if activity.key == case.key and activity.type in _TAKES_AWAY and activity.day >= first:
+            why = f"it is gone, and an activity {activity.type} of {activity.day} may have taken it"
+            return hold(board, case, Verdict.MISMATCH, why)
+    return None
+
+
+def _open_activities(search: Search, case: Case) -> Decision:
+    failed = search.board.evidence.activities_failed or "not looked up yet"
+    search.suspects += 1
+    return hold(search.board, case, Verdict.UNKNOWN, f"held: activities: {failed}")
+
+
+def _option_end(search: Search, case: Case) -> Decision | None:
+    """Expiry, assignment and exercise take an option away without any order."""
+    board = search.board
+    if not search.knows_activities(case.start):
+        return _open_activities(search, case)
+    first = case.start.date().isoformat()
+    ends = expiry(case.key) or board.now
+    rows = [a for a in board.evidence.activities if a.key == case.key and a.type in _OPTION_ENDS and a.day >= first]
+    gone_by = sum((abs(a.qty) for a in rows if a.qty is not None), ZERO)
+    known = bool(rows) and (any(a.qty is None for a in rows) or gone_by >= case.open_qty)
+    if known:
+        # Mixed ends of one contract: what is assigned or exercised has no price of its own.
+        row = max(rows, key=lambda a: (a.type != "OPEXP", a.day, a.id))
+        why = f"activity {row.type} of {row.day}"
+        at = min(ends, board.now)
+        return close_option(search, case, _OPTION_ENDS[row.type], at, why, worthless=row.type == "OPEXP")
+    if board.now < ends:
+        return None
+    why = "past its date and no longer held"
+    return close_option(search, case, "option_expired", ends, why, worthless=False)

@@ -1,0 +1,223 @@
+"""What is known about a trade's absence, what must still be asked, and whose the fills are.
+
+Every question that is open becomes a need of the plan; until it is answered the trade is held.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from .attribution import Explained, explain_gone, explain_short
+from .board import Board
+from .broker import Fill, Order
+from .case import Case, Share
+from .client_ids import parse_client_id
+from .evidence import ActivitiesSince, FillsSince, Need, OrderById, OrdersOf, RecordsOf, is_uuid
+from .free_fills import FreeFills, free_fills
+from .instrument import Side
+from .numbers import plain
+from .own_orders import Lot
+from .trade import order_ids
+
+_LOOK_BACK = timedelta(days=1)
+_LONGEST_LOOK_BACK = timedelta(days=90)
+
+
+class Search:
+    """Lazily built indexes of orders and fills, and the needs that come up on the way."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.needs: dict[Need, None] = {}
+        self.suspects = 0
+        self._evidence = board.evidence
+        self._orders_of: dict[str, list[Order]] | None = None
+        self._fills_of: dict[str, list[Fill]] | None = None
+        self._owned: set[str] | None = None
+        self._free: dict[str, FreeFills] = {}
+        self._sharers: dict[tuple[str, Side], str] = {}
+        self._explained: dict[tuple[str, Side], dict[Case, Explained]] = {}
+
+    def ask(self, needs: Iterable[Need]) -> None:
+        """Adds look-ups to the plan."""
+        self.needs.update(dict.fromkeys(needs))
+
+    # ------------------------------------------------------------------ what is known
+
+    def records_known(self, case: Case) -> bool:
+        """Whether the final records of the symbol are known: what they own is not this trade's."""
+        if case.key in self.board.world.closed:
+            return True
+        self.ask([RecordsOf(case.key)])
+        return False
+
+    def knows_fills(self, case: Case) -> bool:
+        """Whether the symbol's orders since the entry, and their owners, are known."""
+        return self._knows_orders(case) and case.key in self.board.world.closed
+
+    def _knows_orders(self, case: Case) -> bool:
+        known = self._evidence.history.get(case.key)
+        return case.key in self._evidence.truncated or (known is not None and known <= self._since(case))
+
+    def done(self, case: Case) -> bool:
+        """Whether everything that could explain an absence is known; asks for what is missing.
+
+        The symbol's orders come first: they usually explain everything and are one request.
+        """
+        if case.own.dormant:
+            self.ask(case.own.dormant)
+            return False
+        records = self.records_known(case)
+        if not self._knows_orders(case):
+            self.ask([OrdersOf(case.key, self._symbol(case), self._since(case))])
+            return False
+        if not records:
+            return False
+        if not (self._explained_by_orders(case) or self._knows_all_fills(case)):
+            return False
+        return self._knows_their_orders(case)
+
+    def _since(self, case: Case) -> datetime:
+        start = min(case.start, case.opened)
+        return max(start, self.board.now - _LONGEST_LOOK_BACK) - _LOOK_BACK
+
+    def _symbol(self, case: Case) -> str:
+        position = self.board.positions.get(case.key)
+        if position is not None and not position.is_crypto:
+            return position.symbol
+        return case.own.last.symbol if case.own.last is not None and case.own.last.symbol else case.trade.symbol
+
+    def _explained_by_orders(self, case: Case) -> bool:
+        """Whether the symbol's orders alone explain the case, so that fills need not be paged.
+
+        Only where the trade is proven, and the list of orders was not cut.
+        """
+        return case.certain and case.key not in self._evidence.truncated and bool(self.explanations(case))
+
+    def _knows_all_fills(self, case: Case) -> bool:
+        known, since = self._evidence.fills_since, self._since(case)
+        if known is not None and known <= since:
+            return True
+        if self._evidence.fills_failed is None:
+            self.ask([FillsSince(since)])
+        return False
+
+    def _knows_their_orders(self, case: Case) -> bool:
+        """Whether the orders behind the explaining fills are known: they may be tied to an owner."""
+        found = self.explanation(case)
+        if found is None:
+            return True
+        evidence = self._evidence
+        unknown = {lot.order_id for lot in found.lots if lot.order is None and is_uuid(lot.order_id)} - evidence.absent
+        self.ask(OrderById(i, case.key, self._since(case)) for i in sorted(unknown) if i not in evidence.unanswered)
+        return not unknown
+
+    def failure(self, case: Case) -> str:
+        """Why the search for an explanation is not done."""
+        evidence = self._evidence
+        for name in (f"orders of {case.key}", *(n.order_id for n in case.own.dormant if isinstance(n, OrderById))):
+            if name in evidence.unanswered:
+                return f"{name}: {evidence.unanswered[name]}"
+        if evidence.fills_failed:
+            return f"fills: {evidence.fills_failed}"
+        return "its orders and fills have not been looked up yet"
+
+    def knows_activities(self, since: datetime) -> bool:
+        """Whether option ends and corporate actions since a time are known; asks for them."""
+        since -= _LOOK_BACK
+        known = self._evidence.activities_since
+        if known is not None and known <= since:
+            return True
+        if self._evidence.activities_failed is None:
+            self.ask([ActivitiesSince(since)])
+        return False
+
+    # ------------------------------------------------------------------ explanations
+
+    def explanation(self, case: Case) -> Explained | None:
+        """The free fills that took this trade, or a part of it, out."""
+        return self.explanations(case).get(case)
+
+    def explanations(self, case: Case) -> dict[Case, Explained]:
+        """The same for all trades of its instrument and side."""
+        identity = (case.key, case.side)
+        if identity not in self._explained:
+            members = self.board.members(case)
+            short = [c for c in members if c.share in (Share.SHORT, Share.SHARED)]
+            found: dict[Case, Explained] = {}
+            if len(members) > 1 and any(c.own.needs or c.own.unanswered for c in members):
+                pass  # somebody whose own orders are unknown may own these fills
+            elif short:
+                found = explain_short(short, short[0].has, self.free_fills(case))
+            else:
+                gone = [c for c in members if c.share is Share.GONE]
+                found = explain_gone(gone, self.free_fills(case), self._surplus(case))
+            self._explained[identity] = found
+        return self._explained[identity]
+
+    def sharers(self, case: Case, most: int) -> str:
+        """The trades that want a part of one position, with their quantities."""
+        identity = (case.key, case.side)
+        if identity not in self._sharers:
+            rivals = [c for c in self.board.members(case) if c.share is case.share or c.contested is not None]
+            names = [f"{c.trade.id}: {plain(c.open_qty)}" for c in rivals[:most]]
+            more = [f"and {len(rivals) - most} more"] if len(rivals) > most else []
+            self._sharers[identity] = ", ".join((*names, *more))
+        return self._sharers[identity]
+
+    def _surplus(self, case: Case) -> list[Lot]:
+        return self.board.surplus.get(case.key, [])
+
+    def free_fills(self, case: Case) -> FreeFills:
+        """The executions of the case's symbol that nobody owns."""
+        key = case.key
+        if key not in self._free:
+            closed = self.board.world.closed.get(key, ())
+            self._free[key] = free_fills(self.orders(key), self._fills(key), self._evidence, self._owned_ids(), closed)
+        return self._free[key]
+
+    def orders(self, key: str) -> list[Order]:
+        """The known orders of a symbol, by id."""
+        if self._orders_of is None:
+            self._orders_of = defaultdict(list)
+            for order in sorted(self._evidence.orders.values(), key=lambda o: o.id):
+                self._orders_of[order.key].append(order)
+        return self._orders_of.get(key, [])
+
+    def _fills(self, key: str) -> list[Fill]:
+        if self._fills_of is None:
+            self._fills_of = defaultdict(list)
+            for fill in sorted(self._evidence.fills.values(), key=lambda f: (f.at, f.id)):
+                self._fills_of[fill.key].append(fill)
+        return self._fills_of.get(key, [])
+
+    def _owned_ids(self) -> set[str]:
+        """Order ids that some record names, or that an earlier run attributed to one."""
+        if self._owned is None:
+            world = self.board.world
+            owned = {i for case in self.board.cases for i in case.own.ids()}
+            for trade in (*world.trades, *world.others):
+                owned.update(order_ids(trade.record))
+            present = {case.trade.id for case in self.board.cases}
+            for trade_id, ids in world.memory.exits.items():
+                if trade_id not in present:  # those of a present trade are among its own
+                    owned.update(ids)
+            self._owned = owned
+        return self._owned
+
+    def foreign_entry(self, case: Case) -> Order | None:
+        """A working order that could open this instrument and side and belongs to no record."""
+        position = self.board.positions.get(case.key)
+        if position is not None and position.side is not case.side:
+            return None  # it would close that position
+        for order in self.orders(case.key):
+            if order.id in self._evidence.working and order.side == case.side.opening and not self._is_owned(order):
+                return order
+        return None
+
+    def _is_owned(self, order: Order) -> bool:
+        owned = self._owned_ids()
+        ties = (order.id, order.client_id, order.parent, order.replaces, order.replaced_by)
+        return any(tie in owned for tie in ties if tie) or parse_client_id(order.client_id) is not None

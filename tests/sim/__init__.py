@@ -1,0 +1,1 @@
+"""Deterministic simulation of reconcile runs: the real app and core in a seeded world."""

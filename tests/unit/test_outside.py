@@ -1,0 +1,412 @@
+"""The outside eyes against a small web server: what arrives, what is counted, what can never happen."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from ghostclean.adapters.outside import Heartbeat, MetricsFile, OutsideError, Webhook, exposition
+from ghostclean.app.outside import OutsideEyes
+from ghostclean.core.alerts import Alert
+from ghostclean.core.verdicts import Verdict
+from ghostclean.result import Result
+from ghostclean.wiring import reconcile
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 11, 22, 7, 38, tzinfo=UTC)
+TOKEN = "SENTINELtoken"
+
+
+@dataclass
+class Eye:
+    """A server that writes down what it is told and answers as it is told to."""
+
+    url: str = ""
+    status: int = 200
+    hang: float = 0.0
+    seen: list[tuple[str, dict[str, list[str]], str, str]] = field(default_factory=list)
+
+    def paths(self) -> list[str]:
+        return [path for path, *_ in self.seen]
+
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for *_, body in self.seen]
+
+
+@pytest.fixture
+def eye() -> Iterator[Eye]:
+    heard = Eye()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            parts = urlsplit(self.path)
+            heard.seen.append((parts.path, parse_qs(parts.query), self.headers.get("Content-Type", ""), body))
+            time.sleep(heard.hang)
+            self.send_response(heard.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    heard.url = f"http://127.0.0.1:{server.server_port}/{TOKEN}"
+    yield heard
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes the connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/{TOKEN}"
+
+
+def run(**changed: Any) -> dict[str, Any]:
+    rows = changed.pop("rows", ())
+    result = Result("r-1", "cron", "2026-11-22T07:38:00.000Z", 1234, checked=3, **changed)
+    return {**result.to_dict(), "results": list(rows)}
+
+
+def row(verdict: str, action: str = "held") -> dict[str, Any]:
+    return {"id": verdict, "ticker": "AAPL", "verdict": verdict, "action": action, "reason": "why"}
+
+
+def minute() -> float:
+    return 60.0
+
+
+# --------------------------------------------------------------------------- heartbeat
+
+
+def test_a_good_run_is_started_and_ended_with_its_report(eye: Eye) -> None:
+    eyes = OutsideEyes(heartbeat=Heartbeat(eye.url))
+
+    eyes.started("r-1", 60)
+    eyes.ended(run(closed=1, rows=[row("exited", "closed")]), None, (), NOW, minute)
+
+    (start, start_query, _, start_body), (end, end_query, kind, end_body) = eye.seen
+    assert (start, end) == (f"/{TOKEN}/start", f"/{TOKEN}")
+    assert start_query == end_query
+    uuid.UUID(start_query["rid"][0])
+    assert start_body == "run r-1"
+    assert kind == "text/plain; charset=utf-8"
+    assert end_body.startswith("run r-1 (source cron): ok\n3 checked, 1 closed")
+    assert "closed AAPL exited exited: why" in end_body
+    assert eyes.failures == []
+
+
+def test_a_failed_run_ends_with_fail_and_says_why(eye: Eye) -> None:
+    OutsideEyes(heartbeat=Heartbeat(eye.url)).ended(
+        run(error="broker_truth_failed", detail="HTTP 500: nothing was closed"), None, (), NOW, minute
+    )
+
+    assert eye.paths() == [f"/{TOKEN}/fail"]
+    assert "HTTP 500: nothing was closed" in eye.seen[0][3]
+
+
+def test_the_run_id_pairs_start_and_end_and_differs_between_runs(eye: Eye) -> None:
+    for run_id in ("a", "a", "b"):
+        Heartbeat(eye.url).started(run_id, 2)
+
+    first, second, other = (query["rid"] for _, query, _, _ in eye.seen)
+    assert first == second != other
+
+
+def test_a_url_with_a_query_keeps_it(eye: Eye) -> None:
+    Heartbeat(f"{eye.url}/?create=1").started("r", 2)
+
+    path, query, *_ = eye.seen[0]
+    assert path == f"/{TOKEN}/start"
+    assert query["create"] == ["1"]
+
+
+def test_a_long_report_is_cut(eye: Eye) -> None:
+    Heartbeat(eye.url).ended("r", True, "ä" * 50_000, 2)
+
+    assert len(eye.seen[0][3]) == 5_000
+
+
+# --------------------------------------------------------------------------- alerts
+
+
+def test_alerts_go_out_as_one_document(eye: Eye, tmp_path: Path) -> None:
+    Webhook(eye.url, tmp_path).send([Alert("failed", "it failed"), Alert("cleared", "ö")], "r-1", "cron", 2)
+
+    assert eye.documents() == [
+        {
+            "source": "cron",
+            "runId": "r-1",
+            "events": [{"event": "failed", "text": "it failed"}, {"event": "cleared", "text": "ö"}],
+            "title": "ghostclean",
+            "text": "ghostclean: it failed\nghostclean: ö",
+            "body": "ghostclean: it failed\nghostclean: ö",
+        }
+    ]
+    assert eye.seen[0][2] == "application/json"
+
+
+def series(eye: Eye, tmp_path: Path, *runs: tuple[dict[str, Any], bool]) -> list[str]:
+    """The events that arrive over these runs; the second of each pair: whether the state works."""
+    memory: dict[str, Any] = {}
+    for document, state_works in runs:
+        eyes = OutsideEyes(webhook=Webhook(eye.url, tmp_path / "memo"))
+        kept = eyes.ended(document, memory if state_works else None, (), NOW, minute)
+        assert (kept is None) is not state_works
+        # The state holds JSON.
+        memory = json.loads(json.dumps(kept)) if kept is not None else memory
+        assert eyes.failures == []
+    return [event["event"] for document in eye.documents() for event in document["events"]]
+
+
+def test_only_changes_are_told(eye: Eye, tmp_path: Path) -> None:
+    bad, good = run(error="broker_truth_failed", detail="no"), run()
+
+    assert series(eye, tmp_path, (good, True), (bad, True), (bad, True), (good, True), (good, True)) == [
+        "failed",
+        "recovered",
+    ]
+
+
+def test_a_lost_state_is_told_once_and_its_return_too(eye: Eye, tmp_path: Path) -> None:
+    lost, good = run(error="state_failed", detail="Redis is down"), run()
+
+    assert series(
+        eye,
+        tmp_path,
+        (good, True),
+        (lost, False),
+        (lost, False),
+        (lost, False),
+        (good, True),
+        (good, True),
+        (lost, False),
+    ) == ["failed", "recovered", "failed"]
+
+
+def test_what_did_not_arrive_is_told_by_the_next_run(eye: Eye, tmp_path: Path) -> None:
+    closing = run(closed=1, rows=[row("exited", "closed")])
+    eyes = OutsideEyes(webhook=Webhook(eye.url, tmp_path))
+    eye.status = 500
+
+    kept = eyes.ended(closing, {}, (), NOW, minute)
+    eye.status = 200
+    again = eyes.ended(run(), kept, (), NOW, minute)
+    last = eyes.ended(run(), again, (), NOW, minute)
+
+    assert eyes.failures == ["alert: HTTP 500"]
+    assert [[event["event"] for event in document["events"]] for document in eye.documents()] == [
+        ["ghosts_closed"],
+        ["ghosts_closed"],
+    ]
+    assert last is not None
+    assert "untold" not in last
+
+
+# --------------------------------------------------------------------------- metrics
+
+SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{([a-zA-Z_]\w*)=\"([^\"\\\n]*)\"\})? (-?\d+(?:\.\d+)?)$")
+
+
+def parse(text: str) -> dict[tuple[str, str], float]:
+    """The text exposition format, strictly: every sample under a TYPE of its own, nothing twice."""
+    assert text.endswith("\n")
+    helped, typed, found = set(), "", {}
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            name = line.split()[2]
+            assert name not in helped
+            helped.add(name)
+        elif line.startswith("# TYPE "):
+            _, _, typed, kind = line.split()
+            assert kind == "gauge"
+            assert typed in helped
+        else:
+            match = SAMPLE.match(line)
+            assert match, line
+            assert match[1] == typed
+            key = (match[1].removeprefix("ghostclean_"), match[4] or "")
+            assert key not in found
+            found[key] = float(match[5])
+    return found
+
+
+def test_the_metrics_file_is_valid_and_says_what_happened(tmp_path: Path) -> None:
+    rows = [row("exited", "closed"), row("mismatch"), {**row("mismatch"), "id": "other"}]
+    document = run(closed=1, held=2, rows=rows)
+
+    MetricsFile(tmp_path / "ghostclean.prom").write(document, NOW.timestamp() - 600, NOW.timestamp())
+
+    found = parse((tmp_path / "ghostclean.prom").read_text())
+    assert found["last_success_age_seconds", ""] == 600
+    assert found["last_success_timestamp_seconds", ""] == NOW.timestamp() - 600
+    assert found["last_run_timestamp_seconds", ""] == NOW.timestamp()
+    assert found["last_run_duration_seconds", ""] == 1.234
+    assert (found["last_run_ok", ""], found["last_run_closed", ""], found["last_run_held", ""]) == (1, 1, 2)
+    verdicts = {label: value for (name, label), value in found.items() if name == "last_run_verdicts"}
+    assert verdicts == {str(v): {"exited": 1.0, "mismatch": 2.0}.get(v, 0.0) for v in Verdict}
+
+
+def test_a_large_number_keeps_its_digits() -> None:
+    found = parse(exposition(run(synced=1_234_567), None, 1_795_000_000.125))
+
+    assert found["last_run_synced", ""] == 1_234_567
+    assert found["last_run_timestamp_seconds", ""] == 1_795_000_000.125
+
+
+def test_the_last_success_outlives_a_lost_state(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "m.prom")
+    eyes = OutsideEyes(metrics=metrics)
+
+    eyes.ended(run(), {}, (), NOW, minute)
+    eyes.ended(run(error="state_failed", detail="gone"), None, (), datetime(2026, 11, 22, 8, 38, tzinfo=UTC), minute)
+
+    found = parse((tmp_path / "m.prom").read_text())
+    assert found["last_success_age_seconds", ""] == 3600
+    assert found["last_run_ok", ""] == 0
+
+
+def test_a_reader_never_sees_half_a_file_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    file = tmp_path / "m.prom"
+    metrics = MetricsFile(file)
+    metrics.write(run(), None, 1.0)
+    stop = threading.Event()
+    broken = []
+
+    def read() -> None:
+        while not stop.is_set():
+            if not file.read_text().endswith('verdict="working"} 0\n'):
+                broken.append(file.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(200):
+        metrics.write(run(), None, float(number))
+    stop.set()
+    reader.join()
+
+    assert not broken
+    assert [path.name for path in tmp_path.iterdir()] == ["m.prom"]
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_that_is_not_there_is_a_short_error(tmp_path: Path) -> None:
+    with pytest.raises(OutsideError, match=r"^metrics file: No such file or directory$"):
+        MetricsFile(tmp_path / "no" / "m.prom").write(run(), None, 1.0)
+
+
+# --------------------------------------------------------------------------- what can never happen
+
+
+@pytest.mark.parametrize("status", [301, 404, 500])
+def test_a_refusing_eye_is_counted_without_its_url(eye: Eye, tmp_path: Path, status: int) -> None:
+    eye.status = status
+    eyes = OutsideEyes(heartbeat=Heartbeat(eye.url), webhook=Webhook(eye.url, tmp_path))
+
+    eyes.started("r-1", 60)
+    eyes.ended(run(error="ledger_failed", detail="x"), {}, (), NOW, minute)
+
+    assert eyes.failures == [f"heartbeat: HTTP {status}", f"heartbeat: HTTP {status}", f"alert: HTTP {status}"]
+    assert len(eye.seen) == 3
+
+
+def test_hanging_eyes_stay_within_the_deadline(silent: str, tmp_path: Path) -> None:
+    eyes = OutsideEyes(
+        heartbeat=Heartbeat(silent), webhook=Webhook(silent, tmp_path), metrics=MetricsFile("/nowhere/m")
+    )
+    end = time.monotonic() + 2.0
+
+    eyes.ended(run(error="ledger_failed", detail="x"), {}, (), NOW, lambda: end - time.monotonic())
+
+    assert end - time.monotonic() >= 0.55  # the run's own record still has its time
+    assert [failure.partition(":")[0] for failure in eyes.failures] == ["metrics file", "heartbeat", "alert"]
+    assert TOKEN not in str(eyes.failures)
+
+
+def test_without_time_nothing_is_sent_and_that_is_counted(eye: Eye) -> None:
+    eyes = OutsideEyes(heartbeat=Heartbeat(eye.url))
+
+    eyes.ended(run(), None, (), NOW, lambda: 0.0)
+
+    assert eyes.failures == ["heartbeat: no time left"]
+    assert eye.seen == []
+
+
+class Rude:
+    """An eye with a bug whose message holds a secret."""
+
+    def write(self, *_: object) -> None:
+        raise RuntimeError(f"https://x/{TOKEN}")
+
+
+def test_a_bug_in_an_eye_is_counted_by_its_kind_only() -> None:
+    eyes = OutsideEyes(metrics=Rude())
+
+    eyes.ended(run(), {}, (), NOW, minute)
+
+    assert eyes.failures == ["metrics file: RuntimeError"]
+
+
+def sample_run(tmp_path: Path, deadline: float = 60, **variables: str) -> Result:
+    for name in ("trades.json", "broker.json"):
+        (tmp_path / name).write_text((ROOT / "ghostclean" / "sample" / name).read_text())
+    return reconcile(
+        settings={
+            "GHOSTCLEAN_LEDGER": f"file:{tmp_path}/trades.json",
+            "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/state.db",
+            "GHOSTCLEAN_BROKER": f"file:{tmp_path}/broker.json",
+            **variables,
+        },
+        deadline=deadline,
+        run_id="whole-run",
+    )
+
+
+def test_a_whole_run_tells_all_three(eye: Eye, tmp_path: Path) -> None:
+    result = sample_run(
+        tmp_path,
+        GHOSTCLEAN_HEARTBEAT_URL=eye.url,
+        GHOSTCLEAN_ALERT_URL=f"{eye.url}/alert",
+        GHOSTCLEAN_METRICS_FILE=str(tmp_path / "m.prom"),
+    )
+
+    assert (result.exit_code, result.closed) == (0, 5)
+    assert eye.paths() == [f"/{TOKEN}/start", f"/{TOKEN}", f"/{TOKEN}/alert"]
+    assert "run whole-run (source python): ok" in eye.seen[1][3]
+    assert json.loads(eye.seen[2][3])["events"][0]["event"] == "ghosts_closed"
+    assert parse((tmp_path / "m.prom").read_text())["last_run_closed", ""] == 5
+
+
+def test_a_whole_run_with_hanging_eyes_ends_the_same_and_in_time(silent: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+
+    result = sample_run(
+        tmp_path,
+        deadline=3,
+        GHOSTCLEAN_HEARTBEAT_URL=silent,
+        GHOSTCLEAN_ALERT_URL=silent,
+        GHOSTCLEAN_METRICS_FILE=str(tmp_path / "no" / "m.prom"),
+    )
+
+    assert time.monotonic() - started < 3.5
+    assert (result.exit_code, result.ok, result.closed, result.synced) == (0, True, 5, 5)
+    notes = [note for note in result.to_dict()["notes"] if note.startswith("outside: ")]
+    assert len(notes) == 4
+    assert TOKEN not in json.dumps(result.to_dict())

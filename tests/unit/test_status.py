@@ -1,0 +1,156 @@
+"""Status: the health rule, the document, and the comparison with the broker."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ghostclean.app.gate import judge, unknown
+from ghostclean.app.ports import RunCommit, Telemetry
+from ghostclean.app.status import Sources, judge_health, status_document, telemetry_document
+from ghostclean.core.broker import Account, BrokerTruth, Position, flatten
+from ghostclean.core.times import iso
+from tests.fakes import NOW, FakeLedger, FakeSpool, FakeState, raw_order, raw_position
+
+INTERVAL = timedelta(minutes=5)
+
+
+def summary(ok: bool, minutes_ago: float, **more: str) -> dict[str, str]:
+    at = iso(NOW - timedelta(minutes=minutes_ago))
+    return {"runs": "7", "lastOk": "true" if ok else "false", "lastRunAt": at, **more}
+
+
+def health(found: dict[str, str], *runs: dict[str, Any]) -> str:
+    return judge_health(Telemetry(found, runs), NOW, INTERVAL).word
+
+
+def test_a_recent_success_is_healthy() -> None:
+    assert health(summary(True, 3)) == "healthy"
+    assert health(summary(True, 10)) == "healthy"
+
+
+def test_two_missed_intervals_are_stale() -> None:
+    assert health(summary(True, 10.1)) == "stale"
+    assert health({}) == "stale"
+
+
+def test_a_failed_last_run_is_broken_and_says_what_to_do() -> None:
+    failed = {"ts": iso(NOW), "ok": False, "error": "broker_truth_failed"}
+    found = judge_health(Telemetry(summary(False, 1), (failed,)), NOW, INTERVAL)
+    assert found.word == "broken"
+    assert "broker_truth_failed" in found.why
+    assert "doctor" in found.advice
+
+
+def test_the_error_shown_is_that_of_the_last_counted_run() -> None:
+    runs = (
+        {"ts": iso(NOW), "ok": False, "error": "locked"},
+        {"ts": iso(NOW), "ok": False, "error": "ledger_failed", "dryRun": True},
+        {"ts": iso(NOW), "ok": False, "error": "account_mismatch"},
+    )
+    assert "account_mismatch" in judge_health(Telemetry(summary(False, 1), runs), NOW, INTERVAL).why
+
+
+def test_the_last_success_before_a_failure_is_known_from_the_list() -> None:
+    runs = (
+        {"ts": iso(NOW), "ok": False, "error": "ledger_failed"},
+        {"ts": iso(NOW), "ok": True, "dryRun": True},
+        {"ts": iso(NOW - timedelta(minutes=5)), "ok": True},
+    )
+    assert judge_health(Telemetry(summary(False, 0), runs), NOW, INTERVAL).last_success == NOW - timedelta(minutes=5)
+
+
+def test_summary_numbers_are_numbers_and_texts_stay_texts() -> None:
+    found = {"runs": "12", "totalClosed": "3", "lastOk": "true", "lastRunId": "20261120", "lastSource": "7"}
+    document = telemetry_document(Telemetry(found, ()))
+    expected = {"runs": 12, "totalClosed": 3, "lastOk": "true", "lastRunId": "20261120", "lastSource": "7"}
+    assert document["summary"] == expected
+
+
+# --------------------------------------------------------------------------- the document
+
+
+def parts() -> tuple[FakeState, FakeLedger]:
+    state = FakeState()
+    state.commit(
+        RunCommit(
+            "reconcile",
+            "r1",
+            {"ts": iso(NOW), "ok": True, "closed": 1},
+            {"runs": 1, "success": 1},
+            {"lastOk": "true", "lastRunAt": iso(NOW)},
+        )
+    )
+    ledger = FakeLedger(
+        [
+            {"id": "a", "ticker": "AAPL", "status": "OPEN", "openedAt": "2026-11-18T15:00:00Z"},
+            {"id": "b", "ticker": "BTC/USD", "status": "partial", "createdAt": "2026-11-19T15:00:00Z"},
+            {"id": "c", "ticker": "GOOGL", "status": "PENDING", "alpacaOrderId": "x"},
+            {"id": "d", "ticker": "NVDA", "status": "PENDING"},
+            {"id": "e", "ticker": "MSFT", "status": "CLOSED"},
+        ]
+    )
+    return state, ledger
+
+
+def document(state: FakeState, ledger: FakeLedger, **more: Any) -> dict[str, Any]:
+    return status_document(Sources(state, ledger, **more), now=NOW, interval=INTERVAL, limit=5)
+
+
+def test_the_document_of_a_healthy_ledger() -> None:
+    found = document(*parts(), spool=FakeSpool())
+    assert found["ok"] is True
+    assert found["now"] == "2026-11-20T15:05:00.000Z"
+    assert found["health"] == "healthy"
+    assert found["ledger"]["open"] == 2
+    assert found["ledger"]["pending"] == 1
+    assert found["ledger"]["oldestOpenAt"] == "2026-11-18T15:00:00.000Z"
+    assert found["reconcileTelemetry"]["summary"]["runs"] == 1
+    assert found["autoManageTelemetry"] == {"summary": {}, "runs": []}
+    assert found["broker"] is None
+    assert found["entryState"] is None
+    assert found["spooled"] == 0
+
+
+def test_a_ledger_that_cannot_be_read_is_said_beside_the_telemetry() -> None:
+    state, ledger = parts()
+    ledger.broken = "the ledger is out of reach"
+    found = document(state, ledger)
+    assert (found["ok"], found["ledger"], found["error"]) == (False, None, "ledger_failed")
+    assert found["reconcileTelemetry"]["summary"]["runs"] == 1
+
+
+def test_broker_truth_against_the_ledger_both_ways() -> None:
+    state, ledger = parts()
+    ledger.records.append({"id": "f", "ticker": "TSLA", "status": "OPEN"})
+    truth = BrokerTruth(
+        Account.parse({"id": "a"}),
+        tuple(flatten([raw_order("1", "TSLA", "buy")])),
+        (Position.parse(raw_position("BTCUSD", "1", "90000")), Position.parse(raw_position("PLTR", "5", "800"))),
+        NOW,
+    )
+    found = document(state, ledger, broker=lambda: (truth, judge(truth, 3)))
+    assert found["broker"] == {
+        "positionsCount": 2,
+        "openOrdersCount": 1,
+        "onlyAtBroker": ["PLTR"],
+        "onlyInLedger": ["AAPL"],
+    }
+    assert found["entryState"]["allowed"] is False
+    assert found["entryState"]["count"] == 3
+
+
+def test_a_broker_that_cannot_be_read_closes_the_gate() -> None:
+    found = document(*parts(), broker=lambda: (None, unknown("no answer", 3)))
+    assert (found["ok"], found["error"], found["broker"]) == (False, "broker_truth_failed", None)
+    assert found["entryState"]["allowed"] is False
+
+
+@pytest.mark.parametrize("holder", [None, "cron r9"])
+def test_the_lock_is_shown_while_it_is_held(holder: str | None) -> None:
+    state, ledger = parts()
+    state.holder = holder
+    lock = document(state, ledger)["lock"]
+    assert lock == ({"holder": holder, "secondsLeft": 30.0} if holder else None)
