@@ -60,19 +60,28 @@ def stores(settings: Settings) -> Stores:
         """Whether an earlier run has read this ledger; it is asked only when the ledger is missing."""
         return bool(later[0].recall("ledger", ["seen"]))
 
-    ledger = _ledger(settings.ledger_at, servers, seen_before)
+    def full_scan() -> bool:
+        """Whether the whole ledger must be read; it is asked only where the app keeps an index."""
+        from ghostclean.app import index
+
+        return index.scan_is_due(later[0].recall(index.SECTION, [index.NAME]).get(index.NAME), datetime.now(UTC))
+
+    ledger = _ledger(settings.ledger_at, servers, seen_before, full_scan)
     later.append(_state(settings, ledger.place, servers))
     return Stores(ledger, later[0], FolderSpool(settings.spool_at, ledger_place=ledger.place))
 
 
-def _ledger(place: Place, servers: dict[str, Any], seen_before: Callable[[], bool]) -> Ledger:
+def _ledger(
+    place: Place, servers: dict[str, Any], seen_before: Callable[[], bool], full_scan: Callable[[], bool]
+) -> Ledger:
     if place.kind == "file":
         from ghostclean.adapters.file_ledger import FileLedger
 
         return FileLedger(place.path, seen_before=seen_before)
     from ghostclean.adapters.redis_ledger import RedisLedger
 
-    return RedisLedger(_server(place.where, servers), place.key, seen_before=seen_before)
+    server = _server(place.where, servers)
+    return RedisLedger(server, place.key, seen_before=seen_before, full_scan=full_scan)
 
 
 def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> State:

@@ -34,17 +34,14 @@ class LedgerText:
         self._slots: list[_Slot] = []
         self._strangers: list[str] = []
         active: list[Record] = []
-        for position, element in enumerate(elements(source, self._array)):
-            value, final = element.value, False
-            if isinstance(value, dict):
-                final = is_final(value)
-                self._slots.append(
-                    _Slot(element.start, element.end, record_id(value), symbol_of(value) if final else None)
-                )
-            else:
+        for position, (start, end, value) in enumerate(elements(source, self._array)):
+            if not isinstance(value, dict):
                 self._strangers.append(f"element {position + 1} is {kind_of(value)}, not a trade")
-                self._slots.append(_Slot(element.start, element.end, None, None))
-            if isinstance(value, dict) and not final:
+                self._slots.append(_Slot(start, end, None, None))
+            elif is_final(value):
+                self._slots.append(_Slot(start, end, record_id(value), symbol_of(value)))
+            else:
+                self._slots.append(_Slot(start, end, record_id(value), None))
                 active.append(value)
         self._active = tuple(active)
 
@@ -130,7 +127,8 @@ def result_of(change: Change) -> dict[str, Any]:
 
 def is_final(record: Mapping[str, Any]) -> bool:
     """Whether the record's status says that nothing more will happen to it."""
-    return status_of(record) in FINAL
+    status = record.get("status")
+    return (isinstance(status, str) and status in FINAL) or status_of(record) in FINAL
 
 
 def symbol_of(record: Mapping[str, Any]) -> str:

@@ -38,18 +38,27 @@ class HashLayout:
 
     def __init__(self, key: LedgerKey, full_scan: Callable[[], bool]) -> None:
         self._key = key
-        self._full_scan = functools.cache(full_scan)
+        self._full_scan: Callable[[], bool] = functools.cache(full_scan)
 
     def read(self) -> LedgerView:
         active: dict[str, Record] = {}
         strangers: dict[str, str] = {}
-        for field, raw in self._pages():
+        index = self._index_names()
+        complete = index is None or self._full_scan()
+        for field, raw in self._scan() if index is None or complete else self._fetch(sorted(index)):
             record, problem = _parsed(field, raw)
             if record is None:
                 strangers[field] = problem
             elif not is_final(record):
                 active[field] = record
-        return LedgerView(tuple(active.values()), self._size() - len(strangers), tuple(strangers.values()))
+        total = self._size() - len(strangers)
+        sound = complete and index is not None and active.keys() <= index
+        return LedgerView(tuple(active.values()), total, tuple(strangers.values()), complete, sound)
+
+    def read_all(self) -> LedgerView:
+        """As `read`, without trust in the index; so are all readings after it."""
+        self._full_scan = lambda: True
+        return self.read()
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         found: dict[str, Record] = {}
@@ -68,12 +77,12 @@ class HashLayout:
 
     # ------------------------------------------------------------------ reading
 
-    def _pages(self) -> Iterator[tuple[str, bytes]]:
-        """The fields to be looked at: those of the index where there is one, else all."""
-        if not self._indexed() or self._full_scan():
-            return self._scan()
+    def _index_names(self) -> set[str] | None:
+        """What the app's index names, None where there is no index."""
+        if not self._indexed():
+            return None
         names: set[bytes] = self._key.call("SMEMBERS", self._key.index)
-        return self._fetch(sorted(name.decode(errors="replace") for name in names))
+        return {name.decode(errors="replace") for name in names}
 
     def _indexed(self) -> bool:
         return bool(self._key.call("TYPE", self._key.index) == b"set")

@@ -27,9 +27,8 @@ class RedisLedger:
     is an error, while a key never seen is a ledger without trades (the first insert creates a
     string). It is asked only when the key is missing. `full_scan` matters only for a hash with
     the app's index `<key>:open`: False reads what the index names, True reads the whole hash;
-    it is asked once, at the first read. The caller must say True now and then, and before it
-    judges orphans, because an index that nobody maintains leaves ghosts (and pending trades)
-    out of sight.
+    it is asked once, at the first read. An index that nobody maintains leaves ghosts and pending
+    trades out of sight, so it must be True now and then (`app.index` says when).
     """
 
     def __init__(
@@ -55,6 +54,11 @@ class RedisLedger:
     def read(self) -> LedgerView:
         """All active records; raises LedgerFailed for anything that is not a ledger."""
         return self._detect().read()
+
+    def read_all(self) -> LedgerView:
+        """As `read`, but of a hash the whole, whatever the app's index names."""
+        layout = self._detect()
+        return layout.read_all() if isinstance(layout, HashLayout) else layout.read()
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         """The final records of these symbol keys; for a string from the latest reading."""

@@ -18,6 +18,7 @@ from ghostclean.app.manage.desk import Desk, Seen
 from ghostclean.app.manage.flatten import CUT, EOD
 from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import Tally, TradeManager
+from ghostclean.app.manage.within import within
 from ghostclean.app.order_door import NUMBERS, OrderDoor
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
@@ -104,12 +105,15 @@ class _Run:
     active: frozenset[str] | None = None
     duty: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orders: Sequence[Mapping[str, Any]] = ()
+    stores: Parts = field(init=False)
     manage: Manage = field(init=False)
     began: float = field(init=False)
     started: datetime = field(init=False)
     books: Books = field(init=False)
 
     def __post_init__(self) -> None:
+        self.stores = self.parts
+        self.parts = within(self.parts, self.options.deadline)
         self.manage = self.options.manage
         self.began = self.options.deadline.left()
         self.started = self.parts.wall()
@@ -368,14 +372,14 @@ class _Run:
         try:
             if not self.state_ok:
                 raise StateFailed("the state was never reached")
-            bounded(lambda: self.parts.state.commit(commit), max(self.options.deadline.left(), _LAST_WORDS))
+            bounded(lambda: self.stores.state.commit(commit), max(self.options.deadline.left(), _LAST_WORDS))
         except (GhostcleanError, DeadlineExceeded) as error:
             result = self._spooled(result, commit, str(error))
         lease = self.lease
         if lease is None:
             return result
         try:
-            bounded(lambda: self.parts.state.release(lease), max(self.options.deadline.left(), 0.2))
+            bounded(lambda: self.stores.state.release(lease), max(self.options.deadline.left(), 0.2))
         except (GhostcleanError, DeadlineExceeded):
             result = replace(result, notes=(*result.notes, "the lock was not given back; it ends by itself"))
         return result

@@ -41,6 +41,7 @@ _WATCH_WAITS = (0.1, 0.2, 0.3, 0.4, *([0.5] * 40))
 _TO_START = 4.0  # seconds of deadline below which nothing new is sent
 _FOR_THE_END = 1.5  # seconds of deadline that reads must leave for ledger and telemetry
 _SKEW = timedelta(seconds=2)
+_GONE = "the position is gone or on the other side"
 _NEVER_PLACED = frozenset({"rejected", "canceled", "expired"})
 
 
@@ -51,6 +52,7 @@ class Outcome(StrEnum):
     STANDING = "standing"  # an earlier order of this name works already
     WOULD = "would_send"  # a dry run
     BLOCKED = "blocked"  # a rule of this door: nothing was sent
+    MOOT = "moot"  # the position is gone: nothing is left to do it for
     REFUSED = "refused"  # the broker said no: nothing works because of us
     UNKNOWN = "unknown"  # sent, and neither found nor proven absent: the next run looks it up
 
@@ -74,8 +76,9 @@ class Answer:
 class Claim:
     """Who asks, and how much of a position is theirs by the survey at `at`.
 
-    `all_open` is what all trades of that symbol and side hold together, `exits` their own exit
-    orders: fills of other orders say that the position may be smaller than it looks.
+    `all_open` is what all trades of that symbol and side hold together, `exits` all their exit
+    orders (fills of other orders say that the position may be smaller than it looks), `own` this
+    claim's among them.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Claim:
     crypto: bool
     at: datetime
     exits: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, holding: Holding, everybody: Iterable[Holding], at: datetime) -> Claim:
@@ -103,6 +107,7 @@ class Claim:
             holding.position.is_crypto,
             at,
             frozenset(o.id for h in same for o in h.exits),
+            frozenset(o.id for o in holding.exits),
         )
 
 
@@ -440,7 +445,7 @@ class OrderDoor:
         if is_option(claim.symbol):
             return "options never get orders"
         if position is None or position.side is not claim.side:
-            return "the position is gone or on the other side"
+            return _GONE
         if missing_stop:
             return None
         if sight.recent:
@@ -458,12 +463,9 @@ class OrderDoor:
         """
         held = sight.position.qty if sight.position is not None else ZERO
         others = [o for family in families(sight.closing) if not _any_of(family, besides) for o in family]
-        unaccounted = sum((f.qty for f in sight.recent if self._is_unaccounted(claim, f)), ZERO)
-        return self._step(claim, min(self.open_now(claim), held - can_take(others, held) - unaccounted))
-
-    def _is_unaccounted(self, claim: Claim, fill: Fill) -> bool:
-        """A fill that the claim's quantities cannot contain: foreign, or younger than the survey."""
-        return fill.order_id not in claim.exits or fill.at >= claim.at - _SKEW
+        foreign = sum((f.qty for f in sight.recent if f.order_id not in claim.exits), ZERO)
+        since = sum((f.qty for f in sight.recent if f.order_id in claim.own and f.at >= claim.at - _SKEW), ZERO)
+        return self._step(claim, min(self.open_now(claim) - since, held - can_take(others, held) - foreign))
 
     def _step(self, claim: Claim, qty: Decimal) -> Decimal:
         step = _positive(self.asset(claim.symbol), "min_trade_increment") if claim.crypto else None
@@ -593,7 +595,8 @@ class OrderDoor:
         return Answer(outcome, reason, order, request)
 
     def _blocked(self, claim: Claim, purpose: str, reason: str, order: Order | None = None) -> Answer:
-        return Answer(Outcome.BLOCKED, reason, order, {"tradeId": claim.name, "purpose": purpose})
+        outcome = Outcome.MOOT if reason == _GONE else Outcome.BLOCKED
+        return Answer(outcome, reason, order, {"tradeId": claim.name, "purpose": purpose})
 
 
 def _any_of(family: Iterable[Order], ids: Collection[str]) -> bool:

@@ -148,12 +148,15 @@ class LedgerView:
 
     `active` are all records that are not final (open, pending, ERROR and unknown statuses),
     in ledger order; `total` counts every record. Elements that are no object stand in
-    `strangers` as short descriptions.
+    `strangers` as short descriptions. `complete` is False when only what the app's index names
+    was read; `index_sound` is True when all was read and such an index named every active record.
     """
 
     active: tuple[Record, ...]
     total: int
     strangers: tuple[str, ...] = ()
+    complete: bool = True
+    index_sound: bool = False
 
 
 class Lease(Protocol):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from ghostclean.app import index
 from ghostclean.app.apply import Applied, Writer
 from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Options, Parts
@@ -25,6 +26,7 @@ from ghostclean.core.orphans import LOOK_BACK, OrphanView, judge_orphans, orphan
 from ghostclean.core.plan import Plan
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, short, without_unproven
 from ghostclean.core.times import iso
+from ghostclean.core.trade import order_ids
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.core.world import Memory
 from ghostclean.errors import (
@@ -44,6 +46,7 @@ KIND = "reconcile"
 _TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSynced", "reopened": "totalSynced"}
 _ROUNDS_AGAINST_THE_APP = 4
 _LOCK_OUTLIVES_DEADLINE = 5.0
+_FIRST_CONTACT_BACK = timedelta(days=30)
 _LAST_WORDS = 0.25  # seconds kept for the run's own record
 
 
@@ -71,6 +74,7 @@ class _Run:
     recovered: list[JournalEntry] = field(default_factory=list)
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)  # memory that a dead run took with it
     remembered: dict[str, Any] = field(default_factory=dict)
+    scanned: Any = None
     verdicts: dict[str, Any] = field(default_factory=dict)
     pin: Pin | None = None
     may_pin: bool = False
@@ -84,8 +88,6 @@ class _Run:
     def __post_init__(self) -> None:
         self.started = self.parts.wall()
         self.began = self.options.deadline.left()
-        if not self.options.dry_run:
-            self.parts.eyes.started(self.options.run_id, self.began)
 
     # ------------------------------------------------------------------ the run
 
@@ -130,6 +132,9 @@ class _Run:
             raise StateFailed(
                 "the state did not answer in time: nothing was changed; see `ghostclean doctor`"
             ) from None
+        if not self.options.dry_run:
+            # Not before the lock is ours: a run that exits 7 would leave a start without an end.
+            self.parts.eyes.started(self.options.run_id, deadline.left())
 
     def _take_lock(self) -> Lease:
         seconds = self.options.deadline.left() + _LOCK_OUTLIVES_DEADLINE
@@ -143,6 +148,8 @@ class _Run:
     def _work(self) -> None:
         view = self._read_ledger()
         memory = self._recalled()
+        if not view.complete and index.misses_something(view, self.scanned, self.verdicts.keys()):
+            view = self._read_ledger(whole=True)
         self.truth = truth = read_truth(self.parts, self.options.deadline)
         self._check_account(truth)
         self.survey = survey = make_survey(
@@ -160,9 +167,11 @@ class _Run:
         if self.partial and self.error is None:
             self._failed("deadline_exceeded", self._why_partial())
 
-    def _read_ledger(self) -> LedgerView:
+    def _read_ledger(self, *, whole: bool = False) -> LedgerView:
+        ledger = self.parts.ledger
+        read = getattr(ledger, "read_all", ledger.read) if whole else ledger.read  # only a hash has an index
         try:
-            view = self.options.deadline.reading(self.parts.ledger.read)
+            view: LedgerView = self.options.deadline.reading(read)
         except DeadlineExceeded:
             raise LedgerFailed("the ledger did not answer in time: nothing was changed; check its server") from None
         self.ledger_seen = view.total > 0
@@ -176,6 +185,7 @@ class _Run:
             memory = recall(self.parts, deadline)
             self.remembered = deadline.reading(lambda: state.recall("orders"))
             self.verdicts = deadline.reading(lambda: state.recall("verdicts"))
+            self.scanned = deadline.reading(lambda: state.recall(index.SECTION, [index.NAME])).get(index.NAME)
             pinned = deadline.reading(lambda: state.recall("pin")).get("account")
             self.recovered = self._recover(deadline.reading(state.intents))
             memory = self._with_restored(memory)
@@ -266,7 +276,19 @@ class _Run:
 
     def _first_contact(self, survey: Survey) -> bool:
         records = [*survey.view.active, *(r for rows in survey.lookups.closed.values() for r in rows)]
-        return knows_this_ledger(records, survey.evidence, (p.key for p in survey.truth.positions))
+        held = (p.key for p in survey.truth.positions)
+        return knows_this_ledger(records, survey.evidence, held) or self._traded_for_it(survey)
+
+    def _traded_for_it(self, survey: Survey) -> bool:
+        """Whether a record, a closed one too, names an order that filled in this account of late."""
+        deadline, parts = self.options.deadline, self.parts
+        try:
+            fills = deadline.reading(lambda: parts.broker.fills(survey.truth.at - _FIRST_CONTACT_BACK))
+            closed = deadline.reading(lambda: parts.ledger.history(frozenset(fill.key for fill in fills)))
+        except (BrokerError, DeadlineExceeded):
+            return False
+        known = {fill.order_id for fill in fills}
+        return any(order_id in known for record in closed for order_id in order_ids(record))
 
     # ------------------------------------------------------------------ orphans
 
@@ -303,6 +325,8 @@ class _Run:
             return "a record of the ledger is unreadable"
         if any(d.verdict is Verdict.UNKNOWN for d in self.plan.decisions) or self.plan.needs:
             return "a look-up is open"
+        if not survey.view.complete:
+            return "only the ledger's index was read, the next run reads all of it"
         return "this run is partial" if survey.partial else None
 
     # ------------------------------------------------------------------ writing
@@ -374,7 +398,9 @@ class _Run:
         if owned and self.lease is not None and delivered:
             lease = self.lease
             try:
-                self.options.deadline.within(lambda: self.parts.state.release(lease), max(self.options.deadline.left(), 0.1))
+                self.options.deadline.within(
+                    lambda: self.parts.state.release(lease), max(self.options.deadline.left(), 0.1)
+                )
             except (GhostcleanError, DeadlineExceeded) as error:
                 self.notes.append(f"the lock was not given back ({error}); it ends by itself")
 
@@ -382,7 +408,9 @@ class _Run:
         """Commits the run's record; a state that is lost by now makes the run a failed one."""
         commit = self._commit()
         try:
-            self.options.deadline.within(lambda: self.parts.state.commit(commit), max(self.options.deadline.left(), _LAST_WORDS))
+            self.options.deadline.within(
+                lambda: self.parts.state.commit(commit), max(self.options.deadline.left(), _LAST_WORDS)
+            )
         except (GhostcleanError, DeadlineExceeded) as error:
             self.notes.append("the run's record is kept locally, a later run delivers it")
             if self.error is None:
@@ -401,6 +429,8 @@ class _Run:
     def _tell_outside(self) -> dict[str, Any] | None:
         """Heartbeat, metrics and alerts; returns what the next run compares with."""
         eyes, deadline = self.parts.eyes, self.options.deadline
+        if eyes.heartbeat is None and eyes.webhook is None and eyes.metrics is None:
+            return None
         before: Mapping[str, Any] | None = None
         if self.state_ok and (eyes.webhook is not None or eyes.metrics is not None):
             try:
@@ -416,7 +446,7 @@ class _Run:
 
     def _commit(self) -> RunCommit:
         counted = not self.options.dry_run and self.error != "locked"
-        report = self._report()
+        report = self._report(with_rows=False)
         run = {
             "ts": iso(self.started),
             "source": report.source,
@@ -489,8 +519,14 @@ class _Run:
         if self.may_pin and self.pin is not None:
             sections["pin"] = {"account": {"id": self.pin.account, "live": self.pin.live, "at": iso(now)}}
         if self.ledger_seen:
-            sections["ledger"] = {"seen": True}
+            sections[index.SECTION] = {"seen": True, **self._index_memory(survey)}
         return {name: values for name, values in sections.items() if values}
+
+    def _index_memory(self, survey: Survey) -> Mapping[str, Any]:
+        """How far the app's index may be trusted; an orphan that it shows for the first time is a doubt."""
+        acts = self.options.policy.orphans != "report"
+        doubted = any(acts or orphan_name(o) not in survey.memory.first_seen for o in self.plan.orphans)
+        return index.remembered(survey.view, self.scanned, self.started, doubted=doubted)
 
     def _verdict_changes(self) -> list[JournalEntry]:
         """A journal entry for every trade whose verdict is another than in the run before."""
@@ -525,7 +561,7 @@ class _Run:
         gone = {i: None for i in self.verdicts if i not in listed}
         return {**changes, **gone, **dict.fromkeys(i for i in closed if i)}
 
-    def _report(self) -> Result:
+    def _report(self, *, with_rows: bool = True) -> Result:
         duration = int((self.began - self.options.deadline.left()) * 1000)
         dry = self.options.dry_run
         done = {id(d) for d in self.applied.written}
@@ -549,7 +585,7 @@ class _Run:
             failed=len(not_written) - len(flattened),
             partial=self.partial,
             broker=self._broker(),
-            results=tuple(self._row(d, id(d) in done) for d in rows),
+            results=tuple(self._row(d, id(d) in done) for d in rows) if with_rows else (),
             notes=tuple(self.notes),
             error=self.error,
             detail=self.detail,

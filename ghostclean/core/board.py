@@ -61,6 +61,8 @@ class Board:
             renamed = self._by_asset.get(last.asset_id)
             key = renamed.key if renamed is not None else (last.key or trade.key)
             crypto = last.is_crypto
+            if last.is_multi_leg:
+                key = last.id  # several instruments: no single position can be its own
         position = self.positions.get(key)
         crypto = crypto or (position is not None and position.is_crypto)
         opened = trade.opening

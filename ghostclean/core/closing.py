@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from . import fields as write
 from .broker import Order
@@ -17,7 +17,6 @@ from .ruling import change
 from .search import Search
 from .verdicts import Action, Decision, Proof, Verdict
 
-_SAME_MOMENT = timedelta(minutes=10)
 _SPLITS = frozenset({"SPLIT", "REORG", "OPCA"})
 
 
@@ -90,13 +89,8 @@ def _entry_by_ledger(search: Search, case: Case) -> list[Lot]:
     trade, side = case.trade, case.side.opening
     if trade.avg_fill_price is not None and trade.filled_qty == case.entry_qty:
         return [Lot("", side, case.entry_qty, trade.avg_fill_price, case.opened)]
-    near = [
-        lot
-        for lot in search.free_fills(case).opening(case.side, case.opened - _SAME_MOMENT)
-        if lot.qty == case.entry_qty and lot.at is not None and lot.at <= case.opened + _SAME_MOMENT
-    ]
-    rivals = [c for c in search.board.members(case) if not c.certain and abs(c.opened - case.opened) <= 2 * _SAME_MOMENT]
-    return near if len(near) == 1 and len(rivals) == 1 else []
+    lot = search.only_entry_near(case)
+    return [lot] if lot is not None else []
 
 
 def _split_between(search: Search, case: Case, entries: Sequence[Lot], exits: Sequence[Lot]) -> bool:

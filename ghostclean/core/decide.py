@@ -67,11 +67,8 @@ def decide(world: World) -> Plan:
 def _judge(search: Search, case: Case) -> Decision:
     """The first verdict of the table that matches."""
     own = case.own
-    if own.defect:
-        verdict = Verdict.MISMATCH if "entry order" in own.defect else Verdict.UNKNOWN
-        return hold(search.board, case, verdict, own.defect)
-    if own.needs or own.unanswered:
-        return _open_lookup(search, case)
+    if own.defect or own.needs or own.unanswered:
+        return _not_known(search, case)
     if own.last is not None and own.last.is_multi_leg:
         return _multi_leg(search, case)
     if case.duplicate_of is not None:
@@ -80,6 +77,12 @@ def _judge(search: Search, case: Case) -> Decision:
         return _exited_by_own_orders(search, case)
     if case.share is Share.COVERED:
         return covered(search, case)
+    return _judge_missing(search, case)
+
+
+def _judge_missing(search: Search, case: Case) -> Decision:
+    """The position does not hold what the trade should have."""
+    own = case.own
     if case.contested is not None:
         return _contested(search, case)
     if case.share is Share.SHORT and (decision := short(search, case)) is not None:
@@ -95,8 +98,12 @@ def _judge(search: Search, case: Case) -> Decision:
     return unexplained(search, case)
 
 
-def _open_lookup(search: Search, case: Case) -> Decision:
+def _not_known(search: Search, case: Case) -> Decision:
+    """Its own orders contradict it, or are not known yet."""
     own = case.own
+    if own.defect:
+        verdict = Verdict.MISMATCH if "entry order" in own.defect else Verdict.UNKNOWN
+        return hold(search.board, case, verdict, own.defect)
     search.ask(own.needs)
     if case.share is not Share.COVERED and not _seems_covered(search, case):
         search.suspects += 1

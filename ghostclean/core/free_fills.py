@@ -29,7 +29,7 @@ _SAME_MOMENT = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class FreeFills:
-    """Unowned executions of one symbol, oldest first."""
+    """Unowned executions of one symbol, oldest first, those without a time last."""
 
     lots: tuple[Lot, ...]
 
@@ -46,7 +46,7 @@ class FreeFills:
 
     def latest(self) -> datetime | None:
         """When the last of them happened."""
-        return max((lot.at for lot in self.lots if lot.at), default=None)
+        return next((lot.at for lot in reversed(self.lots) if lot.at), None)
 
 
 def total(lots: Iterable[Lot]) -> Decimal:
@@ -67,17 +67,19 @@ def free_fills(
 ) -> FreeFills:
     """The lots of a symbol that nobody owns; `owned` are order ids claimed by any record."""
     closed = [record for record in closed if owns_fills(record)]
-    claimed = _tied(orders, owned.union(*(order_ids(record) for record in closed)))
+    # `owned` spans all symbols: it is looked into, never copied.
+    named = {order_id for record in closed for order_id in order_ids(record)}
+    tied = _tied(orders, owned, named)
     rows: dict[str, list[Fill]] = defaultdict(list)
     for fill in fills:
         rows[fill.order_id].append(fill)
     lots: list[Lot] = []
     for order in orders:
         found = rows.pop(order.id, [])
-        if order.filled_qty and order.id not in claimed:
+        if order.filled_qty and order.id not in tied:
             lots += _lots_of(order, found)
     for order_id, unknown in rows.items():
-        if order_id not in claimed:
+        if order_id not in owned and order_id not in named and order_id not in tied:
             lots += [Lot(order_id, f.side, f.qty, f.price, f.at, evidence.orders.get(order_id)) for f in unknown]
     lots = _without_closed_by_hand(closed, lots, evidence)
     lots.sort(key=lambda lot: (lot.at is None, lot.at, lot.order_id, lot.qty))
@@ -91,29 +93,28 @@ def _lots_of(order: Order, rows: list[Fill]) -> list[Lot]:
     return [Lot(order.id, order.side, order.filled_qty, order.avg_price, order.fill_time, order)]
 
 
-def _tied(orders: Sequence[Order], claimed: set[str]) -> set[str]:
-    """The claimed ids and every order of this symbol tied to one of them, however far."""
+def _tied(orders: Sequence[Order], owned: set[str], named: set[str]) -> set[str]:
+    """The orders of this symbol that are claimed, or tied to a claimed one, however far."""
     ties: dict[str, list[str]] = defaultdict(list)
-    reached = set(claimed)
+    reached: set[str] = set()
     for order in orders:
-        if order.client_id in claimed or parse_client_id(order.client_id) is not None:
+        others = [i for i in (order.parent, order.replaces, order.replaced_by, *order.legs) if i]
+        claimed = any(i in owned or i in named for i in (order.id, order.client_id, *others) if i)
+        if claimed or parse_client_id(order.client_id) is not None:
             reached.add(order.id)
-        for other in (order.parent, order.replaces, order.replaced_by, *order.legs):
-            if other:
-                ties[order.id].append(other)
-                ties[other].append(order.id)
-    queue = [order_id for order_id in reached if order_id in ties]
+        for other in others:
+            ties[order.id].append(other)
+            ties[other].append(order.id)
+    queue = list(reached)
     while queue:
-        for other in ties[queue.pop()]:
+        for other in ties.get(queue.pop(), ()):
             if other not in reached:
                 reached.add(other)
                 queue.append(other)
     return reached
 
 
-def _without_closed_by_hand(
-    closed: Iterable[Mapping[str, Any]], lots: list[Lot], evidence: Evidence
-) -> list[Lot]:
+def _without_closed_by_hand(closed: Iterable[Mapping[str, Any]], lots: list[Lot], evidence: Evidence) -> list[Lot]:
     """Leaves out the sale that a closed record without a close order must have been.
 
     It names no order, so it is recognised by side, whole quantity and time.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from . import fields as write
-from .case import Case, Share
+from .case import Case
 from .closing import close_option, close_with
 from .evidence import ClockNow
 from .instrument import expiry, is_option
 from .numbers import ZERO, plain
-from .own_orders import Entry
+from .own_orders import Entry, Lot
 from .ruling import change, hold, keep
 from .search import Search
 from .verdicts import Action, Decision, Verdict
@@ -36,12 +38,13 @@ def gone(search: Search, case: Case) -> Decision:
     """Nothing is left: what took it away, or that nothing is known to have."""
     board = search.board
     found = search.explanation(case)
-    if found is not None and not _beside_proven(search, case):
+    rival_since = _rival_since(search, case)
+    if found is not None and (rival_since is None or all(_before(lot, rival_since) for lot in found.lots)):
         return close_with(search, case, found.lots, "closed by fills that no trade owns")
     if found is None and case.early is not None:
         why = f"its exit order {case.early} filled before its entry, and nothing else explains where it went"
         return hold(board, case, Verdict.MISMATCH, why)
-    if not case.certain and _beside_proven(search, case) and search.free_fills(case).closes_after(case.side, case.start):
+    if rival_since is not None and search.free_fills(case).closes_after(case.side, max(rival_since, case.start)):
         why = "several trades share the symbol, and a sale that nobody owns may have been of either"
         return hold(board, case, Verdict.AMBIGUOUS, why)
     if is_option(case.key) and (decision := _option_end(search, case)) is not None:
@@ -57,11 +60,15 @@ def gone(search: Search, case: Case) -> Decision:
     return _missed(search, case)
 
 
-def _beside_proven(search: Search, case: Case) -> bool:
-    """Whether an unproven trade stands beside one that orders prove to hold the position."""
+def _rival_since(search: Search, case: Case) -> datetime | None:
+    """Since when a proven trade stands beside this unproven one, so that a sale may be of either."""
     if case.certain or case.key not in search.board.positions:
-        return False
-    return any(c.certain and c.share is Share.COVERED for c in search.board.members(case))
+        return None
+    return search.proven_since(case)
+
+
+def _before(lot: Lot, moment: datetime) -> bool:
+    return lot.at is not None and lot.at < moment
 
 
 def _missed(search: Search, case: Case) -> Decision:

@@ -7,6 +7,7 @@ about the ledger. An adopted trade has the same id on every run.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,15 +16,17 @@ from typing import Any
 
 from .broker import Order
 from .evidence import Evidence
-from .fields import same
+from .fields import POSITION_OPEN, same
 from .instrument import is_option
-from .numbers import ZERO, plain
+from .money import CRYPTO_DUST
+from .numbers import ZERO, BadNumber, number, plain
 from .plan import Orphan, Plan
 from .times import iso
-from .trade import read_trade, record_id, status_of
+from .trade import order_ids, read_trade, record_id, status_of, text
 from .verdicts import Action, Decision, Proof, Verdict
 
 LOOK_BACK = timedelta(days=90)
+_NOTHING_TO_REOPEN = ("duplicate_of:", "never_filled", "option_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,32 @@ def orphan_name(orphan: Orphan) -> str:
 
 
 def judge_orphans(plan: Plan, view: OrphanView) -> list[Decision]:
-    """One decision an orphan: reopened, adopted, to be flattened, or just reported."""
-    return [_judge(orphan, plan, view) for orphan in plan.orphans]
+    """What is done about every orphan: reopened, adopted, to be flattened, or just reported."""
+    filled = _filled(view.evidence)
+    return [d for orphan in plan.orphans for d in _judge(orphan, plan, view, filled[orphan.position.key])]
 
 
-def _judge(orphan: Orphan, plan: Plan, view: OrphanView) -> Decision:
+def _filled(evidence: Evidence) -> dict[str, list[Order]]:
+    """The orders that filled at all, by symbol key."""
+    filled: dict[str, list[Order]] = defaultdict(list)
+    for order in evidence.orders.values():
+        if order.filled_qty:
+            filled[order.key].append(order)
+    return filled
+
+
+def _judge(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequence[Order]) -> Sequence[Decision]:
     reopened = _reopen_ours(orphan, view)
-    if reopened is not None:
-        return reopened
+    return reopened or [_judge_unknown(orphan, plan, view, filled)]
+
+
+def _judge_unknown(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequence[Order]) -> Decision:
     why_not = _why_only_reported(orphan, plan, view)
     if why_not is not None or view.mode == "report":
         return _report(orphan, why_not)
     if view.mode == "adopt":
-        return _reopen_stranger(orphan, view) or _adopt(orphan, view)
+        openings = _opening_orders(orphan, filled)
+        return _reopen_stranger(orphan, openings, view) or _adopt(orphan, openings, view)
     reason = f"{_describe(orphan)}, to be sold"
     return Decision(None, orphan.position.symbol, Verdict.ORPHAN, Action.FLATTENED, reason, _proof(orphan, view))
 
@@ -102,8 +118,12 @@ def _proof(orphan: Orphan, view: OrphanView) -> tuple[Proof, ...]:
 # --------------------------------------------------------------------------- reopened
 
 
-def _reopen_ours(orphan: Orphan, view: OrphanView) -> Decision | None:
-    """An unproven close of ours, untouched since, whose quantity is back as the position."""
+def _reopen_ours(orphan: Orphan, view: OrphanView) -> list[Decision]:
+    """Unproven closes of ours, untouched since, whose quantity is back as the position.
+
+    All of them where they make up the orphan together, else the only one that does alone.
+    """
+    found: list[tuple[Decimal, Decision]] = []
     for trade_id, entry in sorted(view.unproven.items()):
         record = view.present.get(trade_id)
         after, before = entry.get("after"), entry.get("before")
@@ -111,28 +131,55 @@ def _reopen_ours(orphan: Orphan, view: OrphanView) -> Decision | None:
             continue
         if entry.get("key") != orphan.position.key or entry.get("side") != orphan.position.side:
             continue
-        untouched = all(same(record, name, value) for name, value in after.items())
-        if untouched and Decimal(str(entry.get("qty") or 0)) == orphan.qty:
-            remove = tuple(name for name in after if name not in before)
-            reason = f"closed without proof by run {entry.get('runId')}, and its {plain(orphan.qty)} are back"
-            return _reopened(trade_id, orphan, record, dict(before), remove, reason, view)
-    return None
+        qty = _quantity(entry.get("qty"))
+        if qty is None or not all(same(record, name, value) for name, value in after.items()):
+            continue
+        remove = tuple(name for name in after if name not in before)
+        reason = f"closed without proof by run {entry.get('runId')}, and its {plain(qty)} are back"
+        found.append((qty, _reopened(trade_id, orphan, record, dict(before), remove, reason, view)))
+    if found and _is_back(sum((qty for qty, _ in found), ZERO), orphan):
+        return [decision for _, decision in found]
+    alone = [decision for qty, decision in found if _is_back(qty, orphan)]
+    return alone if len(alone) == 1 else []
 
 
-def _reopen_stranger(orphan: Orphan, view: OrphanView) -> Decision | None:
-    """A close by somebody else without a price, whose quantity stands at the broker."""
+def _is_back(qty: Decimal, orphan: Orphan) -> bool:
+    """Whether a trade's quantity is the orphan's, crypto fee dust aside."""
+    dust = qty * CRYPTO_DUST if orphan.position.is_crypto else ZERO
+    return qty - dust <= orphan.qty <= qty
+
+
+def _quantity(value: object) -> Decimal | None:
+    try:
+        return number(value)
+    except BadNumber:
+        return None
+
+
+def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView) -> Decision | None:
+    """The only close by somebody else without a price whose quantity stands at the broker."""
+    found: list[Decision] = []
     for record in view.closed.get(orphan.position.key, ()):
         trade_id = record_id(record)
         trade = read_trade(record)
         if trade_id is None or status_of(record) != "CLOSED" or record.get("closePrice") is not None:
             continue
-        if "closePrice" not in record or trade.side is not orphan.position.side or trade.size != orphan.qty:
+        if "closePrice" not in record or trade.side is not orphan.position.side or trade.size is None:
             continue
+        if not _is_back(trade.size, orphan) or (text(record, "closeReason") or "").startswith(_NOTHING_TO_REOPEN):
+            continue
+        entry = trade.entry_order
+        if entry is not None and openings and entry not in {i for o in openings for i in (o.id, o.client_id)}:
+            continue  # the position was built by another order
         names = ("closedAt", "closeReason", "closePrice", "realizedPnL", "realizedR", "closeOrderId")
         remove = tuple(name for name in names if name in record)
-        fields = {"status": "OPEN", "autoEntryStatus": "OPEN", "updatedAt": iso(view.now)}
-        return _reopened(trade_id, orphan, record, fields, remove, "closed without a price, and its shares are held", view)
-    return None
+        order = view.evidence.find(entry)
+        status = order.status if order is not None else POSITION_OPEN
+        fields = {"status": "OPEN", "autoEntryStatus": "OPEN", "alpacaStatus": status, "brokerStatus": status}
+        fields["updatedAt"] = iso(view.now)
+        reason = "closed without a price, and its shares are held"
+        found.append(_reopened(trade_id, orphan, record, fields, remove, reason, view))
+    return found[0] if len(found) == 1 else None
 
 
 def _reopened(
@@ -152,11 +199,10 @@ def _reopened(
 # --------------------------------------------------------------------------- adopted
 
 
-def _adopt(orphan: Orphan, view: OrphanView) -> Decision:
+def _adopt(orphan: Orphan, openings: Sequence[Order], view: OrphanView) -> Decision:
     position = orphan.position
-    openings = _opening_orders(orphan, view.evidence)
     first_seen = view.first_seen.get(orphan_name(orphan)) or iso(view.now)
-    trade_id = adopted_id(orphan, view.account, view.evidence, first_seen)
+    trade_id = _identity(orphan, view.account, openings, first_seen)
     taken = view.present.get(trade_id)
     if taken is not None:
         return _report(orphan, f"adopted before as {trade_id}, whose record says {status_of(taken) or 'nothing'}")
@@ -174,8 +220,9 @@ def _adopt(orphan: Orphan, view: OrphanView) -> Decision:
         "openedAt": iso(opened),
         "updatedAt": iso(view.now),
     }
-    whole = len(openings) == 1 and openings[0].filled_qty == orphan.qty
-    status = openings[0].status if whole else "position_open"
+    named = {i for record in view.closed.get(position.key, ()) for i in order_ids(record)}
+    whole = len(openings) == 1 and openings[0].filled_qty == orphan.qty and openings[0].id not in named
+    status = openings[0].status if whole else POSITION_OPEN
     if whole:
         record |= {"alpacaOrderId": openings[0].id, "filledQty": orphan.qty, "avgFillPrice": openings[0].avg_price}
     record |= {"alpacaStatus": status, "brokerStatus": status}
@@ -185,20 +232,23 @@ def _adopt(orphan: Orphan, view: OrphanView) -> Decision:
 
 def adopted_id(orphan: Orphan, account: str, evidence: Evidence, first_seen: str) -> str:
     """The orphan's id, the same on every run: account, symbol, side, opening order or first day."""
-    openings = _opening_orders(orphan, evidence)
+    return _identity(orphan, account, _opening_orders(orphan, _filled(evidence)[orphan.position.key]), first_seen)
+
+
+def _identity(orphan: Orphan, account: str, openings: Sequence[Order], first_seen: str) -> str:
     origin = openings[0].id if openings else first_seen[:10]
     identity = "|".join((account, orphan.position.key, orphan.position.side, origin))
     return f"adopted-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
-def _opening_orders(orphan: Orphan, evidence: Evidence) -> list[Order]:
+def _opening_orders(orphan: Orphan, filled: Sequence[Order]) -> list[Order]:
     """The latest filled orders that built the position, oldest first; empty when they do not add up."""
     side = orphan.position.side.opening
-    filled = [o for o in evidence.orders.values() if o.key == orphan.position.key and o.side == side and o.filled_qty]
-    filled.sort(key=lambda o: (o.fill_time is not None, o.fill_time, o.id), reverse=True)
+    openings = [o for o in filled if o.side == side]
+    openings.sort(key=lambda o: (o.fill_time is not None, o.fill_time, o.id), reverse=True)
     found: list[Order] = []
     total = ZERO
-    for order in filled:
+    for order in openings:
         if total >= orphan.qty:
             break
         found.append(order)

@@ -77,17 +77,18 @@ def ago(span: timedelta) -> str:
 
 
 def _proof(board: Board, case: Case) -> tuple[Proof, ...]:
-    position = board.positions.get(case.key)
     at = board.world.truth.at
-    if position is None:
-        seen = Proof(f"no position in {case.key}", at)
-    else:
-        seen = Proof(f"position {position.symbol} {plain(position.qty)} {position.side}", at)
+    keys = [leg.key for leg in board.legs(case)] or [case.key]
+    seen = []
+    for key in keys:
+        position = board.positions.get(key)
+        held = f"position {position.symbol} {plain(position.qty)} {position.side}" if position is not None else None
+        seen.append(Proof(held or f"no position in {key}", at))
     orders = [_order_proof(o, "entry") for o in case.own.chain] + [_order_proof(o, "exit") for o in case.own.exits]
     if case.own.entry is Entry.ABSENT:
         name = case.trade.entry_order or case.trade.client_order
         orders.append(Proof(f"order {name} is unknown to the broker (404 by both ids)", at))
-    return (seen, *orders)
+    return (*seen, *orders)
 
 
 def _order_proof(order: Order, role: str) -> Proof:

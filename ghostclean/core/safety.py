@@ -56,8 +56,8 @@ def breaker(plan: Plan, memory: Memory, policy: Policy, now: datetime) -> str | 
     if count <= policy.max_unproven_closes or count * 3 <= plan.open_trades:
         return None
     return (
-        f"{decided} closes without proof ({plan.suspects} suspects not looked up, {recent} such closes in the last hour) "
-        f"of {plan.open_trades} open trades"
+        f"{decided} closes without proof ({plan.suspects} suspects not looked up, "
+        f"{recent} such closes in the last hour) of {plan.open_trades} open trades"
     )
 
 
@@ -66,9 +66,7 @@ def _is_recent(entry: Mapping[str, Any], now: datetime) -> bool:
     return at is not None and now - at < _RECENT
 
 
-def knows_this_ledger(
-    records: Iterable[Mapping[str, Any]], evidence: Evidence, position_keys: Iterable[str]
-) -> bool:
+def knows_this_ledger(records: Iterable[Mapping[str, Any]], evidence: Evidence, position_keys: Iterable[str]) -> bool:
     """One sign that the account is the ledger's: a known order id, or a position of a record."""
     held = set(position_keys)
     for record in records:

@@ -5,9 +5,11 @@ Every question that is open becomes a need of the plan; until it is answered the
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from .attribution import Explained, explain_gone, explain_short
 from .board import Board
@@ -23,6 +25,7 @@ from .trade import order_ids
 
 _LOOK_BACK = timedelta(days=1)
 _LONGEST_LOOK_BACK = timedelta(days=90)
+_SAME_MOMENT = timedelta(minutes=10)
 
 
 class Search:
@@ -37,6 +40,8 @@ class Search:
         self._fills_of: dict[str, list[Fill]] | None = None
         self._owned: set[str] | None = None
         self._free: dict[str, FreeFills] = {}
+        self._proven: dict[tuple[str, Side], datetime | None] = {}
+        self._openings: dict[tuple[str, Side], tuple[list[datetime], dict[Decimal, list[Lot]]]] = {}
         self._sharers: dict[tuple[str, Side], str] = {}
         self._explained: dict[tuple[str, Side], dict[Case, Explained]] = {}
 
@@ -157,6 +162,14 @@ class Search:
             self._explained[identity] = found
         return self._explained[identity]
 
+    def proven_since(self, case: Case) -> datetime | None:
+        """The first entry of the proven trades that hold this instrument and side now."""
+        identity = (case.key, case.side)
+        if identity not in self._proven:
+            members = (c for c in self.board.members(case) if c.certain and c.share is Share.COVERED)
+            self._proven[identity] = min((c.start for c in members), default=None)
+        return self._proven[identity]
+
     def sharers(self, case: Case, most: int) -> str:
         """The trades that want a part of one position, with their quantities."""
         identity = (case.key, case.side)
@@ -177,6 +190,27 @@ class Search:
             closed = self.board.world.closed.get(key, ())
             self._free[key] = free_fills(self.orders(key), self._fills(key), self._evidence, self._owned_ids(), closed)
         return self._free[key]
+
+    def only_entry_near(self, case: Case) -> Lot | None:
+        """The one free fill that can have opened a trade without an order: its size, at its opening.
+
+        None where another such trade was opened at the same time: it may have been that one's.
+        """
+        identity = (case.key, case.side)
+        if identity not in self._openings:
+            nameless = [c.opened for c in self.board.members(case) if not c.certain]
+            by_size: dict[Decimal, list[Lot]] = defaultdict(list)
+            for lot in self.free_fills(case).opening(case.side):
+                by_size[lot.qty].append(lot)
+            self._openings[identity] = sorted(nameless), by_size
+        opened, by_size = self._openings[identity]
+        rivals = bisect_right(opened, case.opened + 2 * _SAME_MOMENT) - bisect_left(
+            opened, case.opened - 2 * _SAME_MOMENT
+        )
+        if rivals > 1:
+            return None
+        near = [x for x in by_size.get(case.entry_qty, ()) if x.at and abs(x.at - case.opened) <= _SAME_MOMENT]
+        return near[0] if len(near) == 1 else None
 
     def orders(self, key: str) -> list[Order]:
         """The known orders of a symbol, by id."""

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -158,12 +159,10 @@ def scripts(setup: Setup) -> Figures:
             other.write_text(json.dumps(trades))
             if delay:
                 broker.fault("*", "delay", seconds=delay)
+            ours = [*PROGRAM, "reconcile", "--json"]
             for kind in ("sdk", "requests"):
-                pair = paired(
-                    lambda: seconds([*PROGRAM, "reconcile", "--json"], environment),
-                    lambda: seconds([PYTHON, "-m", "tests.bench.scripts", kind, str(other)], environment),
-                    3,
-                )
+                script = [PYTHON, "-m", "tests.bench.scripts", kind, str(other)]
+                pair = paired(partial(seconds, ours, environment), partial(seconds, script, environment), 3)
                 what = f"reconcile / script on {kind}, one request a trade, {count} trades, {delay * 1000:.0f} ms"
                 yield _ratio(what, pair, 1.0)
 

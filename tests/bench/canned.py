@@ -7,7 +7,9 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
 from tests.bench.worlds import ENTERED, ENTRY, NOW, QTY, Record, symbol
 from tests.fakebroker import FakeBroker
@@ -16,7 +18,7 @@ from tests.fakebroker import FakeBroker
 def entry_order(number: int) -> Record:
     """The filled entry order of a trade."""
     row = dict(_template()[0])
-    times = {name: ENTERED for name in ("created_at", "submitted_at", "filled_at", "updated_at")}
+    times = dict.fromkeys(("created_at", "submitted_at", "filled_at", "updated_at"), ENTERED)
     return row | times | {"id": order_id(number), "client_order_id": f"c-{number}", "symbol": symbol(number)}
 
 
@@ -32,22 +34,14 @@ def _template() -> list[Record]:
     """One order, one position and one account as the fake writes them."""
     if not _rows:
         with FakeBroker(now=NOW) as fake:
-            order = fake.open_trade("QAAA", QTY, ENTRY, at=ENTERED)
-            (position,) = fake.market.position_rows() if hasattr(fake.market, "position_rows") else [_get(fake)]
-            _rows.extend([dict(order), dict(position), _account(fake)])
+            order = dict(fake.open_trade("QAAA", QTY, ENTRY, at=ENTERED))
+            _rows.extend([order, _get(fake, "/v2/positions")[0], _get(fake, "/v2/account")])
     return _rows
 
 
-def _get(fake: FakeBroker, path: str = "/v2/positions") -> Record:
-    import urllib.request
-
-    with urllib.request.urlopen(fake.url + path) as answer:
-        body = json.loads(answer.read())
-    return dict(body[0] if isinstance(body, list) else body)
-
-
-def _account(fake: FakeBroker) -> Record:
-    return _get(fake, "/v2/account")
+def _get(fake: FakeBroker, path: str) -> Any:
+    with urlopen(fake.url + path) as answer:
+        return json.loads(answer.read())
 
 
 @contextlib.contextmanager
@@ -70,6 +64,8 @@ def canned_broker(positions: int) -> Iterator[str]:
                 body = owner
             elif parts.path.endswith("/positions"):
                 body = held
+            elif parts.path.count("/") == 3:
+                body = json.dumps(entry_order(int(parts.path[-12:]))).encode()
             elif query.get("status") == ["all"]:
                 body = json.dumps([entry_order(numbers[s]) for s in query["symbols"][0].split(",")]).encode()
             else:

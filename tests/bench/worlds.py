@@ -27,15 +27,15 @@ def symbol(number: int) -> str:
     return "Q" + letters
 
 
-def settings(broker: FakeBroker, folder: Path, ledger: str = "", state: str = "") -> dict[str, str]:
+def settings(broker: FakeBroker, folder: Path | None, ledger: str = "", state: str = "") -> dict[str, str]:
     """The variables of a run: ledger and state in files of this folder unless they are named."""
     return {
         "ALPACA_API_KEY": "k",
         "ALPACA_SECRET_KEY": "s",
         "GHOSTCLEAN_TRADING_URL": broker.url,
         "GHOSTCLEAN_DATA_URL": broker.url,
-        "GHOSTCLEAN_LEDGER": ledger or f"file:{folder / 'trades.json'}",
-        "GHOSTCLEAN_STATE": state or f"sqlite:{folder / 'state.db'}",
+        "GHOSTCLEAN_LEDGER": ledger or f"file:{folder}/trades.json",
+        "GHOSTCLEAN_STATE": state or f"sqlite:{folder}/state.db",
     }
 
 

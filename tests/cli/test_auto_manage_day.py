@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ PRICES: dict[str, list[tuple[int, float]]] = {
     "AAPL": [(0, 100), (60, 105.5), (100, 110.2), (130, 113), (150, 114)],
     "MSFT": [(0, 50), (40, 49.2), (45, 47.9)],
     "NVDA": [(0, 200), (80, 189)],
-    "TSLA": [(0, 300), (70, 289)],
+    "TSLA": [(0, 300), (75, 289)],
     "AMD": [(0, 80)],
     "INTC": [(0, 20), (110, 18.9)],
     "KO": [(0, 60)],
@@ -112,6 +111,7 @@ class Day:
         )
         assert done.stdout, done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
+        assert "outcome" in document, (self.minute, document, done.stderr)
         self.reasons[self.minute] = document["reason"]
         return document
 
@@ -121,9 +121,7 @@ class Day:
         process = subprocess.Popen(
             command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder
         )
-        self.broker.after_request(
-            len(self.broker.requests) + after_requests, lambda _: os.kill(process.pid, signal.SIGKILL)
-        )
+        self.broker.after_request(len(self.broker.requests) + after_requests, lambda _: process.kill())
         process.communicate(timeout=90)
         with closing(sqlite3.connect(self.folder / "state.db")) as db, db:
             db.execute("UPDATE lock SET token = NULL, expires = 0")
@@ -242,7 +240,7 @@ def lose_the_race(day: Day) -> None:
     stop = next(o for o in day.broker.working("TSLA") if o["type"] == "stop")
 
     def fill(request: Any) -> None:
-        if request.label == "replace" and stop["status"] == "new":
+        if request.label == "replace" and request.path.endswith(stop["id"]):
             day.broker.fill(stop, None, 310)
 
     day.broker.before_request(fill)

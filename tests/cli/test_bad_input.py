@@ -34,7 +34,18 @@ def one_line(run: Run) -> str:
 
 @pytest.mark.parametrize(
     "text",
-    ['[{"id": "a", "status": "OPEN"', "not json", '{"trades": 3}', '"text"', "17", "null", "", "\ufeff[", "[1,]", "[NaN"],
+    [
+        '[{"id": "a", "status": "OPEN"',
+        "not json",
+        '{"trades": 3}',
+        '"text"',
+        "17",
+        "null",
+        "",
+        "\ufeff[",
+        "[1,]",
+        "[NaN",
+    ],
 )
 def test_a_broken_string_is_an_error_and_stays_as_it_is(world: World, text: str) -> None:
     world.redis.set(LEDGER_KEY, text)
@@ -195,7 +206,9 @@ def test_a_ledger_in_the_shape_of_the_first_app_is_served(world: World) -> None:
         record = sold(world, ticker, f"t{n}")
         del record["quantity"]
         odd = {"autoManage": n % 2 == 0 or {"trail": True}, "notes": None, "entryPrice": "180", "realizedPnL": None}
-        records.append(record | odd | {name: "10", "quantity": None} if name != "quantity" else record | odd | {name: "10"})
+        records.append(
+            record | odd | {name: "10", "quantity": None} if name != "quantity" else record | odd | {name: "10"}
+        )
     world.ledger(*records)
     run = world.reconcile()
     assert run.code == 0
@@ -398,7 +411,9 @@ def test_a_wrong_password_is_one_line_without_it(world: World) -> None:
     assert "password" in one_line(run)
 
 
-@pytest.mark.parametrize("body", [{"message": f"key {KEY} with {SECRET} is unknown"}, f"<b>{SECRET}</b>", f"{KEY[:-1]}"])
+@pytest.mark.parametrize(
+    "body", [{"message": f"key {KEY} with {SECRET} is unknown"}, f"<b>{SECRET}</b>", f"{KEY[:-1]}"]
+)
 def test_a_broker_that_repeats_our_keys_is_not_quoted(world: World, body: Any) -> None:
     world.ledger(sold(world))
     world.broker.fault("account", 401, body=body)

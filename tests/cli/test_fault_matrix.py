@@ -140,7 +140,8 @@ def test_without_any_fault_exactly_the_ghosts_are_closed(make_world: MakeWorld) 
 
 SAMPLE = [
     ("account", "refused"), ("orders-1", "cut"), ("orders-2", 502), ("positions", "trickle"), ("positions", 503),
-    ("order", "hang"), ("history", "reset"), ("fills", 401), ("again-positions", "timeout"), ("again-orders", "redirect"),
+    ("order", "hang"), ("history", "reset"), ("fills", 401), ("again-positions", "timeout"),
+    ("again-orders", "redirect"),
 ]  # fmt: skip
 PROCESSES = CELLS if os.environ.get("GHOSTCLEAN_FULL_MATRIX") else SAMPLE
 

@@ -177,7 +177,9 @@ def test_06_a_trade_opened_20_seconds_ago_settles(world: World) -> None:
 
 @pytest.mark.parametrize("status", ["new", "held", "done_for_day", "pending_new", "accepted", "pondering"])
 def test_07_a_working_entry_keeps_its_trade(world: World, status: str) -> None:
-    entry = world.broker.add_order("AAPL", at="2026-08-03T15:00:00Z", qty=10, status=status, limit_price=150, type="limit")
+    entry = world.broker.add_order(
+        "AAPL", at="2026-08-03T15:00:00Z", qty=10, status=status, limit_price=150, type="limit"
+    )
     world.ledger(long("a", "AAPL", alpacaOrderId=entry["id"], openedAt="2026-08-03T15:00:00Z"))
     with world.untouched():
         run = world.reconcile()

@@ -233,7 +233,13 @@ class World:
         return Settings.of({**self.env, **more})
 
     def inside(
-        self, *, deadline: float = 30, run_id: str | None = None, dry_run: bool = False, quick: bool = True, **policy: Any
+        self,
+        *,
+        deadline: float = 30,
+        run_id: str | None = None,
+        dry_run: bool = False,
+        quick: bool = True,
+        **policy: Any,
     ) -> Result:
         """One run in this process, on the real adapters; with `quick` the pauses between tries are cut short."""
         settings = self.settings()

@@ -23,7 +23,8 @@ def run(*rows: Row, error: str | None = None, closed: int | None = None) -> dict
     done = sum(r["action"] == "closed" for r in rows) if closed is None else closed
     counters = dict.fromkeys(("checked", "synced", "backfilled", "held", "orphans", "failed"), 0)
     return {
-        "runId": "r-1", "source": "test", "ok": error is None, "error": error, "detail": "the detail" if error else None,
+        "runId": "r-1", "source": "test", "ok": error is None, "error": error,
+        "detail": "the detail" if error else None,
         "results": list(rows), "closed": done, "durationMs": 12, **counters,
     }  # fmt: skip
 

@@ -202,8 +202,6 @@ def test_a_replace_that_loses_the_race(desk: Office) -> None:
     result = desk.run()
     assert any("filled meanwhile" in note for note in result.notes)
     assert desk.fake.count("submit") == 1
-    desk.fake.advance(minutes=5)
-    desk.run()
     record = desk.record("t1")
     assert (record["status"], record["closeReason"], record["closePrice"]) == ("CLOSED", "stop_loss", 95)
 

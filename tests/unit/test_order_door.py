@@ -209,8 +209,8 @@ def test_a_stop_takes_what_is_free(
 
 def test_nothing_against_the_other_side() -> None:
     broker = SmallBroker("10", "short")
-    assert door(broker).place_stop(claim(), D(95)).outcome is Outcome.BLOCKED
-    assert door(broker).close(claim(), "cut").outcome is Outcome.BLOCKED
+    assert door(broker).place_stop(claim(), D(95)).outcome is Outcome.MOOT
+    assert door(broker).close(claim(), "cut").outcome is Outcome.MOOT
     assert broker.sent == []
 
 

@@ -23,7 +23,8 @@ from ghostclean.app.outside import OutsideEyes
 from ghostclean.core.alerts import Alert
 from ghostclean.core.verdicts import Verdict
 from ghostclean.result import Result
-from ghostclean.wiring import reconcile
+from ghostclean.settings import Settings
+from ghostclean.wiring import opened, reconcile
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 7, 38, tzinfo=UTC)
@@ -410,3 +411,16 @@ def test_a_whole_run_with_hanging_eyes_ends_the_same_and_in_time(silent: str, tm
     notes = [note for note in result.to_dict()["notes"] if note.startswith("outside: ")]
     assert len(notes) == 4
     assert TOKEN not in json.dumps(result.to_dict())
+
+
+def test_a_run_that_finds_the_lock_taken_tells_nobody(eye: Eye, tmp_path: Path) -> None:
+    settings = {"GHOSTCLEAN_HEARTBEAT_URL": eye.url, "GHOSTCLEAN_ALERT_URL": eye.url}
+    places = {"GHOSTCLEAN_LEDGER": f"file:{tmp_path}/trades.json", "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/state.db"}
+    with opened(Settings.of(places)) as kept:
+        lease = kept.state.acquire("somebody else", 60)
+        assert lease is not None
+        result = sample_run(tmp_path, **settings)
+        kept.state.release(lease)
+
+    assert result.exit_code == 7
+    assert eye.seen == []

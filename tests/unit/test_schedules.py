@@ -156,6 +156,27 @@ def test_a_cron_line_runs_the_real_program(tmp_path: Path) -> None:
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")  # silence means well
 
 
+def test_the_command_prints_the_paths_of_this_installation(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ghostclean").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "ghostclean").chmod(0o755)
+    environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+
+    printed = {
+        kind: subprocess.run(
+            [sys.executable, "-m", "ghostclean", "schedule", kind],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        ).stdout
+        for kind in ("cron", "systemd", "github")
+    }  # fmt: skip
+
+    folders = [re.match(r"cd (\S+) && (\S+) ", command) for _, command in cron_lines(printed["cron"])]
+    assert [found and found[1] for found in folders] == [str(tmp_path)] * 3
+    assert all(found and Path(found[2]).is_absolute() for found in folders)
+    assert f"WorkingDirectory={tmp_path}\n" in printed["systemd"]
+    assert printed["github"] == (ROOT / ".github/workflows/market-loop.yml").read_text()
+
+
 # --------------------------------------------------------------------------- systemd
 
 

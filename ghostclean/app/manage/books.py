@@ -19,6 +19,7 @@ from ghostclean.core.trade import is_open
 
 MANAGED = "managed"
 FLATTEN = "flatten"
+_SAID_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,17 @@ class Books:
     def once(self, holding: Holding, text: str) -> None:
         """A line about something that stays as it is: said when it is new, not every run."""
         memory = self.of(holding)
-        if memory.get("said") != text:
-            memory["said"] = text
+        said = memory.get("said")
+        said = said if isinstance(said, list) else []
+        if text not in said:
+            memory["said"] = [*said, text][-_SAID_KEPT:]
             self.note(holding, text)
 
     def tell(self, holding: Holding, action: str, reason: str, facts: Mapping[str, Any]) -> None:
         """A journal entry that changes nothing in the ledger; repeated ones are left out."""
         memory = self.of(holding)
         line = f"{action}: {reason}"
-        if memory.get("told") == line and not facts:
+        if memory.get("told") == line:
             return
         memory["told"] = line
         entry = Entry(holding.trade.id or "", holding.trade.symbol, holding.trade.record, {}, action, reason)

@@ -39,13 +39,15 @@ _SKEW = timedelta(seconds=5)  # between the broker's answers and its order times
 class Closing:
     """What one close came to: `done` filled completely, `failed` why it was not.
 
-    Neither: it waits, in progress (`order`) or, with `begun` false, untouched for a later run.
+    Neither: it waits, in progress (`order`) or, with `begun` false, untouched for a later run;
+    or the position went before we could close it (`over`).
     """
 
     done: bool = False
     failed: str | None = None
     order: Order | None = None
     begun: bool = True
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,10 @@ class Flattener:
         if answer.outcome is Outcome.WOULD:
             self._books.note(work.holding, f"{word}: would close {answer.request.get('qty')}")
             return Closing(done=True)
+        if answer.outcome is Outcome.MOOT:
+            self._books.note(work.holding, f"{word}: {answer.reason}")
+            self.forget(work.claim.name)
+            return Closing(over=True)
         if answer.outcome is Outcome.UNKNOWN:
             self._books.note(work.holding, f"{word}: {answer.reason}; the next run looks it up")
             return Closing(failed="close_unknown")

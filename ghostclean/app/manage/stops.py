@@ -26,7 +26,8 @@ _CANCEL_SECONDS = 5.0
 class Kept:
     """What keeping a stop came to: ledger fields, whether anything changed, and what failed.
 
-    `cut` asks for the position to be closed: its stop is through the market already.
+    `cut` asks for the position to be closed: its stop is through the market already. `over`: the
+    position went while we worked (its stop was filled), and the trade has to be booked.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Kept:
     reason: str = "price and result refreshed"
     failed: str | None = None
     cut: bool = False
+    over: bool = False
 
 
 class StopKeeper:
@@ -197,6 +199,9 @@ class StopKeeper:
         if answer.is_done:
             self._books.of(work.holding).pop("refused", None)
             return self._stands(work, answer, action, rule)
+        if answer.outcome is Outcome.MOOT:
+            self._books.note(work.holding, answer.reason)
+            return Kept(over=True)
         if answer.outcome is Outcome.REFUSED:
             self._count_refusal(work, answer)
         return self._naked(work, f"{answer.outcome}: {answer.reason}", answer)
@@ -286,6 +291,8 @@ class StopKeeper:
         if answer.is_done:
             moved = self._stands(work, answer, "stop_moved", rule)
             return replace(moved, fields=kept.fields | moved.fields) if kept.updated else moved
+        if answer.outcome is Outcome.MOOT or (answer.order is not None and answer.order.status == "filled"):
+            kept.over = True
         self._books.note(work.holding, f"stop {order.id} not moved: {answer.outcome}: {answer.reason}")
         self._books.tell(work.holding, "stop_not_moved", answer.reason, answer.request)
         return kept

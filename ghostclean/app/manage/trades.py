@@ -118,6 +118,9 @@ class TradeManager:
             if purpose is not None and self._closed(work, purpose, why, done):
                 return
             kept = self._keeper.keep(work)
+            if kept.over:
+                done.append(work)
+                return
             if kept.cut:
                 if self._closed(work, CUT, kept.reason, done):
                     return
@@ -155,8 +158,8 @@ class TradeManager:
     def _count_close(self, closing: Closing, work: Work, done: list[Work]) -> None:
         if closing.failed is not None:
             self._tally.failures.append(closing.failed)
-        if closing.done:
-            self._tally.flattened += 1
+        self._tally.flattened += closing.done
+        if closing.done or closing.over:
             done.append(work)
 
     def _note_kept(self, work: Work, kept: Kept, refreshed: list[Entry]) -> None:

@@ -1,0 +1,254 @@
+"""The hard deadline: whatever the network does, the process is over in time and what was written is journaled.
+
+Measured from before the process starts, so interpreter start and imports count.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.proxy import RedisProxy
+from tests.cli.troubled import LIVE, closed, troubled
+from tests.cli.world import DAY_AGO, PASSWORD, YESTERDAY, Run, World, long
+
+MakeWorld = Callable[..., World]
+SPARE = 0.5
+
+
+def ended(world: World, run: Run, seconds: float) -> None:
+    """In time, and nothing live was closed."""
+    assert run.seconds < seconds + SPARE
+    assert run.document["ok"] is False
+    assert not closed(world) & LIVE
+
+
+# --------------------------------------------------------------------------- the broker
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def dripping_server(head: bool) -> Iterator[str]:
+    """Sends one byte a second, of the head or of the body."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    begin = b"" if head else b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+                connection.recv(4096)
+                connection.sendall(begin)
+                for _ in range(20):
+                    connection.sendall(b"H" if head else b" ")
+                    time.sleep(1)
+            except OSError:
+                return
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+def full_backlog() -> Any:
+    """A listener that accepts nothing and whose queue is full: connecting hangs, as to a host that drops packets."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    crowd = []
+    for _ in range(4):
+        one = socket.socket()
+        one.setblocking(False)
+        one.connect_ex(listener.getsockname())
+        crowd.append(one)
+    return listener, crowd
+
+
+@pytest.mark.parametrize("kind", ["silent", "dripping-head", "dripping-body", "unreachable"])
+def test_a_server_that_gives_no_answer(world: World, kind: str) -> None:
+    troubled(world)
+    if kind == "unreachable":
+        listener, crowd = full_backlog()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        run = world.reconcile("--deadline", "3s", GHOSTCLEAN_TRADING_URL=url)
+        for one in (listener, *crowd):
+            one.close()
+    else:
+        server = silent_server() if kind == "silent" else dripping_server(kind == "dripping-head")
+        with server as url, world.untouched():
+            run = world.reconcile("--deadline", "3s", GHOSTCLEAN_TRADING_URL=url)
+    ended(world, run, 3)
+    assert (run.code, run.document["error"]) == (3, "broker_truth_failed")
+    assert world.summary()["fail"] == "1"
+    assert world.runs()[0]["error"] == "broker_truth_failed"
+
+
+@pytest.mark.parametrize("label", ["account", "positions", "order", "fills"])
+@pytest.mark.parametrize("kind", ["trickle", "late"])
+def test_an_answer_that_comes_too_late(world: World, label: str, kind: str) -> None:
+    troubled(world)
+    if kind == "late":
+        world.broker.fault(label, "delay", seconds=4.0)
+    else:
+        world.broker.fault(label, "trickle", interval=1.0)
+    run = world.reconcile("--deadline", "2s")
+    ended(world, run, 2)
+    assert run.code == (3 if label in ("account", "positions") else 6)
+    assert run.document["partial"] is (run.code == 6)
+    assert world.summary()["fail"] == "1"
+    assert int(world.summary()["totalClosed"]) == run.document["closed"] == len(closed(world))
+    if run.code == 6:
+        assert {"stopped", "unfilled"} <= closed(world)
+
+
+def test_a_name_look_up_that_hangs(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import socket, time\n"
+        "real = socket.getaddrinfo\n"
+        "def slow(host, *rest, **more):\n"
+        "    if host == 'broker.invalid':\n"
+        "        time.sleep(60)\n"
+        "    return real(host, *rest, **more)\n"
+        "socket.getaddrinfo = slow\n"
+    )
+    troubled(world)
+    path = f"{folder}:{world.env['PYTHONPATH']}"
+    with world.untouched():
+        run = world.reconcile("--deadline", "3s", GHOSTCLEAN_TRADING_URL="https://broker.invalid", PYTHONPATH=path)
+    ended(world, run, 3)
+    assert run.code == 3
+    assert world.summary()["fail"] == "1"
+
+
+def test_a_name_of_redis_that_hangs(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import socket, time\ndef slow(*rest, **more):\n    time.sleep(60)\nsocket.getaddrinfo = slow\n"
+    )
+    path = f"{folder}:{world.env['PYTHONPATH']}"
+    run = world.reconcile("--deadline", "3s", REDIS_URL=f"redis://:{PASSWORD}@redis.invalid:6379/0", PYTHONPATH=path)
+    ended(world, run, 3)
+    assert (run.code, run.document["error"]) == (4, "state_failed")
+
+
+def test_the_process_has_really_ended(world: World) -> None:
+    """No thread that still waits for an answer keeps the interpreter alive, and no child is left."""
+    troubled(world)
+    world.broker.fault("positions", "hang")
+    began = time.monotonic()
+    process = world.start("reconcile", "--json", "--deadline", "1s")
+    world.finished(process.wait(timeout=10), *process.communicate(), 0, ())
+    assert time.monotonic() - began < 1 + SPARE
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_deadline_shorter_than_the_start_up(world: World) -> None:
+    troubled(world)
+    with world.untouched():
+        run = world.reconcile("--deadline", "10ms")
+    assert run.code in (3, 4)
+    assert run.seconds < 1.5  # the interpreter and the imports themselves
+    assert not closed(world)
+
+
+# --------------------------------------------------------------------------- Redis
+
+STEPS = {"lock": 0, "journal": 1, "ledger": 2, "record": 3, "unlock": 4}
+
+
+def held_run(world: World, proxy: RedisProxy, *, step: int, after: bool) -> Run:
+    world.env["REDIS_URL"] = proxy.url
+    entry = world.broker.open_trade("AAPL", 10, 180, at=DAY_AGO)
+    world.broker.sell("AAPL", 10, "187.40", at=YESTERDAY)
+    world.ledger(long("a", "AAPL", alpacaOrderId=entry["id"]))
+    proxy.hold(lambda words: words[0] == b"EVAL", skip=step, after=after)
+    run = world.reconcile("--deadline", "2s")
+    assert proxy.held.is_set()
+    return run
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_redis_that_hangs_in_mid_command(world: World, name: str, after: bool) -> None:
+    with RedisProxy(world.redis_url) as proxy:
+        run = held_run(world, proxy, step=STEPS[name], after=after)
+        assert run.seconds < 2 + SPARE
+        written = world.trade("a")["status"] == "CLOSED"
+        expected = {"lock": (4,), "journal": (4, 6), "ledger": (4, 6), "record": (4, 0), "unlock": (0,)}[name]
+        assert run.code in expected, run.document
+        if name in ("lock", "journal"):
+            assert not written
+        if name in ("record", "unlock"):
+            assert written
+            assert run.document["closed"] == 1
+        # What hung is found out and counted by the next run, once
+        world.release_dead_lock()
+        proxy.release()
+        assert world.inside().exit_code == 0
+        assert world.trade("a")["closePrice"] == 187.4
+        assert world.summary()["totalClosed"] == "1"
+        assert [e.outcome for e in world.journal("a") if e.action == "closed"][-1] == "written"
+        with world.state() as state:
+            assert state.intents() == []
+        with world.untouched():
+            assert world.inside().exit_code == 0
+
+
+@pytest.mark.parametrize("command", [b"GET", b"HGETALL", b"SMEMBERS"])
+def test_a_redis_that_hangs_while_it_is_read(world: World, command: bytes) -> None:
+    with RedisProxy(world.redis_url) as proxy:
+        world.env["REDIS_URL"] = proxy.url
+        world.ledger(long("a", "AAPL"))
+        proxy.hold(lambda words: words[0] == command)
+        with world.untouched():
+            run = world.reconcile("--deadline", "2s")
+        assert proxy.held.is_set()
+        assert run.seconds < 2 + SPARE
+        assert run.code == 4
+        assert run.document["error"] in ("state_failed", "ledger_failed")
+
+
+def test_a_ledger_that_hangs_while_it_is_read(world: World) -> None:
+    with RedisProxy(world.redis_url) as proxy:
+        world.env["REDIS_URL"] = proxy.url
+        world.ledger(long("a", "AAPL"))
+        key = world.env["GHOSTCLEAN_LEDGER_KEY"].encode()
+        proxy.hold(lambda words: words[0] == b"GET" and words[1] == key)
+        with world.untouched():
+            run = world.reconcile("--deadline", "2s")
+        assert run.seconds < 2 + SPARE
+        assert (run.code, run.document["error"]) == (4, "ledger_failed")
+        assert world.summary()["fail"] == "1"
+
+
+def test_a_killed_runs_lock_ends_within_ten_seconds_of_its_deadline(world: World) -> None:
+    world.broker.fault("account", "hang")
+    process = world.start("reconcile", "--json", "--deadline", "2s")
+    end = time.monotonic() + 10
+    while not world.broker.requests and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    left = [world.redis.pttl(key) for key in world.redis.scan_iter(match="*:lock")]
+    assert len(left) == 1
+    assert 0 < left[0] <= 12_000

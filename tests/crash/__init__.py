@@ -1,0 +1,1 @@
+"""Killed, failing and competing runs of the real program against real servers."""

@@ -1,0 +1,273 @@
+"""A small world for crash tests: the fake broker over HTTP, a real server or files, six trades and their right end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from ghostclean.adapters.redis_client import RedisServer
+from ghostclean.adapters.redis_state import RedisState
+from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.app.ports import State
+from tests.fakebroker import FakeBroker
+
+ROOT = Path(__file__).resolve().parents[2]
+NOW = "2026-11-18T15:00:00Z"
+DAY_BEFORE = "2026-11-17T15:00:00Z"
+CLOSED = {"stopped", "sold", "never", "vanished"}
+SYNCED = {"live", "half"}
+
+
+@dataclass
+class Answer:
+    """What one run of the program did."""
+
+    code: int
+    stdout: str
+    stderr: str
+    effects: list[str]
+    seconds: float
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.stdout)
+        return found
+
+
+class Runner:
+    """One forking process; its requests are served one after the other."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.runner"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    def __call__(self, **request: Any) -> Answer:
+        with self._turn:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            raw = json.loads(self._process.stdout.readline())
+        return Answer(raw["code"], raw["stdout"], raw["stderr"], raw["effects"], raw["seconds"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+def build_broker() -> tuple[FakeBroker, list[dict[str, Any]]]:
+    """The broker, and the ledger that a run should set right; nothing changes there while runs are killed."""
+    broker = FakeBroker(now=NOW)
+    broker.__enter__()
+    broker.quirks.enforce_rate_limit = False  # hundreds of runs in one frozen minute
+    live = broker.open_trade("AAPL", 10, 180, at=DAY_BEFORE)
+    stopped = broker.open_trade("TSLA", 7, 200, at=DAY_BEFORE, bracket=(220, 190))
+    stop = next(leg for leg in broker.legs(stopped) if leg["type"] == "stop")
+    broker.fill(stop, price="189.9", at="2026-11-17T17:00:00Z")
+    sold = broker.open_trade("MSFT", 5, 400, at=DAY_BEFORE)
+    broker.sell("MSFT", 5, "410.5", at="2026-11-17T18:00:00Z")
+    half = broker.open_trade("AMD", 8, 100, at=DAY_BEFORE)
+    never = broker.add_order(symbol="NVDA", side="buy", qty="3", type="limit", limit_price="1", status="canceled",
+                             submitted_at=DAY_BEFORE, canceled_at="2026-11-17T16:00:00Z")  # fmt: skip
+    records = [
+        _record("live", "AAPL", 10, live["id"], entryPrice=180),
+        _record("stopped", "TSLA", 7, stopped["id"], entryPrice=200, stopPrice=190),
+        _record("sold", "MSFT", 5, sold["id"], entryPrice=400, stopPrice=390.0),
+        _record("half", "AMD", 8, half["id"], entryPrice=100),
+        _record("never", "NVDA", 3, never["id"], entryPrice=1),
+        _record("vanished", "ORCL", 2, "36a6882b-e44a-4a05-b80f-c0243910c3b9", entryPrice=90),
+    ]
+    return broker, records
+
+
+def _record(trade_id: str, ticker: str, qty: int, order: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": trade_id, "ticker": ticker, "side": "LONG", "status": "OPEN", "quantity": qty, "alpacaOrderId": order,
+        "openedAt": DAY_BEFORE, "mine": {"kept": [1, "é"]}, **more,
+    }  # fmt: skip
+
+
+@dataclass
+class Scene:
+    """One ledger and one state of their own on shared servers."""
+
+    runner: Runner
+    broker: FakeBroker
+    records: list[dict[str, Any]]
+    redis_url: str
+    folder: Path
+    layout: str = "string"
+    state_kind: str = "redis"
+    name: str = field(default_factory=lambda: f"c{uuid.uuid4().hex[:10]}")
+
+    def __post_init__(self) -> None:
+        self.client = redis.Redis.from_url(self.redis_url)
+        self.home = self.folder / self.name
+        self.home.mkdir(parents=True)
+        self.key = f"{self.name}:trades"
+        self.path = self.home / "trades.json"
+        self.seed()
+
+    # ------------------------------------------------------------------ the ledger
+
+    def seed(self) -> None:
+        if self.layout == "string":
+            self.client.set(self.key, json.dumps(self.records))
+        elif self.layout == "hash":
+            self.client.hset(self.key, mapping={r["id"]: json.dumps(r) for r in self.records})
+        else:
+            self.path.write_text(json.dumps(self.records, indent=2))
+
+    def raw(self) -> Any:
+        if self.layout == "hash":
+            return self.client.hgetall(self.key)
+        return self.client.get(self.key) if self.layout == "string" else self.path.read_bytes()
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        if self.layout == "hash":
+            return {k.decode(): json.loads(v) for k, v in self.client.hgetall(self.key).items()}
+        return {r["id"]: r for r in json.loads(self.raw())}
+
+    # ------------------------------------------------------------------ runs
+
+    def env(self) -> dict[str, str]:
+        env = {
+            "HOME": str(self.home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TZ": "UTC", "NO_COLOR": "1",
+            "XDG_STATE_HOME": str(self.home / "state"), "XDG_DATA_HOME": str(self.home / "data"),
+            "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret",
+            "GHOSTCLEAN_TRADING_URL": self.broker.url, "GHOSTCLEAN_DATA_URL": self.broker.url,
+            "GHOSTCLEAN_LEDGER_KEY": self.key, "GHOSTCLEAN_KEY_PREFIX": f"{self.name}:",
+        }  # fmt: skip
+        env["GHOSTCLEAN_LEDGER"] = f"file:{self.path}" if self.layout == "file" else self.redis_url
+        env["GHOSTCLEAN_STATE"] = self.redis_url if self.state_kind == "redis" else f"sqlite:{self.home}/state.db"
+        return env
+
+    def run(self, *args: str, fault: Mapping[str, Any] | None = None, kill_after: float = 1e9, deadline: str = "20s",
+            env: Mapping[str, str] | None = None) -> Answer:  # fmt: skip
+        return self.runner(
+            args=["reconcile", "--json", "--deadline", deadline, *args], env={**self.env(), **(env or {})},
+            cwd=str(self.home), fault=dict(fault or {}), kill_after=kill_after,
+        )  # fmt: skip
+
+    def slow_run(self, at: int) -> Callable[[], Answer]:
+        """Starts a run in a runner of its own, which stops (SIGSTOP) at an effect; call the result to go on."""
+        runner = Runner()
+        marker = self.home / "stopped"
+        answers: list[Answer] = []
+        request = {"args": ["reconcile", "--json"], "env": self.env(), "cwd": str(self.home),
+                   "fault": {"at": at, "how": "stop_before", "marker": str(marker)}}  # fmt: skip
+        waiting = threading.Thread(target=lambda: answers.append(runner(**request)))
+        waiting.start()
+        while not marker.exists():
+            time.sleep(0.005)
+
+        def go_on() -> Answer:
+            pid = int(marker.read_text())
+            marker.unlink()
+            os.kill(pid, signal.SIGCONT)
+            waiting.join()
+            runner.close()
+            return answers[0]
+
+        return go_on
+
+    # ------------------------------------------------------------------ the state
+
+    def state(self) -> State:
+        if self.state_kind == "sqlite":
+            return SqliteState(self.home / "state.db", ledger_place=self.place())
+        return RedisState(RedisServer(self.redis_url), ledger_place=self.place(), prefix=f"{self.name}:")
+
+    def place(self) -> str:
+        return f"file:{self.path}" if self.layout == "file" else f"{RedisServer(self.redis_url).place}#{self.key}"
+
+    def lock_left(self) -> float:
+        state = self.state()
+        try:
+            state.open()
+            info = state.lock_info()
+            return info.seconds_left if info else 0.0
+        finally:
+            state.close()
+
+    def lock_expires(self) -> None:
+        """Time passes until a dead run's lock has ended."""
+        if self.state_kind == "redis":
+            for key in self.client.scan_iter(match=f"{self.name}:ghostclean:*:lock*"):
+                self.client.delete(key)
+        elif (self.home / "state.db").exists():
+            import sqlite3
+
+            with sqlite3.connect(self.home / "state.db") as db:
+                if db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'lock'").fetchone()[0]:
+                    db.execute("UPDATE lock SET expires = 0")
+            db.close()
+
+    def spooled(self) -> int:
+        return len(list(self.home.rglob("spool/*/*.json")))
+
+    def gone(self) -> None:
+        for key in self.client.scan_iter(match=f"{self.name}:*", count=1000):
+            self.client.delete(key)
+        self.client.close()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    # ------------------------------------------------------------------ the oracles
+
+    def judge_end(self, right: Mapping[str, Mapping[str, Any]]) -> None:
+        """The ledger is as an undisturbed run leaves it, and every effect is journaled and counted once."""
+        ledger = self.ledger()
+        assert list(ledger) == list(right) or self.layout == "hash"
+        for trade_id, record in right.items():
+            assert timeless(ledger[trade_id]) == timeless(record), trade_id
+        state = self.state()
+        try:
+            state.open()
+            assert state.intents() == []
+            written = [e for e in state.journal() if e.outcome == "written"]
+            closed = sorted(e.trade_id for e in written if e.action == "closed")
+            synced = sorted(e.trade_id for e in written if e.action == "synced")
+            assert (closed, synced) == (sorted(CLOSED), sorted(SYNCED))
+            summary = state.telemetry("reconcile", 1).summary
+            assert (summary["totalClosed"], summary["totalSynced"]) == (str(len(CLOSED)), str(len(SYNCED)))
+        finally:
+            state.close()
+        assert self.spooled() == 0
+
+
+def timeless(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what depends on the moment of the run."""
+    today = NOW[:11]
+    return {n: "now" if n == "closedAt" and v.startswith(today) else v for n, v in record.items() if n != "updatedAt"}
+
+
+def right_end(scene: Scene) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What an undisturbed run makes of the ledger, and the effects it has; a second run changes nothing."""
+    answer = scene.run()
+    assert answer.code == 0, answer.stdout + answer.stderr
+    right, raw = scene.ledger(), scene.raw()
+    assert {i for i, r in right.items() if r["status"] == "CLOSED"} == CLOSED
+    scene.judge_end(right)
+    assert scene.run().code == 0
+    assert scene.raw() == raw
+    return right, answer.effects
