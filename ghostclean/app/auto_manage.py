@@ -144,6 +144,9 @@ class _Run:
         except BrokerError as error:
             outcome, reason = ManageOutcome.FAIL, "broker_truth_failed"
             detail = f"the broker failed ({error}): nothing more was sent; the next run goes on"
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
+            outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
+            detail = f"{type(error).__name__}: {error}; what was sent stays and is noted, the next run goes on"
         if self.tally.failures and outcome is not ManageOutcome.FAIL:
             outcome, reason = ManageOutcome.FAIL, self.tally.failures[0]
         return self._finish(self._report(outcome, reason, detail))
@@ -164,13 +167,12 @@ class _Run:
     def _wait_for_lock(self) -> Lease:
         deadline, state = self.options.deadline, self.parts.state
         holder = f"{self.options.source} {self.options.run_id}"
-        until = min(self.options.lock_wait, deadline.left_for_reading())
         waited = 0.0
         while True:
             lease = deadline.reading(lambda: state.acquire(holder, deadline.left() + _LOCK_OUTLIVES_DEADLINE))
             if lease is not None:
                 return lease
-            if waited >= until:
+            if waited >= self.options.lock_wait or deadline.left_for_reading() < 2 * _POLL:
                 why = "another run holds the lock: nothing was changed; it ends by itself"
                 raise _Stop(ManageOutcome.SKIP, "locked", why)
             self.parts.pause(_POLL)
@@ -397,7 +399,7 @@ class _Run:
 
     def _commit(self, result: ManageResult) -> RunCommit:
         run = {
-            "ts": result.now,
+            "ts": result.started_at,
             "outcome": str(result.outcome),
             "reason": result.reason,
             "checked": result.checked,
@@ -414,7 +416,7 @@ class _Run:
         if result.reason:
             add[f"reason:{result.reason}"] = 1
         put = {
-            "lastRunAt": result.now,
+            "lastRunAt": result.started_at,
             "lastOutcome": str(result.outcome),
             "lastReason": result.reason or "",
             "lastSource": result.source,

@@ -7,13 +7,13 @@ again may help.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline, bounded
-from ghostclean.app.ports import Broker, Ledger
+from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import Order
 from ghostclean.core.evidence import (
     ActivitiesSince,
@@ -33,6 +33,7 @@ from ghostclean.errors import BrokerError, DeadlineExceeded
 T = TypeVar("T")
 
 _HISTORY_PAGES = 8
+_SYMBOLS_A_PAGE = 500
 _WORTH_ASKING = 0.05
 _FINAL_REFUSALS = frozenset({None, 400, 422})  # None: our own refusal to ask, as for an id that is none
 _FEW = 2
@@ -103,18 +104,29 @@ class Lookups:
             return
         oldest = min(since.values())
         try:
-            history = self._ask(lambda: self.broker.history(sorted(symbols.values()), oldest, _HISTORY_PAGES))
+            history = self._history(sorted(symbols.values()), oldest, () if listed else [n.order_id for n in single])
         except BrokerError as error:
             self._note("orders by symbol", error)
             for need in listed:
                 self.evidence.unanswered[f"orders of {need.key}"] = str(error)
             return
         self.evidence.add_orders(history.orders)
+        if not listed and history.truncated and all(need.order_id in self.evidence.orders for need in single):
+            return
         for key in symbols:
             if history.truncated:
                 self.evidence.truncated.add(key)
             else:
                 self.evidence.history[key] = min(history.since, self.evidence.history.get(key, history.since))
+
+    def _history(self, symbols: list[str], since: datetime, ids: Collection[str]) -> History:
+        """The orders of symbols; where only these ids are asked for, no pages after the last of them."""
+        if ids:
+            few = 1 + (len(symbols) - 1) // _SYMBOLS_A_PAGE
+            begin = self._ask(lambda: self.broker.history(symbols, since, few))
+            if not begin.truncated or few >= _HISTORY_PAGES or {order.id for order in begin.orders}.issuperset(ids):
+                return begin
+        return self._ask(lambda: self.broker.history(symbols, since, _HISTORY_PAGES))
 
     def _answer_one(self, need: Need) -> None:
         evidence = self.evidence

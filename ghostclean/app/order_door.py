@@ -5,6 +5,7 @@ Invariants (property tests carry their names):
   has beyond what other working closing orders can take, and at most the trade's own quantity;
 - never twice: an order's name is trade + purpose + n, and n rises only when the order before it
   is proven final; an answer that got lost is looked up by that name, never sent again;
+- never crosses: a stop is compared with a price read just before it is sent;
 - never blind: no order where closing fills are fresh or fills and position disagree, except a
   missing stop for the smaller quantity; no close while the instrument's market is closed.
 """
@@ -29,7 +30,7 @@ from ghostclean.core.money import CRYPTO_DUST
 from ghostclean.core.numbers import ZERO, BadNumber, number, plain
 from ghostclean.core.plan import Holding
 from ghostclean.core.protection import OrderBook, can_take, families, is_replaceable_now
-from ghostclean.core.stops import is_tighter, stop_limit
+from ghostclean.core.stops import is_through, is_tighter, stop_limit
 from ghostclean.errors import BrokerError, DeadlineExceeded, Refused
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class Outcome(StrEnum):
     STANDING = "standing"  # an earlier order of this name works already
     WOULD = "would_send"  # a dry run
     BLOCKED = "blocked"  # a rule of this door: nothing was sent
+    CROSSED = "crossed"  # the market is at or through the stop: it is not sent
     MOOT = "moot"  # the position is gone: nothing is left to do it for
     REFUSED = "refused"  # the broker said no: nothing works because of us
     UNKNOWN = "unknown"  # sent, and neither found nor proven absent: the next run looks it up
@@ -207,6 +209,17 @@ class OrderDoor:
         """The price step of a crypto pair; None for everything that follows the cent rule."""
         return _positive(self.asset(claim.symbol), "price_increment") if claim.crypto else None
 
+    def _crossed(self, claim: Claim, purpose: str, stop: Decimal) -> Answer | None:
+        """The answer for a stop that the market has passed by now; None where it may be sent."""
+        try:
+            price = self._read(lambda: self._broker.prices([claim.symbol])).get(claim.key)
+        except BrokerError:
+            return None  # the caller had a price a moment ago
+        if price is None or not is_through(claim.side, stop, price.value):
+            return None
+        why = f"its stop {plain(stop)} is through the market ({plain(price.value)})"
+        return Answer(Outcome.CROSSED, why, None, {"tradeId": claim.name, "purpose": purpose, "stopPrice": plain(stop)})
+
     # ------------------------------------------------------------------ placing
 
     def place_stop(self, claim: Claim, stop: Decimal, *, purpose: str = "stop", least: Decimal = ZERO) -> Answer:
@@ -216,6 +229,8 @@ class OrderDoor:
         qty = min(qty, self.open_now(claim) - least)
         if qty <= 0:
             return self._blocked(claim, purpose, why or "a stop covers it already")
+        if (crossed := self._crossed(claim, purpose, stop)) is not None:
+            return crossed
         whole = qty == qty.to_integral_value()
         limit = stop_limit(claim.side, stop, self.increment(claim)) if claim.crypto else None
 
@@ -240,6 +255,8 @@ class OrderDoor:
         qty = qty.to_integral_value(ROUND_FLOOR)
         if qty <= 0:
             return self._blocked(claim, "oco", why or "less than one share is free")
+        if (crossed := self._crossed(claim, "oco", stop)) is not None:
+            return crossed
         return self._send(
             claim,
             "oco",
@@ -347,6 +364,8 @@ class OrderDoor:
             return self._blocked(claim, "stop", why, now)
         if qty is not None and qty > (free := self._free(claim, sight, besides=(now.id,))):
             return self._blocked(claim, "stop", f"only {plain(free)} of {plain(qty)} are free", now)
+        if (crossed := self._crossed(claim, "stop", stop)) is not None:
+            return crossed
         return self._replace(claim, now, stop, qty)
 
     def _replace(self, claim: Claim, order: Order, stop: Decimal, qty: Decimal | None) -> Answer:

@@ -21,12 +21,13 @@ from ghostclean.app.survey import Survey, make_survey, read_truth, recall
 from ghostclean.core import counting
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.evidence import OrdersOf, RecordsOf
+from ghostclean.core.instrument import symbol_key
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.orphans import LOOK_BACK, OrphanView, judge_orphans, orphan_name
 from ghostclean.core.plan import Plan
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, short, without_unproven
 from ghostclean.core.times import iso
-from ghostclean.core.trade import order_ids
+from ghostclean.core.trade import order_ids, record_id, text
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.core.world import Memory
 from ghostclean.errors import (
@@ -81,6 +82,7 @@ class _Run:
     notes: list[str] = field(default_factory=list)
     started: datetime = field(init=False)
     began: float = field(init=False)
+    inner: bool = field(init=False)
     state_ok: bool = False
     ledger_seen: bool = False
     alerted: dict[str, Any] | None = None
@@ -88,6 +90,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.started = self.parts.wall()
         self.began = self.options.deadline.left()
+        self.inner = self.lease is not None
 
     # ------------------------------------------------------------------ the run
 
@@ -132,7 +135,7 @@ class _Run:
             raise StateFailed(
                 "the state did not answer in time: nothing was changed; see `ghostclean doctor`"
             ) from None
-        if not self.options.dry_run:
+        if not self.options.dry_run and not self.inner:
             # Not before the lock is ours: a run that exits 7 would leave a start without an end.
             self.parts.eyes.started(self.options.run_id, deadline.left())
 
@@ -338,8 +341,7 @@ class _Run:
             return
         at = iso(self.parts.wall())
         writer = Writer(self.parts, self.options.deadline, lease, self.options.run_id, self.options.source, at)
-        orphan_writes = [d for d in self.orphan_rows if d.action in (Action.ADOPTED, Action.REOPENED)]
-        writing: Sequence[Decision] = [*self.plan.writing, *orphan_writes]
+        writing: Sequence[Decision] = [*self.plan.writing, *self._orphan_writes(survey)]
         for _ in range(_ROUNDS_AGAINST_THE_APP):
             if not writing:
                 break
@@ -350,6 +352,23 @@ class _Run:
             writing = self._decided_again(survey, set(self.applied.left))
         self.partial |= self.applied.out_of_time
         self._flatten_orphans(lease)
+
+    def _orphan_writes(self, survey: Survey) -> list[Decision]:
+        """Adoptions and reopenings, without those that a record, added by the app meanwhile, may explain."""
+        written = (Action.ADOPTED, Action.REOPENED)
+        if not any(d.action in written for d in self.orphan_rows):
+            return []
+        known = {record_id(r) for r in survey.view.active}
+        present = self.options.deadline.writing(self.parts.ledger.read).active
+        new = {symbol_key(text(r, "ticker", "symbol") or "") for r in present if record_id(r) not in known}
+        why = "the app added a trade of this symbol while we looked; decided in the next run"
+        self.orphan_rows = [
+            Decision(None, d.ticker, d.verdict, Action.KEPT, why)
+            if d.action in written and symbol_key(d.ticker) in new
+            else d
+            for d in self.orphan_rows
+        ]
+        return [d for d in self.orphan_rows if d.action in written]
 
     def _decided_again(self, survey: Survey, ids: set[str]) -> list[Decision]:
         """New decisions for the trades that the app changed while we worked."""
@@ -385,7 +404,8 @@ class _Run:
 
     def _finish(self, owned: bool) -> None:
         """The run's own record, and the lock given back; what fails here is spooled or noted."""
-        if not self.options.dry_run and self.error != "locked":
+        # A failed run inside auto-manage is only noted: its few seconds make no alarm.
+        if not self.options.dry_run and self.error != "locked" and not (self.inner and self.error):
             self.alerted = self._tell_outside()
         delivered = self.state_ok and self._deliver()
         if not delivered and self.error != "locked":

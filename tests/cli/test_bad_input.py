@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.world import DAY_AGO, KEY, LEDGER_KEY, SECRET, YESTERDAY, Record, Run, World, long
+from tests.fakebroker.queries import list_positions
 
 MakeWorld = Callable[..., World]
 
@@ -222,7 +223,7 @@ def test_a_ledger_in_the_shape_of_the_first_app_is_served(world: World) -> None:
 
 # --------------------------------------------------------------------------- the broker's answers
 
-BROKEN = {
+BROKEN: dict[str, dict[str, Any]] = {
     "401": {"kind": 401},
     "403-without-code": {"kind": 403},
     "404": {"kind": 404},
@@ -329,10 +330,28 @@ def test_an_unknown_word_in_an_order_changes_nothing(make_world: MakeWorld, fiel
     assert {row["id"]: row["verdict"] for row in result.results} == {"good": "exited", "works": "working"}
 
 
+@pytest.mark.parametrize(("kept", "code"), [(3, 3), (9, 0)])
+def test_a_position_list_that_lacks_rows_closes_nothing(make_world: MakeWorld, kept: int, code: int) -> None:
+    """Less than 80 % of what the account reports is refused; one row of ten that is missing holds its trade."""
+    world = make_world("file")
+    names = ["AAPL", "MSFT", "NVDA", "AMD", "TSLA", "META", "GOOG", "AMZN", "NFLX", "INTC"]
+    orders = [world.broker.open_trade(name, 10, 100, at=DAY_AGO) for name in names]
+    world.ledger(*(long(n, n, 10, 100, 95, alpacaOrderId=o["id"]) for n, o in zip(names, orders, strict=True)))
+    shown = [list_positions(world.broker.market)[n] for n in range(kept)]
+    world.broker.fault("positions", "wrong_type", value=shown)
+    for _ in range(2):
+        result = world.inside()
+        assert result.exit_code == code
+        assert not [r for r in world.store.records().values() if r["status"] != "OPEN"]
+    if code == 0:
+        assert [row["id"] for row in result.results if row["verdict"] == "filled_but_gone"] == names[kept:]
+
+
 def test_an_account_without_its_id_is_no_answer(make_world: MakeWorld) -> None:
     world = make_world("file")
     world.ledger(sold(world))
-    for value in (None, "", 17, {}):
+    values: list[Any] = [None, "", 17, {}]
+    for value in values:
         world.broker.account["id"] = value
         with world.untouched():
             assert world.inside().exit_code == 3, value
@@ -340,7 +359,7 @@ def test_an_account_without_its_id_is_no_answer(make_world: MakeWorld) -> None:
 
 # --------------------------------------------------------------------------- settings
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, str | None], str]] = {
     "url-without-host": ({"GHOSTCLEAN_TRADING_URL": "https://"}, "GHOSTCLEAN_TRADING_URL"),
     "plain-http-to-a-foreign-host": ({"GHOSTCLEAN_TRADING_URL": "http://broker.example.com"}, "GHOSTCLEAN_TRADING_URL"),
     "plain-http-for-data": ({"GHOSTCLEAN_DATA_URL": "http://data.example.com"}, "GHOSTCLEAN_DATA_URL"),

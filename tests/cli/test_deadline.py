@@ -51,11 +51,12 @@ def dripping_server(head: bool) -> Iterator[str]:
         while True:
             try:
                 connection, _ = listener.accept()
-                connection.recv(4096)
-                connection.sendall(begin)
-                for _ in range(20):
-                    connection.sendall(b"H" if head else b" ")
-                    time.sleep(1)
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(begin)
+                    for _ in range(20):
+                        connection.sendall(b"H" if head else b" ")
+                        time.sleep(1)
             except OSError:
                 return
 

@@ -46,7 +46,7 @@ AGAIN: dict[str, Any] = {"again-account": "account", "again-orders": _open, "aga
 PLACES: dict[str, Any] = {**BEFORE, **AFTER, **AGAIN}
 
 # What a client cannot tell from a true answer; the run may go on, and must still close nothing live.
-BELIEVABLE = {
+BELIEVABLE: dict[str, set[Any]] = {
     "account": {"duplicate_page", "stale_page"},
     "orders-1": {"[]", "duplicate_page", "stale_page"},
     "orders-2": {"stale_page"},

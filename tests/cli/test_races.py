@@ -153,6 +153,24 @@ def new_trade_is_accepted(on: Stage) -> None:
     _app_adds(world, long("new", "IBM", 10, 250, 240, alpacaOrderId=entry["id"], openedAt="2026-11-18T15:00:00Z"))
 
 
+def _app_edits(world: World, trade_id: str, **fields: Any) -> None:
+    records = json.loads(world.store.raw())
+    world.store.write([r | fields if r["id"] == trade_id else r for r in records])
+
+
+def app_notes_something(on: Stage) -> None:
+    _app_edits(on.world, "bracket", note="by the app")
+
+
+def app_closes_a_ghost(on: Stage) -> None:
+    _app_edits(on.world, "stopped", status="CLOSED", closeReason="the app's own", closePrice=1)
+
+
+def app_revives_a_ghost_with_a_new_order(on: Stage) -> None:
+    entry = on.world.broker.add_order("ORCL", qty=10, type="limit", limit_price=120, status="new")
+    _app_edits(on.world, "unknown", status="OPEN", alpacaOrderId=entry["id"], closeReason=None)
+
+
 # What each change makes true: status, closePrice, and other fields of the trades it touches
 TRUE: dict[Callable[[Stage], None], dict[str, Record]] = {
     entry_fills: {"working": {"status": "OPEN", "filledQty": 10}},
@@ -176,10 +194,15 @@ TRUE: dict[Callable[[Stage], None], dict[str, Record]] = {
     split_happens: {"split": {"status": "OPEN", "quantity": 10}},
     reverse_split_happens: {"split": {"status": "OPEN", "quantity": 10}},
     rename_happens: {"split": {"status": "OPEN", "quantity": 10}},
+    app_notes_something: {"bracket": {"status": "OPEN", "note": "by the app"}},
+    app_closes_a_ghost: {"stopped": {"status": "CLOSED", "closeReason": "the app's own", "closePrice": 1}},
+    app_revives_a_ghost_with_a_new_order: {"unknown": {"status": "OPEN"}},
     new_trade_appears: {"new": {"status": "OPEN"}},
     new_trade_is_accepted: {"new": {"status": "OPEN"}},
 }
-FREE = {position_is_sold_and_bought_again: {"plain"}}  # either reading of the fills is true there
+FREE: dict[Callable[[Stage], None], set[str]] = {
+    position_is_sold_and_bought_again: {"plain"}
+}  # either reading of the fills is true there
 CHANGES = list(TRUE)
 
 
@@ -208,6 +231,14 @@ def check_truth(on: Stage, true: dict[str, Record], free: set[str]) -> None:
         assert says(record, facts), f"{trade_id}: {record}, not {facts}"
 
 
+def _hook(on: Stage, happening: list[Callable[[Stage], None]]) -> Callable[[Any], None]:
+    def hook(_: Any) -> None:
+        for change in happening:
+            change(on)
+
+    return hook
+
+
 def race(on: Stage, changes: dict[int, list[Callable[[Stage], None]]], true: dict[str, Record], free: set[str]) -> None:
     """One run with changes after some of its requests, a quiet one ten minutes later, and one that must be idle."""
     broker = on.world.broker
@@ -216,7 +247,7 @@ def race(on: Stage, changes: dict[int, list[Callable[[Stage], None]]], true: dic
             for change in happening:
                 change(on)
         else:
-            broker.after_request(k, lambda _, now=tuple(happening): [change(on) for change in now])
+            broker.after_request(k, _hook(on, happening))
     result = on.world.inside()
     assert result.error in (None, "broker_truth_failed", "deadline_exceeded"), result
     check_run(on, true, free)
@@ -263,3 +294,67 @@ def test_two_changes_after_two_requests(make_world: MakeWorld, seed: int) -> Non
     for change in (first, second):
         at.setdefault(rng.randint(1, REQUESTS), []).append(change)
     race(stage(make_world), at, {**TRUE[first], **TRUE[second]}, set())
+
+
+@pytest.mark.parametrize("k", range(1, REQUESTS + 1))
+@pytest.mark.parametrize("pinned", [True, False])
+def test_the_account_is_renewed_after_a_request(make_world: MakeWorld, pinned: bool, k: int) -> None:
+    """A paper account deleted and made anew in mid-run: what it says then is about another account."""
+    on = stage(make_world)
+    if pinned:
+        records = on.world.store.raw()
+        on.world.store.write([])
+        on.world.pin()
+        (on.world.folder / "trades.json").write_bytes(records)
+    on.world.broker.after_request(k, lambda _: on.world.broker.market.new_account())
+    result = on.world.inside()
+    closed = {i for i, record in on.world.store.records().items() if record["status"] == "CLOSED"}
+    assert closed <= GHOSTS
+    on.world.broker._after.clear()
+    on.world.broker.advance(minutes=10)
+    before = on.world.store.raw()
+    again = on.world.inside()
+    if pinned or result.exit_code == 0:
+        assert (again.exit_code, again.error) == (5, "account_mismatch")
+    assert on.world.store.raw() == before
+
+
+# --------------------------------------------------------------------------- adopting
+
+
+@pytest.mark.parametrize("k", range(1, 8))
+def test_the_apps_own_record_appears_while_we_adopt(make_world: MakeWorld, k: int) -> None:
+    """The app writes down late what it bought long ago: there must be one record of it in the end, not two."""
+    world = make_world("file")
+    entry = world.broker.open_trade("TSLA", 15, 200, at=DAY_AGO)
+    world.ledger(long("other", "AAPL", status="CLOSED"))
+    own = long("own", "TSLA", 15, 200, 190, alpacaOrderId=entry["id"])
+    written: list[int] = []
+
+    def app(_: Any) -> None:
+        written.append(k)
+        _app_adds(world, own)
+
+    world.broker.after_request(k, app)
+    result = world.inside(orphans="adopt")
+    assert result.exit_code == 0, result
+    if not written:
+        assert result.backfilled == 1
+        return
+    records = [r for r in world.store.records().values() if r["ticker"] == "TSLA" and r["status"] == "OPEN"]
+    assert [r["id"] for r in records] == ["own"]
+    with world.untouched():
+        pass
+
+
+def test_a_fresh_position_is_not_adopted_within_the_grace(make_world: MakeWorld) -> None:
+    """The app may not have written its record yet."""
+    world = make_world("file")
+    world.broker.open_trade("TSLA", 15, 200, at="2026-11-18T14:59:40Z")
+    with world.untouched():
+        result = world.inside(orphans="adopt")
+    assert (result.exit_code, result.orphans, result.backfilled) == (0, 1, 0)
+    world.broker.advance(minutes=3)
+    assert world.inside(orphans="adopt").backfilled == 1
+    with world.untouched():
+        assert world.inside(orphans="adopt").backfilled == 0

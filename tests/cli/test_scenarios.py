@@ -534,3 +534,18 @@ def test_19_killed_around_every_write(world: World, step: int, when: str) -> Non
         process.kill()
         process.communicate()
         finish_after_kill(world)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", range(2, 5))
+def test_19_killed_between_the_trades_of_a_hash(make_world: MakeWorld, step: int, when: str) -> None:
+    world = make_world("hash")
+    with RedisProxy(world.redis_url) as proxy:
+        world.env["REDIS_URL"] = proxy.url
+        world.ledger(*ghosts(world, sold=True)[:3], long("w", "NVDA", 10, 100, 95, status="CLOSED"))
+        proxy.hold(lambda words: words[0] == b"EVAL", skip=step, after=when == "after")
+        process = world.start("reconcile", "--json")
+        assert proxy.held.wait(20), f"it ran fewer than {step + 1} scripts"
+        process.kill()
+        process.communicate()
+        finish_after_kill(world)

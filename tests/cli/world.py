@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -330,7 +330,7 @@ def _near(text: str) -> str:
 
 def _dump(client: Any, key: bytes) -> bytes:
     kind = client.type(key).decode()
-    reads = {
+    reads: dict[str, Callable[[], Any]] = {
         "string": lambda: client.get(key),
         "hash": lambda: client.hgetall(key),
         "list": lambda: client.lrange(key, 0, -1),

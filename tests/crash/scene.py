@@ -21,6 +21,7 @@ import redis
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.adapters.redis_state import RedisState
 from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.adapters.state_form import namespace
 from ghostclean.app.ports import State
 from tests.fakebroker import FakeBroker
 
@@ -79,7 +80,7 @@ def build_broker() -> tuple[FakeBroker, list[dict[str, Any]]]:
     """The broker, and the ledger that a run should set right; nothing changes there while runs are killed."""
     broker = FakeBroker(now=NOW)
     broker.__enter__()
-    broker.quirks.enforce_rate_limit = False  # hundreds of runs in one frozen minute
+    broker.quirks.rate_limit = 10**9  # hundreds of runs in one frozen minute
     live = broker.open_trade("AAPL", 10, 180, at=DAY_BEFORE)
     stopped = broker.open_trade("TSLA", 7, 200, at=DAY_BEFORE, bracket=(220, 190))
     stop = next(leg for leg in broker.legs(stopped) if leg["type"] == "stop")
@@ -143,6 +144,13 @@ class Scene:
             return self.client.hgetall(self.key)
         return self.client.get(self.key) if self.layout == "string" else self.path.read_bytes()
 
+    def put_raw(self, raw: bytes) -> None:
+        """The app writes its ledger whole."""
+        if self.layout == "file":
+            self.path.write_bytes(raw)
+        else:
+            self.client.set(self.key, raw)
+
     def ledger(self) -> dict[str, dict[str, Any]]:
         if self.layout == "hash":
             return {k.decode(): json.loads(v) for k, v in self.client.hgetall(self.key).items()}
@@ -197,6 +205,19 @@ class Scene:
         if self.state_kind == "sqlite":
             return SqliteState(self.home / "state.db", ledger_place=self.place())
         return RedisState(RedisServer(self.redis_url), ledger_place=self.place(), prefix=f"{self.name}:")
+
+    def summary(self) -> dict[str, str]:
+        """The telemetry summary of reconcile."""
+        state = self.state()
+        try:
+            state.open()
+            return dict(state.telemetry("reconcile", 1).summary)
+        finally:
+            state.close()
+
+    def own(self, name: str) -> str:
+        """One of ghostclean's own Redis keys."""
+        return f"{self.name}:ghostclean:{namespace(self.place())}:{name}"
 
     def place(self) -> str:
         return f"file:{self.path}" if self.layout == "file" else f"{RedisServer(self.redis_url).place}#{self.key}"

@@ -108,6 +108,21 @@ def test_a_bracket_gets_stop_and_target_back(desk: Office) -> None:
     assert working == {("limit", "130"), ("stop", "95")}
 
 
+def test_a_stop_that_is_through_the_market_when_it_should_go_back(desk: Office) -> None:
+    late(desk)
+    desk.fake.set_price("AAPL", 101)
+    denied = {"code": 40310000, "message": "denied"}
+    refused = desk.fake.fault(lambda r: r.label == "submit" and r.body["type"] == "market", 403, body=denied)
+    desk.fake.after_request("cancel", lambda _: desk.fake.set_price("AAPL", 94))
+    result = desk.run(eod_flatten=True)
+    assert (result.outcome, desk.stops("AAPL")) == (ManageOutcome.FAIL, [])
+    assert refused is not None
+    desk.fake.clear_faults()
+    desk.fake.advance(minutes=5)
+    desk.fake.set_price("AAPL", 94)
+    assert desk.run(eod_flatten=True).flattened == 1
+
+
 def test_an_unknown_close_is_looked_up_by_the_next_run(desk: Office) -> None:
     late(desk)
     desk.fake.fault(lambda r: r.label == "submit", "lost_answer")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.order_door import NUMBERS, Answer, Claim, OrderDoor, Outcome
-from ghostclean.app.ports import Broker, OrderRequest, State
+from ghostclean.app.ports import Broker, OrderRequest, Price, State
 from ghostclean.core.broker import Fill, MarketClock, Order, Position, flatten
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.instrument import Side
@@ -41,6 +41,7 @@ class SmallBroker:
         self.arrives = True
         self.available: str | None = None
         self.when = NOW
+        self.price: str | None = None
 
     def now(self) -> datetime:
         return self.when
@@ -64,6 +65,9 @@ class SmallBroker:
     def order_by_client_id(self, name: str) -> tuple[Order, ...] | None:
         found = [o for o in self.orders.values() if o["client_order_id"] == name]
         return tuple(flatten(found[:1])) if found else None
+
+    def prices(self, symbols: Sequence[str]) -> Mapping[str, Price]:
+        return {} if self.price is None else {"AAPL": Price(D(self.price), NOW, True)}
 
     def asset(self, symbol: str) -> Mapping[str, Any] | None:
         return None
@@ -408,6 +412,21 @@ def test_a_stop_that_is_not_moved(stop: str, fields: dict[str, Any], said: str) 
     broker = SmallBroker(orders=[order("s1", **fields)])
     answer = moved(broker, stop, **fields)
     assert (answer.outcome, said in answer.reason, broker.replaced) == (Outcome.BLOCKED, True, [])
+
+
+@pytest.mark.parametrize(
+    ("price", "outcome"), [("97", Outcome.CROSSED), ("96.5", Outcome.CROSSED), ("97.01", Outcome.SENT)]
+)
+def test_never_crosses(price: str, outcome: Outcome) -> None:
+    broker = SmallBroker(orders=[order("s1")])
+    broker.price = price
+    assert moved(broker, "97").outcome is outcome
+    naked = SmallBroker()
+    naked.price = price
+    assert door(naked).place_stop(claim(), D(97)).outcome is outcome
+    naked = SmallBroker()
+    naked.price = price
+    assert door(naked).place_oco(claim(), D(97), D(120)).outcome is outcome
 
 
 def test_a_stop_never_grows_beyond_what_is_free() -> None:

@@ -24,7 +24,7 @@ from ghostclean.core.alerts import Alert
 from ghostclean.core.verdicts import Verdict
 from ghostclean.result import Result
 from ghostclean.settings import Settings
-from ghostclean.wiring import opened, reconcile
+from ghostclean.wiring import auto_manage, opened, reconcile
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 7, 38, tzinfo=UTC)
@@ -423,4 +423,38 @@ def test_a_run_that_finds_the_lock_taken_tells_nobody(eye: Eye, tmp_path: Path) 
         kept.state.release(lease)
 
     assert result.exit_code == 7
+    assert eye.seen == []
+
+
+def manage(tmp_path: Path, broker: str, eye: Eye) -> dict[str, Any]:
+    for name in ("trades.json", "broker.json"):
+        (tmp_path / name).write_text((ROOT / "ghostclean" / "sample" / name).read_text())
+    result = auto_manage(
+        settings={
+            "GHOSTCLEAN_LEDGER": f"file:{tmp_path}/trades.json",
+            "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/state.db",
+            "GHOSTCLEAN_HEARTBEAT_URL": eye.url,
+            "GHOSTCLEAN_ALERT_URL": f"{eye.url}/alert",
+            **({"GHOSTCLEAN_BROKER": f"file:{tmp_path}/broker.json"} if broker == "snapshot" else {
+                "GHOSTCLEAN_TRADING_URL": broker, "ALPACA_API_KEY": "key-1", "ALPACA_SECRET_KEY": "secret-1",
+            }),
+        },
+        run_id="managed",
+        deadline=4,
+    )  # fmt: skip
+    return result.to_dict()
+
+
+def test_a_good_reconcile_inside_auto_manage_is_told_like_any_other(eye: Eye, tmp_path: Path) -> None:
+    document = manage(tmp_path, "snapshot", eye)
+
+    assert document["reconcile"]["closed"] == 5
+    assert eye.paths() == [f"/{TOKEN}", f"/{TOKEN}/alert"]
+    assert "run managed-reconcile (source auto-manage): ok" in eye.seen[0][3]
+
+
+def test_a_failed_reconcile_inside_auto_manage_raises_no_alarm(eye: Eye, tmp_path: Path) -> None:
+    document = manage(tmp_path, "http://127.0.0.1:1", eye)
+
+    assert document["reconcile"]["error"] == "broker_truth_failed"
     assert eye.seen == []

@@ -20,6 +20,9 @@ from ghostclean.core.trade import is_open
 MANAGED = "managed"
 FLATTEN = "flatten"
 _SAID_KEPT = 8
+# What every price changes. It is no decision, and fifty trades every five minutes would drive the
+# proofs of real changes out of a journal that keeps its newest 20,000 entries.
+_OBSERVED = frozenset({"lastPrice", "unrealizedPnL", "unrealizedR", "autoManage", "updatedAt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,11 @@ class Books:
             return
         memory["told"] = line
         entry = Entry(holding.trade.id or "", holding.trade.symbol, holding.trade.record, {}, action, reason)
-        proof = ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
-        self.entries.append(self._journal_entry(replace(entry, proof=proof), None, None, "noted"))
+        self.entries.append(self._journal_entry(replace(entry, proof=self.proof(facts)), None, None, "noted"))
+
+    def proof(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        """The order that was asked for, with its numbers, as a journal entry's proof."""
+        return ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
 
     def begin(self, holding: Holding, action: str, reason: str, facts: Mapping[str, Any]) -> None:
         """Journals what is about to be done, durable before this returns; it changes no field."""
@@ -158,13 +164,16 @@ class Books:
         intended = [
             self._journal_entry(entry, {n: entry.record[n] for n in fields if n in entry.record}, fields, "intended")
             for entry, fields in pending
+            if not _OBSERVED.issuperset(fields)
         ]
-        self._state.intend(intended)
+        if intended:
+            self._state.intend(intended)
         changes = [Change(entry.trade_id, entry.record, fields) for entry, fields in pending]
         outcomes = self._ledger.write(changes, lease)
-        for entry, outcome in zip(intended, outcomes, strict=True):
-            said = "written" if outcome is WriteOutcome.WRITTEN else "left"
-            self.entries.append(replace(entry, outcome=said))
+        became = {entry.trade_id: outcome for (entry, _), outcome in zip(pending, outcomes, strict=True)}
+        for begun in intended:
+            said = "written" if became[begun.trade_id] is WriteOutcome.WRITTEN else "left"
+            self.entries.append(replace(begun, outcome=said))
         return outcomes
 
     def _journal_entry(

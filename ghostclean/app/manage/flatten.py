@@ -144,7 +144,7 @@ class Flattener:
             return Closing(failed="close_waits")
         answer = self._door.close(work.claim, intent.purpose)
         if answer.order is not None:
-            self._write_close_order(work, answer.order)
+            self._write_close_order(work, answer.order, answer.request)
             answer = self._door.settle(work.claim, answer, _FILL_SECONDS)
         return self._judge(work, intent, answer)
 
@@ -186,11 +186,11 @@ class Flattener:
             self.forget(work.claim.name)
             return
         kept = self._keeper.put_back(work, intent.stop, intent.target)
-        if kept.failed is not None:
+        if kept.failed is not None and not kept.crossed:
             return
-        self.forget(work.claim.name)
+        self.forget(work.claim.name)  # a stop through the market is for the rules of the next run
         if kept.fields:
-            self._write(work, kept.fields, kept.action, kept.reason)
+            self._write(work, kept.fields, kept.action, kept.reason, kept.proof)
 
     # ------------------------------------------------------------------ what a killed run left
 
@@ -263,10 +263,11 @@ class Flattener:
         if not self._books.dry_run:
             self._state.remember(FLATTEN, {trade_id: None})
 
-    def _write_close_order(self, work: Work, order: Order) -> None:
+    def _write_close_order(self, work: Work, order: Order, request: Mapping[str, Any]) -> None:
         """The ledger names the closing order before its end is known: a kill leaves the proof behind."""
-        self._write(work, {"closeOrderId": order.id}, "close_sent", f"closing order {order.id} was sent")
+        reason = f"closing order {order.id} was sent"
+        self._write(work, {"closeOrderId": order.id}, "close_sent", reason, request)
 
-    def _write(self, work: Work, fields: Mapping[str, Any], action: str, reason: str) -> None:
-        trade = work.holding.trade
-        self._books.write([Entry(trade.id or "", trade.symbol, trade.record, fields, action, reason)])
+    def _write(self, work: Work, fields: Mapping[str, Any], action: str, reason: str, facts: Mapping[str, Any]) -> None:
+        trade, proof = work.holding.trade, self._books.proof(facts)
+        self._books.write([Entry(trade.id or "", trade.symbol, trade.record, fields, action, reason, proof=proof)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -26,7 +26,8 @@ _CANCEL_SECONDS = 5.0
 class Kept:
     """What keeping a stop came to: ledger fields, whether anything changed, and what failed.
 
-    `cut` asks for the position to be closed: its stop is through the market already. `over`: the
+    `cut` asks for the position to be closed: its stop is through the market already. `crossed`: the
+    market passed the stop in the moment in which it was to be sent. `over`: the
     position went while we worked (its stop was filled), and the trade has to be booked.
     """
 
@@ -34,8 +35,10 @@ class Kept:
     updated: bool = False
     action: str = "managed"
     reason: str = "price and result refreshed"
+    proof: Mapping[str, Any] = field(default_factory=dict)
     failed: str | None = None
     cut: bool = False
+    crossed: bool = False
     over: bool = False
 
 
@@ -185,13 +188,10 @@ class StopKeeper:
 
     def put_back(self, work: Work, stop: Decimal, target: Decimal | None) -> Kept:
         """The stop (and the target) a trade had before its close was tried; no grace is waited for."""
-        price = work.price.value if work.price is not None else work.own_price
-        if price is not None and is_through(work.side, stop, price):
-            return self._naked(work, f"its stop {plain(stop)} is through the market ({plain(price)})")
         whole = work.holding.open_qty == work.holding.open_qty.to_integral_value()
         if target is not None and whole and not work.claim.crypto:
             answer = self._door.place_oco(work.claim, stop, target)
-            if answer.is_done or answer.outcome is Outcome.UNKNOWN:
+            if answer.is_done or answer.outcome in (Outcome.UNKNOWN, Outcome.CROSSED):
                 return self._placed(work, answer, "stop_restored", Rule.BROKER)
         return self._placed(work, self._door.place_stop(work.claim, stop), "stop_restored", Rule.BROKER)
 
@@ -204,6 +204,9 @@ class StopKeeper:
             return Kept(over=True)
         if answer.outcome is Outcome.REFUSED:
             self._count_refusal(work, answer)
+        if answer.outcome is Outcome.CROSSED:
+            self._naked(work, answer.reason)
+            return Kept(failed="naked", crossed=True)
         return self._naked(work, f"{answer.outcome}: {answer.reason}", answer)
 
     def _stands(self, work: Work, answer: Answer, action: str, rule: Rule | None) -> Kept:
@@ -220,8 +223,7 @@ class StopKeeper:
         elif "stopPrice" in answer.request:
             said = f"{said}: would be at {answer.request['stopPrice']}"
         self._books.note(work.holding, said)
-        self._books.tell(work.holding, action, said, answer.request)
-        return Kept(fields, True, action, said)
+        return Kept(fields, True, action, said, answer.request)
 
     def _naked(self, work: Work, why: str, answer: Answer | None = None) -> Kept:
         foreign = work.protection.foreign

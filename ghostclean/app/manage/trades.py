@@ -170,7 +170,8 @@ class TradeManager:
         fields = dict(work.money_fields()) | kept.fields
         if trade.initial_stop is None and work.holding.initial_stop is not None:
             fields["initialStopPrice"] = work.holding.initial_stop
-        entry = Entry(trade.id or "", trade.symbol, trade.record, fields, kept.action, kept.reason)
+        proof = self._books.proof(kept.proof)
+        entry = Entry(trade.id or "", trade.symbol, trade.record, fields, kept.action, kept.reason, proof=proof)
         entry = self._stamped(entry)
         if kept.updated:
             self._books.write([entry])
@@ -203,7 +204,7 @@ class TradeManager:
         for work in done:
             decision = decisions.get(work.claim.name)
             if decision is None or decision.action is not Action.CLOSED or decision.unproven:
-                self._books.note(work.holding, "closed at the broker; the next run books it")
+                self._books.note(work.holding, "it ended at the broker; the next run books it")
                 continue
             written = self._books.write([_closed_entry(decision)])
             if written.get(work.claim.name):

@@ -1,0 +1,450 @@
+"""What took a trade away, or that nothing is known to have: fills, options, renames, absence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ghostclean.core.decide import decide
+from ghostclean.core.evidence import ActivitiesSince, ClockNow, FillsSince, OrderById, OrdersOf, RecordsOf
+from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.world import Memory
+from tests.builders import (
+    DAY,
+    GRACE,
+    activity,
+    after,
+    ago,
+    entry,
+    fill,
+    missed,
+    of,
+    order,
+    policy,
+    position,
+    sale,
+    trade,
+    uid,
+    world,
+)
+
+CALL = "AAPL261117C00200000"  # expired the day before NOW
+LATER = "AAPL261218C00200000"
+
+
+def decided(*args: Any, **options: Any) -> Decision:
+    return of(decide(world(*args, **options)))
+
+
+# --------------------------------------------------------------------------- other fills
+
+
+def test_a_manual_sale_closes_at_its_price_time_and_order() -> None:
+    decision = decided([trade()], [entry(), sale("X")])
+    assert (decision.verdict, decision.action) == (Verdict.EXITED, Action.CLOSED)
+    assert decision.fields["closeReason"] == "manual_close"
+    assert float(decision.fields["closePrice"]) == 187.4
+    assert decision.fields["closeOrderId"] == uid("X")
+    assert decision.fields["closedAt"] == ago(3600)
+    assert decision.fields["realizedPnL"] == 74
+    assert not decision.unproven
+
+
+def test_a_sale_by_an_order_the_broker_does_not_know_is_the_brokers() -> None:
+    w = world([trade()], [entry()], fills=[fill("f", "LIQ")])
+    assert [n for n in decide(w).needs if isinstance(n, OrderById)], "the order behind a fill is asked for first"
+    w.evidence.absent.add(uid("LIQ"))
+    assert of(decide(w)).fields["closeReason"] == "broker_exit"
+
+
+@pytest.mark.parametrize(("sold", "expected"), [(9, Verdict.FILLED_BUT_GONE), (10, Verdict.EXITED)])
+def test_sales_must_cover_the_trade_to_the_share(sold: int, expected: Verdict) -> None:
+    assert decided([trade()], [entry(), sale("X", qty=sold)]).verdict is expected
+
+
+def test_a_sale_from_before_the_entry_is_no_exit() -> None:
+    assert decided([trade()], [entry(), sale("X", at=DAY + 1)]).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_a_round_trip_by_hand_does_not_explain_a_vanished_position() -> None:
+    orders = [entry(), order("H", submitted_at=ago(7200)), sale("X")]
+    assert decided([trade()], orders).verdict is Verdict.FILLED_BUT_GONE
+    assert decided([trade()], [*orders, sale("Y", at=1800)]).verdict is Verdict.EXITED
+
+
+def test_one_sale_for_several_trades_of_a_flat_symbol() -> None:
+    plan = decide(world([trade(), trade("B", quantity=20)], [entry(), entry("B", qty="20"), sale("X", qty=30)]))
+    assert {d.verdict for d in plan.decisions} == {Verdict.EXITED}
+    assert [float(of(plan, i).fields["realizedPnL"]) for i in ("T1", "B")] == [74, 148]
+
+
+def test_one_sale_that_only_one_of_the_trades_names() -> None:
+    records = [trade(closeOrderId=uid("X")), trade("B", quantity=20)]
+    plan = decide(world(records, [entry(), entry("B", qty="20"), sale("X", qty=30)]))
+    assert {d.verdict for d in plan.decisions} == {Verdict.EXITED}
+    assert [float(of(plan, i).fields["realizedPnL"]) for i in ("T1", "B")] == [74, 148]
+
+
+def test_one_sale_that_covers_only_one_of_two_gone_trades_settles_neither() -> None:
+    plan = decide(world([trade(), trade("B")], [entry(), entry("B"), sale("X")]))
+    assert {d.verdict for d in plan.decisions} == {Verdict.FILLED_BUT_GONE}
+
+
+def test_a_proven_trade_is_served_before_one_that_only_the_ledger_knows() -> None:
+    plan = decide(world([trade(), trade("B", alpacaOrderId=...)], [entry(), sale("X")]))
+    assert of(plan).verdict is Verdict.EXITED
+    assert of(plan, "B").action is Action.CLOSED
+    assert of(plan, "B").verdict is Verdict.VANISHED
+
+
+def test_a_nameless_trade_beside_a_proven_one_and_a_sale_is_ambiguous() -> None:
+    records = [trade(), trade("B", alpacaOrderId=...)]
+    plan = decide(world(records, [entry(), sale("X")], [position()]))
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.LIVE, Verdict.AMBIGUOUS)
+
+
+def test_a_nameless_trade_sold_before_the_proven_one_began_is_exited() -> None:
+    records = [trade(), trade("B", alpacaOrderId=..., createdAt=ago(5 * DAY))]
+    plan = decide(world(records, [entry(), sale("X", at=3 * DAY)], [position()]))
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.LIVE, Verdict.EXITED)
+
+
+def test_a_position_of_the_other_side_that_is_explained_says_nothing() -> None:
+    records = [trade(), trade("B", side="SHORT", createdAt=ago(1800))]
+    orders = [entry(), sale("X"), entry("B", side="sell", submitted_at=ago(1800))]
+    plan = decide(world(records, orders, [position(qty=-10)]))
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.EXITED, Verdict.LIVE)
+
+
+def test_a_leg_of_a_closed_records_bracket_is_not_free() -> None:
+    leg = sale("L", type="limit", order_class="bracket")
+    closed = trade("C", status="CLOSED", closedAt=ago(9 * DAY))
+    orders = [entry(), entry("C", order_class="bracket", legs=[leg])]
+    assert decided([trade(), closed], orders).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_a_sale_that_a_closed_record_without_close_order_must_have_been_is_not_free() -> None:
+    closed = trade("C", status="CLOSED", closedAt=ago(3600))
+    assert decided([trade(), closed], [entry(), sale("X")]).verdict is Verdict.FILLED_BUT_GONE
+    elsewhere = trade("C", status="CLOSED", closedAt=ago(7200))
+    assert decided([trade(), elsewhere], [entry(), sale("X")]).verdict is Verdict.EXITED
+
+
+def test_an_order_of_our_own_for_something_else_is_not_free() -> None:
+    orders = [entry(), sale("X", client_order_id="gc-0123456789abcdef0123-flat-1")]
+    assert decided([trade()], orders).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_an_exit_attributed_to_a_trade_that_left_is_not_free() -> None:
+    memory = Memory(exits={"C": [uid("X")]})
+    assert decided([trade()], [entry(), sale("X")], memory=memory).verdict is Verdict.FILLED_BUT_GONE
+
+
+# --------------------------------------------------------------------------- searching
+
+
+def test_the_search_asks_for_orders_first_and_for_fills_only_when_they_do_not_explain() -> None:
+    w = world([trade()], [entry()], complete=False)
+    assert {type(n) for n in decide(w).needs} == {OrdersOf, RecordsOf}
+    w.evidence.history["AAPL"] = w.now.replace(year=2025)
+    w = world([trade()], [entry(), sale("X")])
+    w.evidence.fills_since = None
+    assert of(decide(w)).verdict is Verdict.EXITED
+    w = world([trade()], [entry()])
+    w.evidence.fills_since = None
+    assert [type(n) for n in decide(w).needs] == [FillsSince]
+
+
+def test_a_cut_list_of_orders_explains_nothing_alone() -> None:
+    w = world([trade()], [entry(), sale("X")])
+    w.evidence.history.clear()
+    w.evidence.truncated.add("AAPL")
+    w.evidence.fills_since = None
+    assert of(decide(w)).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("lost", ["fills", "orders", "records"])
+def test_a_search_that_failed_holds(lost: str) -> None:
+    w = world([trade(alpacaOrderId=...)], complete=lost != "records")
+    if lost == "fills":
+        w.evidence.fills_since, w.evidence.fills_failed = None, "HTTP 500"
+    if lost == "orders":
+        w.evidence.history.clear()
+        w.evidence.unanswered["orders of AAPL"] = "HTTP 500"
+    plan = decide(w)
+    assert (of(plan).verdict, of(plan).action) == (Verdict.UNKNOWN, Action.HELD)
+    assert plan.suspects == 1
+
+
+# --------------------------------------------------------------------------- vanished
+
+
+def test_an_order_unknown_by_both_ids_vanishes_in_the_first_run() -> None:
+    decision = decided([trade()], absent=[uid("E-T1")])
+    assert (decision.verdict, decision.action, decision.unproven) == (Verdict.VANISHED, Action.CLOSED, True)
+    assert decision.fields["closeReason"] == "reconciled_not_in_alpaca"
+    assert decision.fields["alpacaStatus"] == decision.fields["brokerStatus"] == "not_found_in_broker"
+    for name in ("closePrice", "realizedPnL", "realizedR"):
+        assert decision.fields[name] is None
+
+
+def test_a_trade_without_any_id_vanishes_with_the_given_reason() -> None:
+    decision = decided([trade(alpacaOrderId=...)], close_reason="gone")
+    assert decision.fields["closeReason"] == "gone"
+
+
+def test_an_unanswered_look_up_is_not_a_404() -> None:
+    w = world([trade()])
+    w.evidence.unanswered[uid("E-T1")] = "time-out"
+    assert of(decide(w)).action is Action.HELD
+
+
+def test_an_unexplained_position_keeps_an_unknown_order_from_vanishing() -> None:
+    for qty in (10, 4):
+        assert decided([trade()], [], [position(qty=qty)], absent=[uid("E-T1")]).action is not Action.CLOSED
+    # A pending trade whose order is unknown does not become open by a position of its size.
+    pending = trade(status="PENDING")
+    assert decided([pending], [], [position()], absent=[uid("E-T1")]).verdict is Verdict.MISMATCH
+
+
+def test_a_foreign_entry_at_work_keeps_a_trade_without_id() -> None:
+    entering = order("F", status="new")
+    decision = decided([trade(alpacaOrderId=...)], [entering])
+    assert (decision.verdict, decision.action) == (Verdict.WORKING, Action.KEPT)
+    assert decided([trade()], [entering], absent=[uid("E-T1")]).verdict is Verdict.MISMATCH
+
+
+def test_confirmations_delay_an_unproven_close_and_not_a_proven_one() -> None:
+    nameless = trade(alpacaOrderId=...)
+    assert decided([nameless], confirmations=3).action is Action.HELD
+    assert decided([nameless], confirmations=3, memory=missed(count=1)).action is Action.HELD
+    assert decided([nameless], confirmations=3, memory=missed(count=2)).action is Action.CLOSED
+    assert decided([trade()], [entry(), sale("X")], confirmations=3).action is Action.CLOSED
+
+
+def test_a_miss_of_more_than_a_day_ago_has_expired() -> None:
+    old = missed(count=2, first=3 * DAY, last=DAY + 1)
+    assert decided([trade(alpacaOrderId=...)], confirmations=3, memory=old).action is Action.HELD
+
+
+# --------------------------------------------------------------------------- filled_but_gone
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [(GRACE - 1, Verdict.FILLED_BUT_GONE), (GRACE, Verdict.VANISHED)]
+)
+def test_filled_but_gone_vanishes_one_grace_later(first: float, expected: Verdict) -> None:
+    decision = decided([trade()], [entry()], memory=missed(first=first, last=first))
+    assert decision.verdict is expected
+    assert decision.unproven is (expected is Verdict.VANISHED)
+
+
+def test_filled_but_gone_is_decided_in_the_regular_session() -> None:
+    assert decided([trade()], [entry()], memory=missed(), market_open=False).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_filled_but_gone_asks_for_the_clock_and_holds_without_it() -> None:
+    w = world([trade()], [entry()], memory=missed())
+    w.evidence.clock = None
+    plan = decide(w)
+    assert (of(plan).verdict, plan.needs) == (Verdict.FILLED_BUT_GONE, (ClockNow(),))
+    w.evidence.clock_failed = "HTTP 500"
+    assert of(decide(w)).action is Action.HELD
+
+
+def test_crypto_has_no_session() -> None:
+    orders = [entry(symbol="BTC/USD", asset_class="crypto")]
+    decision = decided([trade(ticker="BTC/USD")], orders, memory=missed(), market_open=False)
+    assert decision.verdict is Verdict.VANISHED
+
+
+def test_an_expired_miss_starts_again() -> None:
+    old = missed(first=3 * DAY, last=DAY + 1)
+    assert decided([trade()], [entry()], memory=old).verdict is Verdict.FILLED_BUT_GONE
+
+
+@pytest.mark.parametrize("kind", ["MA", "NC", "REORG"])
+def test_a_merger_or_rename_takes_a_position_away_and_is_no_ghost(kind: str) -> None:
+    decision = decided([trade()], [entry()], memory=missed(), activities=[activity(kind, "AAPL")])
+    assert decision.verdict is Verdict.MISMATCH
+    of_another = decided([trade()], [entry()], memory=missed(), activities=[activity(kind, "MSFT")])
+    assert of_another.verdict is Verdict.VANISHED
+
+
+def test_activities_that_failed_hold_what_is_about_to_vanish() -> None:
+    w = world([trade()], [entry()], memory=missed())
+    w.evidence.activities_since, w.evidence.activities_failed = None, "HTTP 500"
+    assert of(decide(w)).verdict is Verdict.UNKNOWN
+
+
+# --------------------------------------------------------------------------- rename
+
+
+@pytest.mark.parametrize(
+    ("qty", "price", "expected"),
+    [
+        ("10", "1", Verdict.MISMATCH),  # the same quantity
+        ("10.1", "1", Verdict.MISMATCH),
+        ("10.2", "1", Verdict.FILLED_BUT_GONE),
+        ("100", "18", Verdict.MISMATCH),  # the same cost
+        ("100", "18.1", Verdict.MISMATCH),
+        ("100", "18.3", Verdict.FILLED_BUT_GONE),
+    ],
+)
+def test_an_orphan_of_the_same_quantity_or_cost_may_be_a_rename(qty: str, price: str, expected: Verdict) -> None:
+    stranger = position("NEWCO", qty, avg_entry_price=price)
+    assert decided([trade()], [entry()], [stranger]).verdict is expected
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [position("NEWCO", "-10"), position("BTCUSD", "10", asset_class="crypto"), position(LATER, "10")],
+)
+def test_what_cannot_be_a_rename_is_none(stranger: dict[str, Any]) -> None:
+    assert decided([trade()], [entry()], [stranger]).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_a_position_that_a_trade_explains_is_no_rename() -> None:
+    records = [trade(), trade("B", ticker="NEWCO")]
+    orders = [entry(), entry("B", symbol="NEWCO", asset_id="asset-NEWCO")]
+    assert decided(records, orders, [position("NEWCO")]).verdict is Verdict.FILLED_BUT_GONE
+
+
+# --------------------------------------------------------------------------- options
+
+
+def option(symbol: str = CALL, **fields: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    record = trade(ticker=symbol, quantity=2, **{"createdAt": ago(5 * DAY), **fields})
+    bought = entry(symbol=symbol, asset_class="us_option", qty="2", filled_avg_price="3.5", submitted_at=ago(5 * DAY))
+    return [record], [bought]
+
+
+def test_an_expired_option_has_price_zero_only_with_the_activity() -> None:
+    decision = decided(*option(), activities=[activity("OPEXP", CALL, qty="-2")])
+    assert (decision.verdict, decision.action) == (Verdict.EXITED, Action.CLOSED)
+    assert decision.fields["closeReason"] == "option_expired"
+    assert decision.fields["closePrice"] == 0
+    assert decision.fields["realizedPnL"] == -700
+    without = decided(*option())
+    assert (without.verdict, without.fields["closeReason"]) == (Verdict.EXITED, "option_expired")
+    assert without.fields["closePrice"] is None
+    assert without.fields["realizedPnL"] is None
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("OPASN", "option_assigned"), ("OPEXC", "option_exercised")])
+@pytest.mark.parametrize("symbol", [CALL, LATER])
+def test_an_assigned_or_exercised_option_has_no_price_of_its_own(kind: str, reason: str, symbol: str) -> None:
+    decision = decided(*option(symbol), activities=[activity(kind, symbol, qty="2")])
+    assert (decision.verdict, decision.fields["closeReason"]) == (Verdict.EXITED, reason)
+    assert decision.fields["closePrice"] is None
+
+
+def test_an_activity_from_before_the_entry_or_for_less_ends_no_option() -> None:
+    for row in (activity("OPASN", LATER, at=9 * DAY, qty="2"), activity("OPASN", LATER, qty="1")):
+        assert decided(*option(LATER), activities=[row]).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_an_option_before_its_date_is_no_expiry() -> None:
+    assert decided(*option(LATER)).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_an_option_that_was_sold_is_exited_by_its_fill() -> None:
+    records, orders = option()
+    sold = sale("X", qty=2, price=5, at=2 * DAY, symbol=CALL, asset_class="us_option")
+    decision = decided(records, [*orders, sold])
+    assert (decision.fields["closeReason"], decision.fields["realizedPnL"]) == ("manual_close", 300)
+
+
+def test_option_activities_are_asked_for_and_their_failure_holds() -> None:
+    w = world(*option())
+    w.evidence.activities_since = None
+    assert [type(n) for n in decide(w).needs] == [ActivitiesSince]
+    w.evidence.activities_failed = "HTTP 500"
+    assert of(decide(w)).verdict is Verdict.UNKNOWN
+
+
+def test_a_multi_leg_order_is_kept_while_every_leg_is_held() -> None:
+    legs = [
+        entry("L1", symbol=LATER, asset_class="us_option", qty="1"),
+        entry("L2", symbol="AAPL261218C00210000", asset_class="us_option", qty="1", side="sell"),
+    ]
+    spread = entry(symbol="", side="", order_class="mleg", qty="1", legs=legs)
+    shares = [trade("B"), trade(quantity=1)]
+    held = [position(), position(LATER, 1), position("AAPL261218C00210000", -1)]
+    plan = decide(world(shares, [spread, entry("B")], held))
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.LIVE, Verdict.LIVE)
+    assert not plan.orphans
+    assert of(decide(world(shares, [spread, entry("B")], held[:2]))).verdict is Verdict.MISMATCH
+
+
+# --------------------------------------------------------------------------- undo, and the options of a run
+
+
+def test_an_undone_close_is_held_until_its_facts_change() -> None:
+    orders = [entry(), sale("X")]
+    first = decided([trade()], orders)
+    memory = Memory(holds={"T1": {"facts": first.facts}}, exits={"T1": [uid("X")]})
+    again = decided([trade()], orders, memory=memory)
+    assert (again.verdict, again.action, again.fields) == (Verdict.EXITED, Action.HELD, {})
+    changed = decided([trade()], [*orders, sale("Y", at=60)], [position(qty=-10)], memory=memory)
+    assert "undone" not in changed.reason
+
+
+def test_a_hold_without_a_fingerprint_holds_until_it_is_resolved() -> None:
+    memory = Memory(holds={"T1": {"facts": None}})
+    assert decided([trade()], [entry(), sale("X")], memory=memory).action is Action.HELD
+
+
+def test_an_undone_sync_is_not_written_again() -> None:
+    facts = decided([trade()], [entry()], [position()]).facts
+    memory = Memory(holds={"T1": {"facts": facts}})
+    assert decided([trade()], [entry()], [position()], memory=memory).action is Action.KEPT
+
+
+def test_no_close_leaves_open_what_would_be_closed_or_reduced() -> None:
+    decision = decided([trade()], [entry(), sale("X")], close=False)
+    assert (decision.verdict, decision.action, decision.fields) == (Verdict.EXITED, Action.SKIPPED, {})
+    smaller = decided([trade()], [entry(), sale("X", qty=4)], [position(qty=6)], close=False)
+    assert (smaller.verdict, smaller.action) == (Verdict.REDUCED, Action.SKIPPED)
+    vanished = decide(world([trade(alpacaOrderId=...)], close=False))
+    assert not vanished.unproven
+    assert decided([trade()], [entry()], [position()], close=False).action is Action.SYNCED
+
+
+def test_no_sync_writes_no_fields_and_still_closes() -> None:
+    assert decided([trade()], [entry()], [position()], sync=False).action is Action.KEPT
+    assert decided([trade()], [entry(), sale("X")], sync=False).action is Action.CLOSED
+
+
+def test_max_works_on_uncovered_trades_first_and_then_on_the_longest_unseen() -> None:
+    records = [trade(f"T{n}", ticker=f"S{n}") for n in range(4)]
+    orders = [entry(f"T{n}", symbol=f"S{n}", asset_id=f"asset-S{n}") for n in range(4)]
+    held = [position(f"S{n}") for n in range(3)]
+    memory = Memory(last_worked={"T0": ago(60), "T1": ago(900), "T2": ago(60)})
+    plan = decide(world(records, orders, held, max_trades=2, memory=memory))
+    assert {d.trade_id for d in plan.decisions} == {"T3", "T1"}
+    unseen = decide(world(records, orders, held, max_trades=2, memory=Memory(last_worked={"T0": ago(1)})))
+    assert {d.trade_id for d in unseen.decisions} == {"T3", "T1"}
+
+
+def test_max_never_limits_what_matching_sees() -> None:
+    # B would look covered if the older A were not counted.
+    records = [trade(), trade("B", createdAt=ago(DAY / 2))]
+    memory = Memory(last_worked={"T1": ago(5)})
+    plan = decide(world(records, [entry(), entry("B")], [position()], max_trades=1, memory=memory))
+    assert [(d.trade_id, d.verdict) for d in plan.decisions] == [("B", Verdict.AMBIGUOUS)]
+
+
+def test_a_ghost_is_closed_in_the_first_run_and_the_second_changes_nothing() -> None:
+    records = [trade(alpacaOrderId=...), trade("B"), trade("C", ticker="MSFT")]
+    msft = {"symbol": "MSFT", "asset_id": "asset-MSFT"}
+    orders = [entry("B"), sale("X"), entry("C", status="canceled", canceled_at=ago(DAY), **msft)]
+    plan = decide(world(records, orders))
+    assert {d.action for d in plan.decisions} == {Action.CLOSED}
+    assert not decide(world(after(records, plan), orders)).writing
+
+
+def test_the_policy_defaults_are_the_contracts() -> None:
+    assert policy().grace.total_seconds() == GRACE
+    assert (policy().max_unproven_closes, policy().confirmations, policy().max_trades) == (3, 1, 500)
