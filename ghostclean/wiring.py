@@ -446,7 +446,8 @@ def schedule(kind: str) -> str:
 
     from ghostclean.app.schedule import schedule_text
 
-    program = shutil.which("ghostclean") or str(Path(sys.executable).parent / "ghostclean")
+    beside = Path(sys.executable).parent / "ghostclean"
+    program = str(beside) if beside.exists() else shutil.which("ghostclean") or str(beside)
     folder = Path.cwd()
     return schedule_text(kind, program, str(folder), str(folder / ".env"))
 

@@ -109,7 +109,9 @@ def position(symbol: str = "AAPL", qty: Any = "10", **fields: Any) -> Record:
     return row | fields
 
 
-def fill(name: str, order_name: str, qty: Any = "10", price: Any = "187.40", at: float = 3600.0, **fields: Any) -> Record:
+def fill(
+    name: str, order_name: str, qty: Any = "10", price: Any = "187.40", at: float = 3600.0, **fields: Any
+) -> Record:
     """A FILL activity of a sell."""
     row: Record = {
         "id": name,

@@ -86,6 +86,9 @@ class AlpacaBroker:
     def now(self) -> datetime:
         return self._trading.now()
 
+    def requests_left(self) -> int | None:
+        return self._trading.requests_left()
+
     # ----------------------------------------------------------------- broker truth
 
     def account(self) -> Account:

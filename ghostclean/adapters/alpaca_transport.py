@@ -118,6 +118,10 @@ class AlpacaTransport(RESTClient):
         at, mark = self._seen
         return at + timedelta(seconds=self._monotonic() - mark)
 
+    def requests_left(self) -> int | None:
+        """What the latest answer said of the minute's rate; None where it said nothing."""
+        return self._pace[0] if self._pace is not None else None
+
     def scrubbed(self, text: str) -> str:
         """One printable line without either key."""
         text = self._without_keys(text)

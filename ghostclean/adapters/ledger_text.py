@@ -22,7 +22,7 @@ class _Slot(NamedTuple):
     start: int
     end: int
     id: str | None
-    key: str | None  # the symbol key of a final record; active ones are kept whole
+    symbol: str | None  # of a final record, as it is spelled there; active ones are kept whole
 
 
 class LedgerText:
@@ -39,7 +39,7 @@ class LedgerText:
                 self._strangers.append(f"element {position + 1} is {kind_of(value)}, not a trade")
                 self._slots.append(_Slot(start, end, None, None))
             elif is_final(value):
-                self._slots.append(_Slot(start, end, record_id(value), symbol_of(value)))
+                self._slots.append(_Slot(start, end, record_id(value), text(value, "ticker", "symbol") or ""))
             else:
                 self._slots.append(_Slot(start, end, record_id(value), None))
                 active.append(value)
@@ -51,7 +51,9 @@ class LedgerText:
 
     def history(self, keys: Collection[str]) -> list[Record]:
         """The final records of these symbol keys."""
-        return [self._record(slot) for slot in self._slots if slot.key is not None and slot.key in keys]
+        return [
+            self._record(slot) for slot in self._slots if slot.symbol is not None and symbol_key(slot.symbol) in keys
+        ]
 
     def get(self, ids: Iterable[str]) -> dict[str, Record]:
         """The records with these ids; of two with one id, the first."""

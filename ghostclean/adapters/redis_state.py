@@ -112,14 +112,14 @@ class RedisState:
         """What was remembered under a section, all of it or for these ids."""
         key = self._memory(section)
         if ids is None:
-            found = {k.decode(): v for k, v in self.call("HGETALL", key).items()}
+            found = {k.decode(errors="replace"): v for k, v in self.call("HGETALL", key).items()}
         else:
             found = {}
             names = list(dict.fromkeys(ids))
             for start in range(0, len(names), _PAGE):
                 page = names[start : start + _PAGE]
                 found.update(zip(page, self.call("HMGET", key, *page), strict=True))
-        return {k: value_from(v.decode(), self.place) for k, v in found.items() if v is not None}
+        return {k: value_from(v, self.place) for k, v in found.items() if v is not None}
 
     def remember(self, section: str, values: Mapping[str, Any]) -> None:
         """Stores JSON values by id at once; None forgets."""
@@ -162,7 +162,7 @@ class RedisState:
         for start in range(0, len(ids), _PAGE):
             for raw in self.call("HMGET", self._journal_keys[0], *ids[start : start + _PAGE]):
                 if raw is not None:
-                    yield entry_from(raw.decode(), self.place)
+                    yield entry_from(raw, self.place)
 
     # ------------------------------------------------------------------ runs
 

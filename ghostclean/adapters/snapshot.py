@@ -67,6 +67,9 @@ class RecordingBroker:
     def now(self) -> datetime:
         return self._inner.now()
 
+    def requests_left(self) -> int | None:
+        return self._inner.requests_left()
+
     def account(self) -> Account:
         account = self._inner.account()
         self._account = _masked(account.raw)
@@ -267,6 +270,9 @@ class SnapshotBroker:
 
     def now(self) -> datetime:
         return self._at
+
+    def requests_left(self) -> int | None:
+        return None
 
     # ----------------------------------------------------------------- broker truth
 

@@ -46,20 +46,27 @@ def entry_text(entry: JournalEntry) -> str:
     return dumps(entry.to_dict())
 
 
-def entry_from(text: str, place: str) -> JournalEntry:
-    """A journal entry from its stored form."""
-    return JournalEntry.from_dict(value_from(text, place))
+def entry_from(text: str | bytes, place: str) -> JournalEntry:
+    """A journal entry from its stored form; damage is StateFailed."""
+    try:
+        return JournalEntry.from_dict(value_from(text, place))
+    except (KeyError, TypeError) as error:
+        raise _damaged(place, f"a journal entry without {error}") from None
 
 
-def value_from(text: str, place: str) -> Any:
+def value_from(text: str | bytes, place: str) -> Any:
     """A stored value; damage is StateFailed."""
     try:
-        return loads(text)
-    except BadJson as error:
-        raise StateFailed(
-            f"The state at {place} is damaged: {error}; nothing was changed. "
-            "Cure: restore it, or point GHOSTCLEAN_STATE at a new place."
-        ) from None
+        return loads(text if isinstance(text, str) else text.decode())
+    except (BadJson, UnicodeDecodeError) as error:
+        raise _damaged(place, str(error)) from None
+
+
+def _damaged(place: str, what: str) -> StateFailed:
+    return StateFailed(
+        f"The state at {place} is damaged: {what}; nothing was changed. "
+        "Cure: restore it, or point GHOSTCLEAN_STATE at a new place."
+    )
 
 
 def run_from(text: str) -> Mapping[str, Any]:

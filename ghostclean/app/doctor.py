@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.broker import Account
@@ -73,7 +75,7 @@ def examine(patient: Patient, *, pin: bool = False) -> Iterator[Check]:
     yield from _broker(patient, state_works=state_works, pin=pin)
     if state_works:
         yield from _history(patient)
-    yield _environment()
+    yield from _environment(patient)
 
 
 def _settings(patient: Patient) -> Iterator[Check]:
@@ -149,7 +151,9 @@ def _broker(patient: Patient, *, state_works: bool, pin: bool) -> Iterator[Check
     except (BrokerError, GhostcleanError, DeadlineExceeded) as error:
         yield Check("broker", False, str(error), "check keys, paper or live, and Alpaca's status page")
         return
-    yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders")
+    left = broker.requests_left()
+    rate = f", {left} more requests this minute" if left is not None else ""
+    yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders{rate}")
     yield _account(patient, account)
     if patient.account_kind != "snapshot":
         wrong = abs(skew) > _SKEW_SECONDS
@@ -196,12 +200,24 @@ def _history(patient: Patient) -> Iterator[Check]:
     yield Check("runs", ok, found, "" if ok else health.advice)
 
 
-def _environment() -> Check:
+def _environment(patient: Patient) -> Iterator[Check]:
+    yield from _env_file()
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        return Check("environment", True, "GitHub Actions: failures are annotated, a summary is added to the step")
-    if not os.environ.get("TERM") and not os.environ.get("DISPLAY"):
+        yield Check("environment", True, "GitHub Actions: failures are annotated, a summary is added to the step")
+        if patient.state.place.startswith("sqlite:"):
+            found = "the state is a local file, and this machine forgets it after the job: no pin, no journal, no telemetry"
+            yield Check("environment", None, found, "set REDIS_URL or GHOSTCLEAN_STATE to a Redis")
+    elif not os.environ.get("TERM") and not os.environ.get("DISPLAY"):
         folder = os.environ.get("PWD") or "?"
-        return Check("environment", True, f"looks like cron or a service; .env is read from {folder}")
-    return Check(
-        "environment", True, "a terminal; cron needs absolute paths and the same settings (ghostclean schedule)"
-    )
+        yield Check("environment", True, f"looks like cron or a service; .env is read from {folder}")
+    else:
+        found = "a terminal; cron needs absolute paths and the same settings (ghostclean schedule)"
+        yield Check("environment", True, found)
+
+
+def _env_file() -> Iterator[Check]:
+    """The rights of `.env`: it holds keys."""
+    with contextlib.suppress(OSError):
+        mode = Path(".env").stat().st_mode & 0o777
+        if mode & 0o077:
+            yield Check("environment", None, f".env may be read by others (mode {mode:o})", "chmod 600 .env")

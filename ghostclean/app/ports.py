@@ -75,6 +75,9 @@ class Broker(Protocol):
     def now(self) -> datetime:
         """The broker's own time, from the `Date` of its latest answer; ours before the first."""
 
+    def requests_left(self) -> int | None:
+        """How many more requests this minute allows, by the latest answer; None when unknown."""
+
     def account(self) -> Account: ...
 
     def working_orders(self) -> tuple[Order, ...]:

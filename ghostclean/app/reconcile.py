@@ -17,7 +17,7 @@ from ghostclean.app.apply import Applied, Writer
 from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import JournalEntry, Lease, LedgerView, RunCommit, WriteOutcome
-from ghostclean.app.survey import Survey, make_survey, read_truth, recall
+from ghostclean.app.survey import Survey, make_survey, read_truth, recall, recall_section
 from ghostclean.core import counting
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.evidence import OrdersOf, RecordsOf
@@ -186,10 +186,10 @@ class _Run:
         deadline, state = self.options.deadline, self.parts.state
         try:
             memory = recall(self.parts, deadline)
-            self.remembered = deadline.reading(lambda: state.recall("orders"))
-            self.verdicts = deadline.reading(lambda: state.recall("verdicts"))
+            self.remembered = recall_section(self.parts, deadline, "orders", dict)
+            self.verdicts = recall_section(self.parts, deadline, "verdicts", dict)
             self.scanned = deadline.reading(lambda: state.recall(index.SECTION, [index.NAME])).get(index.NAME)
-            pinned = deadline.reading(lambda: state.recall("pin")).get("account")
+            pinned = recall_section(self.parts, deadline, "pin", dict).get("account")
             self.recovered = self._recover(deadline.reading(state.intents))
             memory = self._with_restored(memory)
         except DeadlineExceeded:

@@ -7,7 +7,7 @@ agree on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -25,13 +25,15 @@ from ghostclean.core.remembered import recall_orders
 from ghostclean.core.trade import FINAL, Trade, is_open, is_pending, read_trade, status_of
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.core.world import Memory, World
-from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded
+from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded, StateFailed
 
 T = TypeVar("T")
 
 _ROUNDS = 8
 _SECOND_LOOK_AFTER = 1.0
-_SECTIONS = ("first_seen", "last_worked", "misses", "exits", "holds", "unproven")
+_SECTIONS: Mapping[str, type] = {
+    "first_seen": str, "last_worked": str, "misses": dict, "exits": list, "holds": dict, "unproven": dict,
+}  # fmt: skip
 _CHANGED_MEANWHILE = "the broker's answer changed while we looked; decided in the next run"
 
 
@@ -94,12 +96,19 @@ def split_records(view: LedgerView) -> tuple[tuple[Trade, ...], tuple[Trade, ...
 
 def recall(parts: Parts, deadline: Deadline) -> Memory:
     """What earlier runs remembered about this ledger."""
-    found = {name: deadline.reading(_section(parts, name)) for name in _SECTIONS}
-    return Memory(**found)
+    return Memory(**{name: recall_section(parts, deadline, name, shape) for name, shape in _SECTIONS.items()})
 
 
-def _section(parts: Parts, name: str) -> Callable[[], dict[str, Any]]:
-    return lambda: parts.state.recall(name)
+def recall_section(parts: Parts, deadline: Deadline, name: str, shape: type) -> dict[str, Any]:
+    """One section of the memory; a value of another shape is damage: an undo or a pin might stand in it."""
+    found = deadline.reading(lambda: parts.state.recall(name))
+    for key, value in found.items():
+        if not isinstance(value, shape) or (shape is list and not all(isinstance(v, str) for v in value)):
+            raise StateFailed(
+                f"The state at {parts.state.place} is damaged: what it remembers of {key} under {name!r} has another "
+                "shape; nothing was changed. Cure: restore it, or point GHOSTCLEAN_STATE at a new place."
+            )
+    return found
 
 
 def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:

@@ -98,6 +98,8 @@ def perform(
         )
     except KeyboardInterrupt as stop:
         raise typer.Exit(interrupted(stop)) from None
+    except typer.Exit:
+        raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line, never a traceback with secrets
         outcome = _crash(error, show).outcome(failed_document)
     raise typer.Exit(finish(command, show, outcome, non_fatal=non_fatal))
@@ -114,9 +116,7 @@ def _crash(error: Exception, show: Show) -> Failure:
 
 def finish(command: str, show: Show, outcome: Outcome, *, non_fatal: bool = False) -> int:
     """Prints an outcome and returns the exit code, softened by --non-fatal."""
-    code = outcome.exit_code
-    if non_fatal and code in (1, 3, 4, 5, 6, 7):
-        code = 0
+    softened = non_fatal and outcome.exit_code in (1, 3, 4, 5, 6, 7)
     if show.json:
         from ghostclean.render.jsondoc import document_text
 
@@ -125,12 +125,14 @@ def finish(command: str, show: Show, outcome: Outcome, *, non_fatal: bool = Fals
         for line in outcome.lines():
             put(line)
     if outcome.detail and (outcome.error or outcome.exit_code):
-        say(f"ghostclean: {clean(outcome.detail)}")
-    for warning in outcome.warnings:
+        kept = f" (exit code {outcome.exit_code}, made 0 by --non-fatal)" if softened else ""
+        say(f"ghostclean: {clean(outcome.detail)}{kept}")
+    # What needs a person stays so from run to run: --quiet must not say it every five minutes.
+    for warning in () if show.quiet else outcome.warnings:
         say(f"ghostclean: {clean(warning)}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(command, outcome)
-    return code
+    return 0 if softened else outcome.exit_code
 
 
 def _tell_github(command: str, outcome: Outcome) -> None:

@@ -98,9 +98,12 @@ def unproven(written: Iterable[Decision], memory: Memory, run_id: str, now: date
 def unproven_close(
     at: str, run_id: str, before: Mapping[str, Any], after: Mapping[str, Any], record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One remembered close without proof: what it changed, and what the record said it held."""
+    """One remembered close without proof: what it changed, and what the record said it held.
+
+    That is the smaller of size and fill: what filled of a part, what is left of a reduced trade.
+    """
     trade = read_trade(record)
-    qty = trade.filled_qty or trade.size
+    qty = min((q for q in (trade.filled_qty, trade.size) if q is not None), default=None)
     return {
         "at": at,
         "runId": run_id,

@@ -58,22 +58,34 @@ def _reduced(search: Search, case: Case, lots: Sequence[Lot], left: Decimal) -> 
     return change(search.board, case, Verdict.REDUCED, Action.REDUCED, reason, fields, exits=lots)
 
 
-def short(search: Search, case: Case) -> Decision | None:
-    """A part of a single trade is missing: reduced where free fills tell how, outside the grace."""
+def missing_part(search: Search, case: Case) -> Decision | None:
+    """Not all of it is left: what free fills tell of that, outside the grace; None when nothing."""
     if settling_since(search, case) is not None:
-        return None
+        return _spared(search, case) if search.knows_fills(case) else None
     if not search.done(case):
         return hold(search.board, case, Verdict.UNKNOWN, f"held: {search.failure(case)}")
-    if (since := settling_since(search, case)) is not None:
-        return None if case.own.works else settling(search, case, since)
+    if settling_since(search, case) is not None:
+        return _spared(search, case)
     found = search.explanation(case)
     if found is None:
-        return None
+        return _spared(search, case)
+    if found.whole:
+        if case.own.works:
+            return None
+        return close_with(search, case, found.lots, "closed by fills that no other trade can own")
     left = case.open_qty - total(found.lots)
     if case.trade.size is not None and case.trade.size <= left:
         fields = write.live(case.trade, case.own, agrees_with_ledger=True)
         return _live(search, case, f"the position holds its {plain(left)}, reduced already", fields)
     return _reduced(search, case, whole_exit(case, found.lots), left)
+
+
+def _spared(search: Search, case: Case) -> Decision | None:
+    """One of several that share a position, where fills prove that another is the one that lost."""
+    found = search.explanations(case)
+    if not found or case in found:
+        return None
+    return covered(search, case)
 
 
 def working(search: Search, case: Case) -> Decision:
@@ -92,30 +104,13 @@ def unexplained(search: Search, case: Case) -> Decision:
     position = board.positions.get(case.key)
     held = f"{plain(position.qty)} {position.side.lower()}" if position is not None else "nothing"
     if case.share is Share.SHARED:
-        return _shared(search, case, held)
+        return ambiguous(search, case, held)
     wanted = f"it should hold {plain(case.open_qty)}, the broker holds {held}"
     if case.share is Share.SPLIT:
         return hold(board, case, Verdict.MISMATCH, f"{wanted} at the same cost: a split?")
     if case.share is Share.OTHER_SIDE:
         return hold(board, case, Verdict.MISMATCH, f"it is {case.side.lower()}, the broker holds {held}")
     return hold(board, case, Verdict.MISMATCH, f"{wanted}, and nothing explains the difference")
-
-
-def _shared(search: Search, case: Case, held: str) -> Decision:
-    """Several trades want more than there is; only fills tied to one of them settle it."""
-    if not search.done(case):
-        return hold(search.board, case, Verdict.UNKNOWN, f"held: {search.failure(case)}")
-    if (since := settling_since(search, case)) is not None:
-        return settling(search, case, since)
-    found = search.explanation(case)
-    if found is not None:
-        if found.whole:
-            return close_with(search, case, found.lots, "closed by fills that no other trade can own")
-        return _reduced(search, case, whole_exit(case, found.lots), case.open_qty - total(found.lots))
-    if search.explanations(case):
-        fields = write.live(case.trade, case.own, agrees_with_ledger=False)
-        return _live(search, case, "what is left of the position is its own", fields)
-    return ambiguous(search, case, held)
 
 
 def ambiguous(search: Search, case: Case, held: str) -> Decision:

@@ -24,7 +24,7 @@ from . import fields as write
 from .board import Board
 from .case import Case, Share
 from .closing import close_with, needs_more_entries
-from .covered import ambiguous, covered, short, unexplained, working
+from .covered import ambiguous, covered, missing_part, unexplained, working
 from .gone import gone, never_filled
 from .numbers import ZERO, plain
 from .plan import Holding, Plan
@@ -85,7 +85,7 @@ def _judge_missing(search: Search, case: Case) -> Decision:
     own = case.own
     if case.contested is not None:
         return _contested(search, case)
-    if case.share is Share.SHORT and (decision := short(search, case)) is not None:
+    if case.share in (Share.SHORT, Share.SHARED) and (decision := missing_part(search, case)) is not None:
         return decision
     if own.works:
         return working(search, case)

@@ -11,7 +11,7 @@ from .evidence import ClockNow
 from .instrument import expiry, is_option
 from .numbers import ZERO, plain
 from .own_orders import Entry, Lot
-from .ruling import change, hold, keep
+from .ruling import change, hold
 from .search import Search
 from .verdicts import Action, Decision, Verdict
 
@@ -54,9 +54,7 @@ def gone(search: Search, case: Case) -> Decision:
         return hold(board, case, Verdict.MISMATCH, f"it is gone, and {what} stand unexplained (rename?)")
     if not case.certain and (order := search.foreign_entry(case)) is not None:
         why = f"an entry order {order.id} of its symbol works and belongs to no trade"
-        if case.own.entry is Entry.NONE:
-            return keep(board, case, Verdict.WORKING, why)
-        return hold(board, case, Verdict.MISMATCH, why)
+        return hold(board, case, Verdict.WORKING if case.own.entry is Entry.NONE else Verdict.MISMATCH, why)
     return _missed(search, case)
 
 

@@ -196,7 +196,8 @@ def share_position(cases: Sequence[Case], position: Position | None, side: Side)
         return ZERO
     if position is not None and is_dust(position) and _wanted(unsettled) > held:
         held = ZERO
-    _trust_ledger_where_it_agrees(certain, held)
+    if not by_size and not waiting:
+        _trust_ledger_where_it_agrees(certain, held)
     left = _serve(certain, held)
     if left is None and held:
         # Who owns what is left is open already, so nobody can be proven gone beside it.
@@ -245,7 +246,8 @@ def _trust_ledger_where_it_agrees(certain: Sequence[Case], held: Decimal) -> Non
     """Takes the ledger's sizes where they add up to the position and the orders do not.
 
     That is a scale-in by orders the ledger does not name, or a reduction the app has booked
-    already; it must not be read off a partly filled entry, whose size is only a wish.
+    already. It must not be read off a partly filled entry, whose size is only a wish, nor off a
+    size that own exits have made stale.
     """
     sizes = [c.trade.size for c in certain]
     if not certain or not held or any(size is None for size in sizes):
@@ -255,7 +257,10 @@ def _trust_ledger_where_it_agrees(certain: Sequence[Case], held: Decimal) -> Non
     for case in certain:
         if not _entered_whole(case):
             return
-        if (case.trade.size or ZERO) > case.own.filled and len(certain) > 1:
+        size = case.trade.size or ZERO
+        if size > case.own.filled and len(certain) > 1:
+            return
+        if case.open_qty < size <= case.own.filled:
             return
     for case in certain:
         case.open_qty = case.trade.size or ZERO

@@ -83,8 +83,8 @@ def text(record: Mapping[str, Any], *names: str) -> str | None:
     """The first non-blank string among the named fields."""
     for name in names:
         value = record.get(name)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
+        if isinstance(value, str) and (stripped := value.strip()):
+            return stripped
     return None
 
 

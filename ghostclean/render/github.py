@@ -28,7 +28,8 @@ def summary(title: str, document: Mapping[str, Any]) -> Iterator[str]:
     if "checked" in document and "closed" in document:
         yield totals(document)
         yield ""
-    rows = [row for row in document.get("results") or () if changes(row) or row["action"] == "held"]
+    results = document.get("results") or (document.get("reconcile") or {}).get("results") or ()
+    rows = [row for row in results if changes(row) or row["action"] == "held"]
     if rows:
         yield "| action | symbol | trade | verdict | reason |"
         yield "|---|---|---|---|---|"

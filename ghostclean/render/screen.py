@@ -173,7 +173,7 @@ def _sparklines(runs: Sequence[Document]) -> Table:
     for name, values in (
         ("closed", [_count(run.get("closed")) for run in oldest_first]),
         ("synced", [_count(run.get("synced")) for run in oldest_first]),
-        ("failed", [0 if run.get("ok") else 1 for run in oldest_first]),
+        ("failed", [int(not run.get("ok") and run.get("error") != "locked") for run in oldest_first]),
     ):
         table.add_row(Text(name, "dim"), sparkline(values), str(sum(values)))
     return table

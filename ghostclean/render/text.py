@@ -63,7 +63,9 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
 
 
 def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:
-    """The lines of one auto-manage run."""
+    """The lines of one auto-manage run, those of its reconcile first."""
+    if document["reconcile"]:
+        yield from reconcile_lines(document["reconcile"], quiet=quiet)
     changed = document["updated"] or document["flattened"]
     if not quiet or changed or not document["ok"]:
         for note in document["notes"]:

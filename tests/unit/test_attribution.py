@@ -35,7 +35,7 @@ def test_without_a_fill_tied_to_either_both_are_ambiguous() -> None:
     assert all("A: 30, B: 20" in d.reason and "resolve" in d.reason for d in plan.decisions)
 
 
-def test_a_free_sale_after_both_entries_can_be_of_either() -> None: 
+def test_a_free_sale_after_both_entries_can_be_of_either() -> None:
     records = [trade("A", quantity=30), trade("B", quantity=20)]
     plan = decide(world(records, [*ENTRIES, sale("X", qty=30)], [position(qty=20)]))
     assert set(verdicts(plan).values()) == {Verdict.AMBIGUOUS}

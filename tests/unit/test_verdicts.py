@@ -142,9 +142,7 @@ def test_an_average_longer_than_a_json_number_is_written_once() -> None:
     assert of(decide(again)).action is Action.KEPT
 
 
-@pytest.mark.parametrize(
-    ("held", "expected"), [(9, Verdict.MISMATCH), (10, Verdict.LIVE), (11, Verdict.LIVE)]
-)
+@pytest.mark.parametrize(("held", "expected"), [(9, Verdict.MISMATCH), (10, Verdict.LIVE), (11, Verdict.LIVE)])
 def test_one_share_more_or_less(held: int, expected: Verdict) -> None:
     assert verdict([trade()], [entry()], [position(qty=held)]) is expected
 

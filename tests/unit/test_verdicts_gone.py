@@ -211,7 +211,7 @@ def test_an_unexplained_position_keeps_an_unknown_order_from_vanishing() -> None
 def test_a_foreign_entry_at_work_keeps_a_trade_without_id() -> None:
     entering = order("F", status="new")
     decision = decided([trade(alpacaOrderId=...)], [entering])
-    assert (decision.verdict, decision.action) == (Verdict.WORKING, Action.KEPT)
+    assert (decision.verdict, decision.action) == (Verdict.WORKING, Action.HELD)
     assert decided([trade()], [entering], absent=[uid("E-T1")]).verdict is Verdict.MISMATCH
 
 
@@ -231,9 +231,7 @@ def test_a_miss_of_more_than_a_day_ago_has_expired() -> None:
 # --------------------------------------------------------------------------- filled_but_gone
 
 
-@pytest.mark.parametrize(
-    ("first", "expected"), [(GRACE - 1, Verdict.FILLED_BUT_GONE), (GRACE, Verdict.VANISHED)]
-)
+@pytest.mark.parametrize(("first", "expected"), [(GRACE - 1, Verdict.FILLED_BUT_GONE), (GRACE, Verdict.VANISHED)])
 def test_filled_but_gone_vanishes_one_grace_later(first: float, expected: Verdict) -> None:
     decision = decided([trade()], [entry()], memory=missed(first=first, last=first))
     assert decision.verdict is expected

@@ -1,0 +1,221 @@
+"""Positions that no trade explains: reported, adopted, flattened; closes that proved wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ghostclean.core import counting
+from ghostclean.core.decide import decide
+from ghostclean.core.orphans import OrphanView, adopted_id, judge_orphans
+from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.world import Memory, World
+from tests.builders import (
+    DAY,
+    GRACE,
+    NOW,
+    after,
+    ago,
+    entry,
+    is_final,
+    of,
+    order,
+    position,
+    sale,
+    trade,
+    uid,
+    world,
+    written,
+)
+
+
+def judged(w: World, records: list[dict[str, Any]] | None = None, **changes: Any) -> list[Decision]:
+    given: dict[str, Any] = {
+        "mode": "adopt",
+        "account": "account-1",
+        "now": w.now,
+        "grace": timedelta(seconds=GRACE),
+        "evidence": w.evidence,
+        "unproven": w.memory.unproven,
+        "present": {r["id"]: r for r in records or ()},
+        "closed": w.closed,
+        "first_seen": {},
+        "blocked": None,
+    }
+    return judge_orphans(decide(w), OrphanView(**(given | changes)))
+
+
+def one(w: World, records: list[dict[str, Any]] | None = None, **changes: Any) -> Decision:
+    [decision] = judged(w, records, **changes)
+    return decision
+
+
+TSLA = position("TSLA", 15)
+
+
+def test_a_position_that_nobody_explains_is_reported() -> None:
+    decision = one(world([], [], [TSLA]), mode="report")
+    assert (decision.trade_id, decision.verdict, decision.action) == (None, Verdict.ORPHAN, Action.KEPT)
+    assert "15 long" in decision.reason
+
+
+def test_adopted_with_an_id_that_is_the_same_on_every_run() -> None:
+    w = world([], [], [TSLA])
+    first = one(w, first_seen={"orphan:TSLA:LONG": ago(DAY)})
+    again = one(w, first_seen={"orphan:TSLA:LONG": ago(DAY)}, now=NOW + timedelta(days=3))
+    other = one(w, account="account-2", first_seen={"orphan:TSLA:LONG": ago(DAY)})
+    assert first.action is Action.ADOPTED
+    assert first.trade_id == again.trade_id != other.trade_id
+    assert first.fields["quantity"] == 15
+    assert first.fields["source"] == "broker_backfill"
+    assert first.fields["entryPrice"] == 180
+
+
+def test_adopted_from_its_opening_order_with_its_price() -> None:
+    built = order("O", symbol="TSLA", qty="15", filled_avg_price="201.5")
+    w = world([], [built], [TSLA])
+    decision = one(w)
+    assert decision.fields["alpacaOrderId"] == uid("O")
+    assert float(decision.fields["avgFillPrice"]) == 201.5
+    assert decision.fields["openedAt"] == ago(DAY)
+    [orphan] = decide(w).orphans
+    assert decision.trade_id == adopted_id(orphan, "account-1", w.evidence, ago())
+
+
+def test_adopt_twice_is_one_trade() -> None:
+    built = order("O", symbol="TSLA", qty="15")
+    decision = one(world([], [built], [TSLA]))
+    adopted = written({}, decision)
+    plan = decide(world([adopted], [built], [TSLA]))
+    assert of(plan, decision.trade_id or "").verdict is Verdict.LIVE
+    assert not plan.orphans
+    closed = adopted | {"status": "CLOSED", "closePrice": 1}
+    assert one(world([closed], [built], [TSLA]), [closed]).action is Action.KEPT
+
+
+@pytest.mark.parametrize(
+    ("records", "orders"),
+    [
+        ([trade(status="ERROR", quantity=15, ticker="TSLA")], []),
+        ([trade(status="ERROR", ticker="TSLA", quantity=4)], []),
+        ([trade(status="ERROR", ticker="TSLA", quantity=None)], []),
+        ([trade(quantity=5, ticker="TSLA")], [entry(symbol="TSLA", asset_id="asset-TSLA", qty="5")]),
+        ([trade(ticker="TSLA", quantity="x")], []),
+        ([trade(status="PENDING", ticker="TSLA", quantity=15)], []),
+    ],
+)
+def test_never_adopted_beside_a_record_that_may_explain_it(records: list[Any], orders: list[Any]) -> None:
+    assert all(d.action is Action.KEPT for d in judged(world(records, orders, [TSLA])))
+
+
+@pytest.mark.parametrize("mode", ["adopt", "flatten"])
+def test_nothing_is_done_while_anything_is_open(mode: str) -> None:
+    assert one(world([], [], [TSLA]), mode=mode).action is not Action.KEPT
+    assert one(world([], [], [TSLA]), mode=mode, blocked="a look-up is open").action is Action.KEPT
+    assert one(world([], [], [position("AAPL261218C00200000", 1)]), mode=mode).action is Action.KEPT
+    for age, acted in ((GRACE - 1, False), (GRACE, True)):
+        w = world([], [order("O", symbol="TSLA", qty="15", submitted_at=ago(age))], [TSLA])
+        assert (one(w, mode=mode).action is not Action.KEPT) is acted
+
+
+def test_flatten_is_for_the_orphan_alone() -> None:
+    decision = one(world([], [], [TSLA]), mode="flatten")
+    assert (decision.trade_id, decision.action) == (None, Action.FLATTENED)
+
+
+def test_crypto_dust_is_no_orphan() -> None:
+    dust = position("BTCUSD", "0.000001", asset_class="crypto", market_value="0.09")
+    assert not decide(world([], [], [dust])).orphans
+
+
+# --------------------------------------------------------------------------- reopened
+
+
+def vanish(record: dict[str, Any]) -> tuple[dict[str, Any], Memory]:
+    """The record as our unproven close left it, and what the run remembered."""
+    plan = decide(world([record]))
+    changes = counting.unproven(plan.writing, Memory(), "run-1", NOW)
+    return after([record], plan)[0], Memory(unproven=changes)
+
+
+def test_an_unproven_close_of_ours_is_taken_back_when_its_shares_are() -> None:
+    record = trade(alpacaOrderId=...)
+    closed, memory = vanish(record)
+    for mode in ("report", "adopt", "flatten"):
+        decision = one(world([closed], [], [position()], memory=memory), [closed], mode=mode)
+        assert (decision.verdict, decision.action, decision.trade_id) == (Verdict.REOPENED, Action.REOPENED, "T1")
+        assert written(closed, decision) == record
+
+
+def test_it_stays_closed_when_somebody_touched_it_or_the_quantity_differs() -> None:
+    closed, memory = vanish(trade(alpacaOrderId=...))
+    touched = closed | {"closeReason": "manual"}
+    assert one(world([touched], [], [position()], memory=memory), [touched], mode="report").action is Action.KEPT
+    for qty in (9, 11, -10):
+        w = world([closed], [], [position(qty=qty)], memory=memory)
+        assert one(w, [closed], mode="report").action is Action.KEPT
+
+
+def test_crypto_comes_back_less_its_fee() -> None:
+    closed, memory = vanish(trade(ticker="BTC/USD", alpacaOrderId=..., quantity="0.5"))
+    back = position("BTCUSD", "0.4987", asset_class="crypto", market_value="40000")
+    assert one(world([closed], [], [back], memory=memory), [closed], mode="report").action is Action.REOPENED
+
+
+def test_of_two_that_match_none_is_guessed_and_both_come_back_together() -> None:
+    pairs = [vanish(trade(i, alpacaOrderId=...)) for i in ("A", "B")]
+    records = [closed for closed, _ in pairs]
+    unproven: dict[str, Mapping[str, Any]] = {}
+    for _, memory in pairs:
+        unproven |= memory.unproven
+    half = world(records, [], [position()], memory=Memory(unproven=unproven))
+    assert [d.action for d in judged(half, records, mode="report")] == [Action.KEPT]
+    whole = world(records, [], [position(qty=20)], memory=Memory(unproven=unproven))
+    assert [d.trade_id for d in judged(whole, records, mode="report")] == ["A", "B"]
+
+
+def test_a_reduced_trade_is_back_with_what_it_had_left() -> None:
+    closed, memory = vanish(trade(alpacaOrderId=..., quantity=6, initialQuantity=10, filledQty=10))
+    assert one(world([closed], [], [position(qty=6)], memory=memory), [closed], mode="report").action is Action.REOPENED
+
+
+def stranger(**fields: Any) -> dict[str, Any]:
+    return trade(status="CLOSED", closePrice=None, closeReason="stale", closedAt=ago(DAY), **fields)
+
+
+def test_a_strangers_close_without_a_price_is_reopened_by_adopt_only() -> None:
+    record = stranger()
+    w = world([record], [entry()], [position()])
+    assert one(w, [record], mode="report").action is Action.KEPT
+    decision = one(w, [record])
+    assert (decision.action, decision.trade_id) == (Action.REOPENED, "T1")
+    reopened = written(record, decision)
+    assert reopened["status"] == "OPEN"
+    assert not {"closedAt", "closeReason", "closePrice"} & reopened.keys()
+    assert of(decide(world([reopened], [entry()], [position()]))).verdict is Verdict.LIVE
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        stranger() | {"closePrice": 190},
+        {k: v for k, v in stranger().items() if k != "closePrice"},
+        stranger() | {"closeReason": "never_filled:canceled"},
+        stranger() | {"closeReason": "duplicate_of:T0"},
+        stranger() | {"side": "SHORT"},
+        stranger() | {"quantity": 11},
+        stranger() | {"status": "CANCELED"},
+        stranger() | {"alpacaOrderId": uid("another order")},
+    ],
+)
+def test_what_ended_properly_is_not_reopened(record: dict[str, Any]) -> None:
+    assert is_final(record)
+    assert one(world([record], [entry()], [position()]), [record]).action is Action.ADOPTED
+
+
+def test_a_closed_trade_that_is_explained_by_its_sale_is_no_business_of_ours() -> None:
+    record = trade(status="CLOSED", closePrice=190, closeOrderId=uid("X"))
+    assert not decide(world([record], [entry(), sale("X")])).decisions
