@@ -39,7 +39,7 @@ def uid(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
-def trade(trade_id: str = "T1", **fields: Any) -> Record:
+def trade(trade_id: Any = "T1", **fields: Any) -> Record:
     """An open AAPL long of 10 shares at 180, a day old, entered by the order named E-<id>."""
     record: Record = {
         "id": trade_id,
@@ -87,7 +87,7 @@ def entry(trade_id: str = "T1", **fields: Any) -> Record:
     return order(f"E-{trade_id}", **fields)
 
 
-def sale(name: str, qty: Any = "10", price: Any = "187.40", at: float = 3600.0, **fields: Any) -> Record:
+def sale(name: str, qty: Any = "10", price: Any = "187.40", at: Any = 3600.0, **fields: Any) -> Record:
     """A filled sell, an hour old."""
     row = {"side": "sell", "qty": str(qty), "filled_avg_price": str(price), "submitted_at": ago(at)} | fields
     return order(name, **row)

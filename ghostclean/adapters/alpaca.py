@@ -45,6 +45,7 @@ _ACTIVITY_PAGES = 60
 _SYMBOLS_LENGTH = 5000
 _PRICE_BATCH = 100
 _LATE_BOOKING = timedelta(days=1)
+_FRESH = timedelta(seconds=60)
 _ACTIVITY_TYPES = "OPEXP,OPASN,OPEXC,OPTRD,SPLIT,SPIN,NC,MA,OPCA,REORG"
 _WITH_LEGS = frozenset({"bracket", "oco", "oto", "mleg"})
 _SHORTEST_PAIR = 6
@@ -241,17 +242,18 @@ class AlpacaBroker:
         return None
 
     def prices(self, symbols: Sequence[str]) -> Mapping[str, Price]:
-        """Last trades, for symbols without one the middle of a two-sided quote; no options."""
+        """Last trades; for symbols without a fresh one a two-sided quote that is newer; no options."""
         pairs = sorted({crypto_pair(s.upper()) for s in symbols if _is_pair(s)})
         stocks = sorted({symbol_key(s) for s in symbols if not _is_pair(s) and not is_option(s.upper())})
         found: dict[str, Price] = {}
         for names, path, version in ((stocks, "/stocks/{}/latest", "v2"), (pairs, "/crypto/us/latest/{}", "v1beta3")):
             for kind, read in (("trades", _trade_price), ("quotes", _quote_price)):
-                missing = [name for name in names if symbol_key(name) not in found]
+                fresh = {key for key, price in found.items() if self.now() - price.at <= _FRESH}
+                missing = [name for name in names if symbol_key(name) not in fresh]
                 for at in range(0, len(missing), _PRICE_BATCH):
                     rows = self._latest(path.format(kind), version, kind, missing[at : at + _PRICE_BATCH])
                     priced = {symbol_key(name): _parsed(f"the latest {kind}", read, row) for name, row in rows.items()}
-                    found.update((key, price) for key, price in priced.items() if price is not None)
+                    found.update((k, p) for k, p in priced.items() if p is not None and _is_newer(p, found.get(k)))
         return found
 
     def _latest(self, path: str, version: str, kind: str, names: list[str]) -> Mapping[str, Any]:
@@ -293,6 +295,10 @@ class AlpacaBroker:
 
 
 # --------------------------------------------------------------------------- answers
+
+
+def _is_newer(price: Price, known: Price | None) -> bool:
+    return known is None or price.at > known.at
 
 
 def _parsed(what: str, parse: Callable[[Any], T], raw: Any) -> T:

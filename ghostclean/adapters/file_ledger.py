@@ -30,6 +30,7 @@ _ATTEMPTS = 20
 _LOCK_SECONDS = 5.0
 _GARBLED_READS = 20  # an app that writes in place shows half a text for a moment
 _PAUSE = 0.02
+_TURN = 0.004
 _NEW = "[]\n"
 
 
@@ -177,7 +178,7 @@ class FileLedger:
                         raise self._failed(
                             f"is locked: somebody holds {self.path}.lock", "let that process end, then run again"
                         ) from None
-                    time.sleep(_PAUSE)
+                    time.sleep(random.uniform(_TURN / 10, _TURN))  # a busy app leaves only short gaps
             yield
         finally:
             os.close(handle)

@@ -40,6 +40,7 @@ from .state_form import (
 
 _APPLICATION = 0x47434C4E  # "GCLN", so that another program's database is never written to
 _BUSY_SECONDS = 5.0
+_NO_ROOM = 64 * 1024  # the index beside the write-ahead log alone takes 32 KiB
 
 _TABLES = """
 CREATE TABLE lock (ns TEXT PRIMARY KEY, fence INTEGER NOT NULL, token TEXT, holder TEXT, expires REAL, seconds REAL);
@@ -320,11 +321,20 @@ class SqliteState:
             yield
         except (sqlite3.Error, OSError) as error:
             said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            if "disk I/O" in said and self._no_room():
+                said = "disk is full"  # SQLite says so only of the file itself, not of the log beside it
             known = [(reason, cure) for word, reason, cure in _REASONS if word in said]
             reason, cure = known[0] if known else (said[:200], "check the file and its folder")
             raise StateFailed(
                 f"{doing} in the state {self.path} failed: {reason}; the ledger is not touched by this. Cure: {cure}."
             ) from None
+
+    def _no_room(self) -> bool:
+        try:
+            disk = os.statvfs(self.path.parent)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize < _NO_ROOM
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:

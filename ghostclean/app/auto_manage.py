@@ -7,6 +7,7 @@ of them are closed. Nothing is sent but through `OrderDoor`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -39,6 +40,8 @@ from ghostclean.errors import (
 )
 from ghostclean.manage_result import ManageOutcome, ManageResult
 from ghostclean.result import Result
+
+_log = logging.getLogger("ghostclean")
 
 KIND = "auto-manage"
 LOCK_WAIT = 20.0
@@ -147,6 +150,10 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
             outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
             detail = f"{type(error).__name__}: {error}; what was sent stays and is noted, the next run goes on"
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
+            _log.debug("the run ended in an unexpected error", exc_info=error)
+            outcome, reason = ManageOutcome.FAIL, "reconcile_failed"
+            detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
         if self.tally.failures and outcome is not ManageOutcome.FAIL:
             outcome, reason = ManageOutcome.FAIL, self.tally.failures[0]
         return self._finish(self._report(outcome, reason, detail))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from ghostclean.app.deadline import Deadline, bounded
+from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import Order
 from ghostclean.core.evidence import (
@@ -190,7 +190,7 @@ class Lookups:
         self.count += 1
         left = self.deadline.left_for_reading()
         try:
-            return bounded(call, left / 2)
+            return self.deadline.within(call, left / 2)
         except DeadlineExceeded:
             if self.deadline.left_for_reading() < _WORTH_ASKING:
                 raise

@@ -103,7 +103,8 @@ def recall_section(parts: Parts, deadline: Deadline, name: str, shape: type) -> 
     """One section of the memory; a value of another shape is damage: an undo or a pin might stand in it."""
     found = deadline.reading(lambda: parts.state.recall(name))
     for key, value in found.items():
-        if not isinstance(value, shape) or (shape is list and not all(isinstance(v, str) for v in value)):
+        texts = not isinstance(value, list) or all(isinstance(v, str) for v in value)
+        if not isinstance(value, shape) or not texts:
             raise StateFailed(
                 f"The state at {parts.state.place} is damaged: what it remembers of {key} under {name!r} has another "
                 "shape; nothing was changed. Cure: restore it, or point GHOSTCLEAN_STATE at a new place."

@@ -27,6 +27,10 @@ def never_filled(search: Search, case: Case) -> Decision:
     if left := board.unexplained(case):
         stands = f"an unexplained {case.side.lower()} position of {plain(left)} stands at the broker"
         return hold(board, case, Verdict.MISMATCH, f"{why} {stands}")
+    position = board.positions.get(case.key)
+    if position is not None and position.side is case.side and search.rivals_open(case):
+        # What another trade seems to hold may yet turn out to be unexplained.
+        return hold(board, case, Verdict.UNKNOWN, f"held: {why} orders of another trade in its symbol are not known")
     if (order := search.foreign_entry(case)) is not None:
         return hold(board, case, Verdict.MISMATCH, f"{why} another entry order {order.id} of it works")
     fields = write.without_fill(f"never_filled:{status}", board.now, case.own)

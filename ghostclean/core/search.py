@@ -40,6 +40,7 @@ class Search:
         self._fills_of: dict[str, list[Fill]] | None = None
         self._owned: set[str] | None = None
         self._free: dict[str, FreeFills] = {}
+        self._open: dict[tuple[str, Side], bool] = {}
         self._proven: dict[tuple[str, Side], datetime | None] = {}
         self._openings: dict[tuple[str, Side], tuple[list[datetime], dict[Decimal, list[Lot]]]] = {}
         self._sharers: dict[tuple[str, Side], str] = {}
@@ -152,7 +153,7 @@ class Search:
             members = self.board.members(case)
             short = [c for c in members if c.share in (Share.SHORT, Share.SHARED)]
             found: dict[Case, Explained] = {}
-            if len(members) > 1 and any(c.own.needs or c.own.unanswered for c in members):
+            if len(members) > 1 and self.rivals_open(case):
                 pass  # somebody whose own orders are unknown may own these fills
             elif short:
                 found = explain_short(short, short[0].has, self.free_fills(case))
@@ -161,6 +162,14 @@ class Search:
                 found = explain_gone(gone, self.free_fills(case), self._surplus(case))
             self._explained[identity] = found
         return self._explained[identity]
+
+    def rivals_open(self, case: Case) -> bool:
+        """Whether the own orders of some trade of its instrument and side are not known."""
+        identity = (case.key, case.side)
+        if identity not in self._open:
+            members = self.board.members(case)
+            self._open[identity] = any(c.own.needs or c.own.unanswered for c in members)
+        return self._open[identity]
 
     def proven_since(self, case: Case) -> datetime | None:
         """The first entry of the proven trades that hold this instrument and side now."""

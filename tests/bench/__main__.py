@@ -124,7 +124,7 @@ def requests(setup: Setup) -> Figures:
 def latency(setup: Setup) -> Figures:
     """500 live trades at 50 ms a request, quiet and first run, against the imports and four round trips."""
     with _fresh(setup, "latency") as (broker, folder):
-        save(folder, live_trades(broker, 500, protected=100))
+        save(folder, live_trades(broker, 500, protected=100, bracket=True))
         environment = setup.environment | settings(broker, folder)
         command = [*PROGRAM, "reconcile", "--json"]
         trips = [PYTHON, "-m", "tests.bench.scripts", "trips", str(folder / "trades.json")]

@@ -31,7 +31,8 @@ EFFECTS = {
     "ghostclean.adapters.file_ledger:FileLedger": ("read", "history", "get", "write"),
     "ghostclean.adapters.spool:FolderSpool": ("put", "deliver"),
     "ghostclean.adapters.alpaca:AlpacaBroker": (
-        "account", "working_orders", "positions", "order", "order_by_client_id", "history", "fills", "activities", "clock",
+        "account", "working_orders", "positions", "order", "order_by_client_id", "history", "fills",
+        "activities", "clock",
     ),
 }  # fmt: skip
 
@@ -41,6 +42,7 @@ class Saboteur:
 
     def __init__(self, fault: dict[str, Any]) -> None:
         self.at, self.how = fault.get("at", 0), fault.get("how", "")
+        self.name = fault.get("name", "")
         self.marker = Path(fault.get("marker", "/nowhere"))
         self.names: list[str] = []
         self._one = threading.RLock()
@@ -57,7 +59,8 @@ class Saboteur:
         def call(*args: Any, **kwargs: Any) -> Any:
             with self._one:
                 self.names.append(name)
-                struck = len(self.names) == self.at
+                struck = len(self.names) == self.at or bool(self.name and name.endswith(self.name))
+                self.name = "" if struck else self.name  # the first of that name, once
             if not struck:
                 return real(*args, **kwargs)
             if self.how.endswith("_after"):
@@ -79,7 +82,9 @@ class Saboteur:
             self.marker.with_suffix(".new").rename(self.marker)
             os.kill(os.getpid(), signal.SIGSTOP)
             return
-        kind = {"Alp": BrokerError, "Red": StateFailed, "Sql": StateFailed, "Fil": LedgerFailed, "Fol": StateFailed}[name[:3]]
+        kind = {"Alp": BrokerError, "Red": StateFailed, "Sql": StateFailed, "Fil": LedgerFailed, "Fol": StateFailed}[
+            name[:3]
+        ]
         raise (LedgerFailed if "Ledger" in name else kind)("out of reach, says the saboteur")
 
 

@@ -178,13 +178,13 @@ class Scene:
             cwd=str(self.home), fault=dict(fault or {}), kill_after=kill_after,
         )  # fmt: skip
 
-    def slow_run(self, at: int) -> Callable[[], Answer]:
-        """Starts a run in a runner of its own, which stops (SIGSTOP) at an effect; call the result to go on."""
+    def slow_run(self, name: str) -> Callable[[], Answer]:
+        """Starts a run in a runner of its own, which stops (SIGSTOP) before the first effect of that name."""
         runner = Runner()
         marker = self.home / "stopped"
         answers: list[Answer] = []
         request = {"args": ["reconcile", "--json"], "env": self.env(), "cwd": str(self.home),
-                   "fault": {"at": at, "how": "stop_before", "marker": str(marker)}}  # fmt: skip
+                   "fault": {"name": name, "how": "stop_before", "marker": str(marker)}}  # fmt: skip
         waiting = threading.Thread(target=lambda: answers.append(runner(**request)))
         waiting.start()
         while not marker.exists():

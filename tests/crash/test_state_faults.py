@@ -43,12 +43,11 @@ def test_unreachable_at_the_start_writes_nothing_and_is_delivered_once(make_scen
 
 @pytest.mark.parametrize("method", ["recall", "intend", "write", "commit", "release"])
 def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> None:
-    """A real server is killed while the run stands before an effect; an empty one comes instead, and all is set right."""
-    right, effects = right_end(make_scene("file", "redis"))
-    at = next(n for n, name in enumerate(effects, 1) if name.endswith(f".{method}"))
+    """A real server is killed while the run stands before an effect; an empty one takes its place."""
+    right, _ = right_end(make_scene("file", "redis"))
     with redis_server() as url:
         scene = make_scene("file", "redis", redis_url=url)
-        go_on = scene.slow_run(at)
+        go_on = scene.slow_run(f".{method}")
         pid = int(scene.client.info("server")["process_id"])
         os.kill(pid, signal.SIGKILL)
         answer = go_on()
@@ -72,7 +71,7 @@ def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> No
 
 
 def test_two_processes_on_one_sqlite(make_scene: MakeScene) -> None:
-    """Started together, again and again: one works, the other works after it or ends with 7; no error, no doubled effect."""
+    """Started together, again and again: one works, the other comes after it or ends with 7."""
     runners = [Runner(), Runner()]
     scene = make_scene("file", "sqlite")
     right, _ = right_end(make_scene("file", "sqlite"))
@@ -115,10 +114,11 @@ def test_a_full_disk_under_the_state(make_scene: MakeScene, tmp_path: Path) -> N
         assert (answer.code, answer.document["error"]) == (4, "state_failed"), answer.stdout
         assert "disk is full" in answer.document["detail"]
         assert scene.raw() == raw
-        assert scene.spooled() == 1
+        # The spool stands beside the state, on the same full disk: its loss is said, not hidden.
+        assert any("record is lost" in note for note in answer.document["notes"])
         (disk / "filler").unlink()
         assert scene.run(env=env).code == 0
-        assert scene.spooled() == 0
+        assert {i for i, r in scene.ledger().items() if r["status"] == "CLOSED"} == CLOSED
 
 
 def test_a_file_size_limit_under_the_state(make_scene: MakeScene) -> None:
@@ -129,8 +129,9 @@ def test_a_file_size_limit_under_the_state(make_scene: MakeScene) -> None:
     command = [sys.executable, "-c", "from ghostclean.cli import main; raise SystemExit(main())", "reconcile", "--json"]
     for limit in (16 * 1024, 60 * 1024):
         done = subprocess.run(
-            command, env=scene.env(), cwd=scene.home, capture_output=True, text=True, check=False,
-            preexec_fn=lambda size=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: PLW1509
+            command, env={**scene.env(), "PYTHONDONTWRITEBYTECODE": "1"}, cwd=scene.home,
+            capture_output=True, text=True, check=False,
+            preexec_fn=lambda size=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
         )  # fmt: skip
         assert json.loads(done.stdout)["error"] in ("state_failed", None), done.stdout
         if done.returncode:

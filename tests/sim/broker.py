@@ -164,9 +164,18 @@ class World:
 
     def replace(self, order: SimOrder) -> SimOrder:
         t = self.clock.t
-        new = self.submit(order.symbol, order.side, order.qty - order.filled, order.owner, type=order.type, stop=order.stop,
-                          limit=order.limit, replaces=order.id, status=order.status if order.status == "held" else "new",
-                          parent=order.parent)  # fmt: skip
+        new = self.submit(
+            order.symbol,
+            order.side,
+            order.qty - order.filled,
+            order.owner,
+            type=order.type,
+            stop=order.stop,
+            limit=order.limit,
+            replaces=order.id,
+            status="held" if order.status == "held" else "new",
+            parent=order.parent,
+        )
         order.status, order.ended_t, order.replaced_by = "replaced", t, new.id
         order.keep(t)
         if order.parent:

@@ -460,6 +460,15 @@ def test_a_price_is_a_trade_or_a_two_sided_quote(fake: FakeBroker, broker: Alpac
     assert broker.prices([]) == {}
 
 
+def test_a_newer_quote_stands_in_for_a_stale_trade(fake: FakeBroker, broker: AlpacaBroker) -> None:
+    broker.clock()
+    fake.set_price("THIN", 10, bid=11, ask=13, at=fake.now - timedelta(minutes=5))
+    fake.fault(lambda r: "quotes" in r.path, "wrong_type", value={"quotes": {"THIN": {
+        "bp": 11, "ap": 13, "t": fake.now.isoformat()}}})  # fmt: skip
+    price = broker.prices(["THIN"])["THIN"]
+    assert (price.value, price.is_trade) == (Decimal(12), False)
+
+
 @pytest.mark.parametrize("row", [{"p": 5}, {"p": 5, "t": None}, {"p": 0, "t": "2026-11-18T17:00:00Z"}])
 def test_a_trade_without_price_or_time_is_no_price(fake: FakeBroker, broker: AlpacaBroker, row: Any) -> None:
     fake.fault("data", "empty", value={"trades": {"AAPL": row}, "quotes": {}})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ghostclean.core.decide import decide
 from ghostclean.core.verdicts import Action, Verdict
 from tests.builders import DAY, Record, ago, entry, missed, order, position, sale, trade, uid, world
 from tests.unit.test_orphans import judged, stranger
@@ -64,8 +65,6 @@ def scenes() -> Iterator[tuple[list[Record], list[Record], list[Record], dict[st
 
 
 def reached() -> dict[Verdict, set[Action]]:
-    from ghostclean.core.decide import decide
-
     found: dict[Verdict, set[Action]] = {}
     for records, orders, positions, options in scenes():
         mode = options.pop("mode", "report")

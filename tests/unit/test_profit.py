@@ -16,8 +16,8 @@ def decided(*args: Any, **options: Any) -> Decision:
     return of(decide(world(*args, **options)))
 
 
-def money(decision: Decision) -> tuple[Any, Any, Any]:
-    return tuple(decision.fields[n] for n in ("closePrice", "realizedPnL", "realizedR"))  # type: ignore[return-value]
+def money(decision: Decision) -> tuple[Any, ...]:
+    return tuple(decision.fields[n] for n in ("closePrice", "realizedPnL", "realizedR"))
 
 
 def test_a_long_wins_when_sold_higher() -> None:
@@ -42,7 +42,7 @@ def test_an_option_counts_a_hundred_times_and_its_r_does_not() -> None:
 
 
 def test_crypto_fee_dust_is_cost() -> None:
-    coin = {"symbol": "BTC/USD", "asset_class": "crypto"}
+    coin: dict[str, Any] = {"symbol": "BTC/USD", "asset_class": "crypto"}
     orders = [entry(qty="1", filled_avg_price="100", **coin), sale("X", qty="0.9975", price=100, **coin)]
     decision = decided([trade(ticker="BTC/USD", quantity=1)], orders)
     assert money(decision)[:2] == (100, Decimal("-0.25"))
@@ -139,7 +139,7 @@ def test_a_split_is_a_cash_flow_with_the_activity_and_null_without() -> None:
 
 
 def test_a_nameless_trade_takes_the_price_the_app_noted_or_the_one_fill_it_can_be() -> None:
-    nameless = {"alpacaOrderId": ..., "closeOrderId": uid("X")}
+    nameless: dict[str, Any] = {"alpacaOrderId": ..., "closeOrderId": uid("X")}
     sold = sale("X", price=190)
     assert money(decided([trade(**nameless)], [sold]))[:2] == (190, None)
     noted = trade(**nameless, avgFillPrice=180, filledQty=10)

@@ -313,6 +313,12 @@ def test_a_never_filled_entry_beside_a_position_that_another_trade_explains() ->
     assert verdict([trade(), trade("B")], orders, [position()]) is Verdict.NEVER_FILLED
 
 
+def test_a_never_filled_entry_waits_for_the_orders_of_a_rival_that_seems_to_hold_the_position() -> None:
+    canceled = entry(status="canceled", canceled_at=ago(DAY))
+    assert verdict([trade(), trade("B")], [canceled], [position()]) is Verdict.UNKNOWN
+    assert verdict([trade(), trade("B")], [canceled]) is Verdict.NEVER_FILLED
+
+
 def test_a_never_filled_entry_with_a_foreign_entry_working_is_a_mismatch() -> None:
     orders = [entry(status="canceled", canceled_at=ago(DAY)), order("F", status="new")]
     assert verdict([trade()], orders) is Verdict.MISMATCH
