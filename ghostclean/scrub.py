@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 MASK = "***"
 SECRET_NAMES = frozenset(
@@ -25,7 +25,10 @@ URL_NAMES = frozenset(
     {"REDIS_URL", "GHOSTCLEAN_LEDGER", "GHOSTCLEAN_STATE", "GHOSTCLEAN_TRADING_URL", "GHOSTCLEAN_DATA_URL"}
 )
 
-_USERINFO = re.compile(r"(?<=://)[^/\s@'\"]*@")
+# As far as the last @ before the path: a password may itself hold one.
+_USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
+_IN_QUERY = re.compile(r"(?<=[?&])(password|username|token|key|secret)=[^&#\s'\"]*", re.IGNORECASE)
+_SECRET_OPTIONS = ("password", "token", "key", "secret")
 _SHORTEST = 4  # shorter values would blank out ordinary words
 
 
@@ -51,10 +54,13 @@ def _passwords(url: str) -> Iterable[str]:
     if password:
         yield password
         yield unquote(password)
+    for name, value in parse_qsl(parts.query):
+        if name.lower() in _SECRET_OPTIONS:
+            yield value
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without these secrets and without user and password in any URL."""
     for secret in secrets:
         text = text.replace(secret, MASK)
-    return _USERINFO.sub(f"{MASK}@", text)
+    return _IN_QUERY.sub(rf"\1={MASK}", _USERINFO.sub(f"{MASK}@", text))

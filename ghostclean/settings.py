@@ -59,8 +59,19 @@ class Origin(NamedTuple):
 
 
 def _from_text(parse: Callable[[str], Any]) -> BeforeValidator:
-    """A validator that parses text and lets values of the final type pass."""
-    return BeforeValidator(lambda value: parse(value.strip()) if isinstance(value, str) else value)
+    """A validator that parses text; what a program hands over (a number, a path) is read as its text."""
+    return BeforeValidator(lambda value: parse(_text(value).strip()))
+
+
+def _text(value: Any) -> str:
+    """A setting as the environment would spell it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, (str, int, float, Decimal)):  # a bool is an int: `True` is read as `true`
+        return str(value)
+    raise ValueError("it must be text or a number")
 
 
 def _whole(least: int, most: int) -> BeforeValidator:
@@ -112,8 +123,9 @@ _RedisUrl = Annotated[SecretStr, _checked(redis_place)]
 _Ledger = Annotated[SecretStr, _checked(lambda text: ledger_place(text, ""))]
 _State = Annotated[SecretStr, _checked(state_place)]
 _WebUrl = Annotated[SecretStr, _checked(web_url)]
-# Only the exact word means the live account: a typing error must fail on the safe side.
-_Live = Annotated[bool, BeforeValidator(lambda value: value in ("true", True))]
+_PathText = Annotated[str, _from_text(lambda text: text)]
+# Only the exact word means the live account: a typing error must fail on the safe side (1 == True).
+_Live = Annotated[bool, BeforeValidator(lambda value: value is True or value == "true")]
 _Closes = Annotated[int, _whole(0, 1_000_000)]
 _Runs = Annotated[int, _whole(1, 1000)]
 _PerRun = Annotated[int, _whole(1, 100_000)]
@@ -128,7 +140,11 @@ _CutLossR = Annotated[Decimal, _fraction("-1000", "-0.01", "a number of R below 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:
     """Without blank values: a variable set to nothing counts as unset."""
-    return {name: value for name, value in values.items() if not (isinstance(value, str) and not value.strip())}
+    return {name: value for name, value in values.items() if not _is_blank(value)}
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 class _Environment(EnvSettingsSource):
@@ -175,7 +191,7 @@ class Settings(BaseSettings):
     interval: _Interval = Field(300.0, alias="GHOSTCLEAN_INTERVAL")
     heartbeat_url: _WebUrl | None = Field(None, alias="GHOSTCLEAN_HEARTBEAT_URL")
     alert_url: _WebUrl | None = Field(None, alias="GHOSTCLEAN_ALERT_URL")
-    metrics_file: str | None = Field(None, alias="GHOSTCLEAN_METRICS_FILE")
+    metrics_file: _PathText | None = Field(None, alias="GHOSTCLEAN_METRICS_FILE")
     auto_enabled: _Switch = Field(False, alias="AUTO_MANAGE_ENABLED")
     auto_eod_flatten: _Switch = Field(False, alias="AUTO_MANAGE_EOD_FLATTEN")
     auto_trail_enabled: _Switch = Field(False, alias="AUTO_MANAGE_TRAIL_ENABLED")
@@ -320,7 +336,7 @@ class Settings(BaseSettings):
         elif name in SECRET_NAMES:
             shown = MASK
         else:
-            shown = scrub(str(value)) if name in URL_NAMES else str(value)
+            shown = scrub(str(value), secrets_in({name: str(value)})) if name in URL_NAMES else str(value)
         return Origin(name, source, shown)
 
     def secrets(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TimeLeft = Callable[[], float]
 
+_LONGEST_NAME = 200
 _LOOK_SECONDS = 20.0  # for commands that only look: status, gate, doctor
 _SNAPSHOT_SECONDS = 120.0
 _RECONCILE_FIRST_SECONDS = 3.0  # of auto-manage
@@ -141,7 +142,19 @@ def load(settings: Settings | Mapping[str, Any] | None) -> Settings:
 
     if settings is None:
         return Settings.load()
-    return settings if isinstance(settings, Settings) else Settings.of(settings)
+    if isinstance(settings, Settings):
+        return settings
+    if not isinstance(settings, Mapping):
+        raise BadSettings("settings must be a Settings or a mapping of variables (nothing was done)")
+    return Settings.of(settings)
+
+
+def name_of(text: str, what: str) -> str:
+    """A name that is stored and printed: one printable line; raises BadSettings."""
+    stripped = text.strip() if isinstance(text, str) else ""
+    if not stripped or len(stripped) > _LONGEST_NAME or not stripped.isprintable():
+        raise BadSettings(f"{what} is wrong: it must be 1 to {_LONGEST_NAME} printable characters (nothing was done)")
+    return stripped
 
 
 def new_run_id(kind: str) -> str:
@@ -202,8 +215,10 @@ def reconcile(
     loaded = load(settings)
     if orphans not in ("report", "adopt", "flatten"):
         raise BadSettings(f"orphans must be report, adopt or flatten, not {orphans!r:.40} (nothing was done)")
-    if max < 1:
-        raise BadSettings("max must be at least 1 (nothing was done)")
+    if not isinstance(max, int) or max < 1:
+        raise BadSettings("max must be a whole number of at least 1 (nothing was done)")
+    close_reason, source = name_of(close_reason, "close_reason"), name_of(source, "source")
+    run_id = new_run_id("reconcile") if run_id is None else name_of(run_id, "run_id")
     policy = loaded.policy(
         close=close,
         sync=sync,
@@ -213,7 +228,7 @@ def reconcile(
         max_trades=max,
     )
     limit = _deadline(deadline, counted_from_start=counted_from_start)
-    options = Options(run_id or new_run_id("reconcile"), source, limit, policy, dry_run)
+    options = Options(run_id, source, limit, policy, dry_run)
     parts = run_parts(loaded, lambda: limit)
     try:
         return run_reconcile(parts, options)
@@ -239,7 +254,9 @@ def auto_manage(
     from ghostclean.app.reconcile import run_reconcile
 
     loaded = load(settings)
-    policy, name = loaded.policy(), run_id or new_run_id("auto-manage")
+    source = name_of(source, "source")
+    name = new_run_id("auto-manage") if run_id is None else name_of(run_id, "run_id")
+    policy = loaded.policy()
     limit = _deadline(deadline, counted_from_start=counted_from_start)
     turn = [limit]  # whose time the broker's requests use: the reconcile before has its own, shorter one
     parts = run_parts(loaded, lambda: turn[0])

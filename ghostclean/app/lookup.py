@@ -61,9 +61,7 @@ class Lookups:
     def answer(self, needs: Iterable[Need]) -> bool:
         """Looks everything up that is asked for; False once time has run out."""
         needs = tuple(needs)
-        keys = frozenset(n.key for n in needs if isinstance(n, RecordsOf)) - self.closed.keys()
-        if keys:
-            self._read_records(keys)
+        self.read_records(needs)
         try:
             self._orders_by_symbol(needs)
             for need in needs:
@@ -73,14 +71,27 @@ class Lookups:
             return False
         return True
 
-    def _read_records(self, keys: frozenset[str]) -> None:
-        """The final records of these symbols: what they own is not free."""
+    def read_records(self, needs: Iterable[Need]) -> bool:
+        """The final records of the symbols asked for: what they own is not free; False when none was read.
+
+        The ledger is ours to read even when the broker has used up the time for reading: without
+        these records nothing is closed, not even what its own orders prove.
+        """
+        keys = frozenset(n.key for n in needs if isinstance(n, RecordsOf)) - self.closed.keys()
+        if not keys:
+            return False
         found: dict[str, list[Mapping[str, Any]]] = {key: [] for key in keys}
-        for record in self.deadline.reading(lambda: self.ledger.history(keys)):
+        try:
+            records = self.deadline.writing(lambda: self.ledger.history(keys), reserve=self.deadline.left() / 2)
+        except DeadlineExceeded as error:
+            self.open.append(f"the ledger's closed records: {error}")
+            return False
+        for record in records:
             key = symbol_key(text(record, "ticker", "symbol") or "")
             if key in found:
                 found[key].append(record)
         self.closed.update({key: tuple(records) for key, records in found.items()})
+        return True
 
     # ------------------------------------------------------------------ orders
 

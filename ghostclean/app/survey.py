@@ -63,7 +63,7 @@ class Survey:
     def decide_again(self, view: LedgerView) -> Plan:
         """The plan for a ledger that changed meanwhile, on the same broker truth."""
         self.view = view
-        self.plan = self._confirmed(decide(self.world()))
+        self.plan = self.confirmed(decide(self.world()))
         return self.plan
 
     def world(self) -> World:
@@ -74,7 +74,7 @@ class Survey:
         closed = self.lookups.closed
         return World(trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now)
 
-    def _confirmed(self, plan: Plan) -> Plan:
+    def confirmed(self, plan: Plan) -> Plan:
         """Takes back what only one of the two readings would close or reduce."""
         if self.agreed is None:
             return plan
@@ -167,16 +167,16 @@ def make_survey(
         return survey
     survey.agreed = closing
     try:
-        second = _read_again(parts, deadline)
+        second = read_truth(parts, deadline)
     except (BrokerError, BrokerTruthFailed, DeadlineExceeded) as error:
         survey.reread_failed = str(error)
         # What own orders prove stands without a second look; absence does not.
         survey.agreed = frozenset(d.trade_id or "" for d in survey.plan.decisions if d.action.writes and not d.unproven)
-        survey.plan = survey._confirmed(survey.plan)
+        survey.plan = survey.confirmed(survey.plan)
         return survey
     survey.truth = second
     evidence.set_working(second.orders)
-    survey.plan = survey._confirmed(_settle(survey))
+    survey.plan = survey.confirmed(_settle(survey))
     return survey
 
 
@@ -192,12 +192,9 @@ def _settle(survey: Survey) -> Plan:
         in_time = survey.lookups.answer(fresh)
         plan = decide(survey.world())
         if not in_time:
-            break
+            # What the answers so far prove needs the ledger's own records still, not the broker.
+            return decide(survey.world()) if survey.lookups.read_records(plan.needs) else plan
     return plan
-
-
-def _read_again(parts: Parts, deadline: Deadline) -> BrokerTruth:
-    return read_truth(parts, deadline)
 
 
 def _rests_on_absence(plan: Plan) -> frozenset[str]:

@@ -180,7 +180,7 @@ class Order:
         return self.filled_at or self.ended_at or self.submitted_at
 
     def joined(self, earlier: Order) -> Order:
-        """This newer answer, keeping the legs and the parent that an earlier one showed."""
+        """The newer answer, keeping the legs and the parent that an earlier one showed."""
         if (self.legs or not earlier.legs) and (self.parent or not earlier.parent):
             return self
         return replace(self, legs=self.legs or earlier.legs, parent=self.parent or earlier.parent)
