@@ -34,6 +34,7 @@ TimeLeft = Callable[[], float]
 
 _LONGEST_NAME = 200
 _LOOK_SECONDS = 20.0  # for commands that only look: status, gate, doctor
+_PIN_SECONDS = 2.0
 _SNAPSHOT_SECONDS = 120.0
 _RECONCILE_FIRST_SECONDS = 3.0  # of auto-manage
 
@@ -327,11 +328,36 @@ def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | No
     from ghostclean.app.survey import read_truth
 
     deadline = Deadline(_LOOK_SECONDS)
+    parts = run_parts(settings, lambda: deadline)
     try:
-        truth = read_truth(run_parts(settings, lambda: deadline), deadline)
+        truth = read_truth(parts, deadline)
+        why = _wrong_account(settings, parts, truth, deadline)
     except BrokerTruthFailed as error:
-        return None, unknown(str(error), max_open)
-    return truth, judge(truth, max_open)
+        # Its words are those of a run, which would try again.
+        said = str(error).partition(": nothing was closed")[0].removeprefix("broker truth is not observed ")
+        return None, unknown(said, max_open)
+    finally:
+        _close(parts.state)
+    return (truth, judge(truth, max_open)) if why is None else (None, unknown(why, max_open))
+
+
+def _wrong_account(settings: Settings, parts: Parts, truth: BrokerTruth, deadline: Deadline) -> str | None:
+    """Why this is not the account pinned to the ledger; None too where the state cannot say."""
+    from ghostclean.app.by_hand import pinned_account
+    from ghostclean.errors import DeadlineExceeded
+
+    if settings.state_at.kind == "sqlite" and not settings.state_at.path.exists():
+        return None  # nothing is pinned, and a look must not make a state
+
+    def recall() -> str | None:
+        parts.state.open()
+        pin = pinned_account(parts.state)
+        return None if pin is None else pin.mismatch(truth.account, parts.broker.live)
+
+    try:
+        return deadline.within(recall, min(_PIN_SECONDS, deadline.left()))
+    except (GhostcleanError, DeadlineExceeded):
+        return None  # entries depend on the broker alone
 
 
 def status(

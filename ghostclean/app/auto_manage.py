@@ -23,7 +23,7 @@ from ghostclean.app.manage.within import within
 from ghostclean.app.order_door import NUMBERS, OrderDoor
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
-from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.instrument import is_option
 from ghostclean.core.manage import Manage
@@ -148,11 +148,8 @@ class _Run:
             outcome, reason = ManageOutcome.FAIL, "broker_truth_failed"
             detail = f"the broker failed ({error}): nothing more was sent; the next run goes on"
         except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
-            outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
-            detail = f"{type(error).__name__}: {error}; what was sent stays and is noted, the next run goes on"
-        except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
             _log.debug("the run ended in an unexpected error", exc_info=error)
-            outcome, reason = ManageOutcome.FAIL, "reconcile_failed"
+            outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
             detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
         if self.tally.failures and outcome is not ManageOutcome.FAIL:
             outcome, reason = ManageOutcome.FAIL, self.tally.failures[0]
@@ -203,7 +200,6 @@ class _Run:
             trades.finish_begun()
         if not self.manage.enabled:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        self._check_account(seen.truth)
         trades.manage(self._chosen(desk, market))
 
     def _reconcile(self) -> None:
@@ -230,9 +226,8 @@ class _Run:
         return market
 
     def _check_account(self, truth: BrokerTruth) -> None:
-        account = truth.account
-        if account.blocked or account.status not in ("ACTIVE", ""):
-            what = "trading is blocked" if account.blocked else f"its status is {account.status}"
+        what = _takes_no_orders(truth.account)
+        if what is not None:
             why = f"the account takes no orders ({what}): nothing was sent"
             raise _Stop(ManageOutcome.FAIL, "account_blocked", why)
 
@@ -240,7 +235,7 @@ class _Run:
         """The trades to manage now; raises _Stop for the reasons to skip."""
         now = self.parts.broker.now()
         self._note_missed_close(desk, market, now)
-        if market.clock.is_open:
+        if market.clock.is_open and not _takes_no_orders(desk.seen.truth.account):
             self.tally.updated += self._leftovers(desk, now)
         if not desk.open_ids:
             raise _Stop(ManageOutcome.SKIP, "no_open_trades")
@@ -250,6 +245,7 @@ class _Run:
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
                 raise _Stop(ManageOutcome.SKIP, "market_closed")
+        self._check_account(desk.seen.truth)
         self._list_held(desk)
         return self._longest_unmanaged(ready)
 
@@ -308,7 +304,7 @@ class _Run:
             return
         for holding in desk.manageable():
             opening = holding.trade.opening
-            if not holding.position.is_crypto and opening is not None and opening < closed:
+            if not holding.position.is_crypto and (opening is None or opening < closed):
                 self.books.note(holding, f"eod_missed: still open after the close at {iso(closed)}")
                 self.tally.failures.append("eod_missed")
 
@@ -443,6 +439,13 @@ class _Run:
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.tally.touched else memory
         return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty}
+
+
+def _takes_no_orders(account: Account) -> str | None:
+    """Why the account takes no orders at all, None when it does."""
+    if account.blocked:
+        return "trading is blocked"
+    return None if account.status in ("ACTIVE", "") else f"its status is {account.status}"
 
 
 def _nothing_to_verify() -> None:

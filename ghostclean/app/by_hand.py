@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from ghostclean.core.broker import Account
 from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.safety import Pin
 from ghostclean.core.times import iso
-from ghostclean.errors import GhostcleanError, Locked
+from ghostclean.errors import AccountMismatch, GhostcleanError, Locked
 
 from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State, WriteOutcome
 
@@ -90,6 +92,23 @@ class Act:
         return Row(self.entry.trade_id, self.entry.ticker, action, self.refusal or self.entry.reason)
 
 
+def pinned_account(state: State) -> Pin | None:
+    """The account that this ledger belongs to, None while none is pinned."""
+    pinned = state.recall("pin", ["account"]).get("account")
+    return Pin(str(pinned.get("id")), bool(pinned.get("live"))) if isinstance(pinned, dict) else None
+
+
+def check_account(state: State, account: Account, *, live: bool) -> None:
+    """Refuses another account than the one pinned to this ledger; raises AccountMismatch."""
+    pin = pinned_account(state)
+    why = None if pin is None else pin.mismatch(account, live)
+    if why is not None:
+        raise AccountMismatch(
+            f"wrong account: {why}; nothing was changed; "
+            "correct the keys, or accept it with `ghostclean doctor --pin`"
+        )
+
+
 @contextlib.contextmanager
 def locked(state: State, holder: str, *, dry_run: bool) -> Iterator[Lease | None]:
     """The lock that runs take too, given back in the end; none for a dry run; raises Locked."""
@@ -118,12 +137,14 @@ def carry_out(
     subject: str,
     holds: Mapping[str, Any],
     forget: Sequence[str] = (),
+    settled: Sequence[JournalEntry] = (),
 ) -> None:
     """Makes the acts that are not refused; a trade that changed meanwhile becomes a refusal.
 
     `holds` maps trade id to the hold it gets before the ledger is touched (None lifts it in the
     end), so that no run in between can do again what a person has just put back. `forget` names
-    the sections of our memory that no longer hold for the trades that were changed.
+    the sections of our memory that no longer hold for the trades that were changed, `settled` the
+    entries of a killed run whose outcome was found out on the way.
     """
     ready = [act for act in acts if act.refusal is None]
     state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
@@ -144,10 +165,10 @@ def carry_out(
         "refused": refused,
         "ok": not refused,
     }
-    entries = tuple(replace(act.entry, outcome="left" if act.refusal else "written") for act in ready)
+    made = tuple(replace(act.entry, outcome="left" if act.refusal else "written") for act in ready)
     changed = [act.entry.trade_id for act in ready if not act.refusal]
     memory = {"holds": dict.fromkeys(lifted), **{section: dict.fromkeys(changed) for section in forget}}
-    state.commit(RunCommit(kind=kind, run_id=run_id, run=listed, entries=entries, memory=memory))
+    state.commit(RunCommit(kind=kind, run_id=run_id, run=listed, entries=(*settled, *made), memory=memory))
 
 
 def entry(

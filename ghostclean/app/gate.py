@@ -66,6 +66,11 @@ def judge(truth: BrokerTruth, max_open: int) -> Gate:
     return Gate(allowed, max_open, symbols, reason)
 
 
+def failed_document(error: str, detail: str, max_open: int) -> dict[str, Any]:
+    """The document when the question could not even be asked: no entry."""
+    return {**Gate(None, max_open, (), detail).to_dict(), "error": error, "detail": detail}
+
+
 def unknown(reason: str, max_open: int) -> Gate:
     """The answer when broker truth could not be read completely: no entry."""
     return Gate(None, max_open, (), f"broker truth is unknown, so no entry: {reason}")

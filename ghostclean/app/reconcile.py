@@ -218,7 +218,9 @@ class _Run:
         settled = []
         for entry in reversed(intents):  # the newest first: what it wrote hides what stood there before
             record = present.get(entry.trade_id)
-            written = bool(entry.after) and record is not None and _says_all(record, entry.after or {})
+            # The app may have closed a trade since we synced it: its status is no sign then.
+            but = ("updatedAt",) if entry.action == Action.CLOSED else ("updatedAt", "status")
+            written = bool(entry.after) and record is not None and _says_all(record, entry.after or {}, but)
             written = written and not self._written_by_another(entry, record or {})
             settled.append(replace(entry, outcome="written" if written else "left"))
             if written and record is not None:

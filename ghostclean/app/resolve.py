@@ -7,19 +7,21 @@ while the broker still holds or works the trade.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ghostclean.core import fields as write
-from ghostclean.core.broker import Order
+from ghostclean.core.broker import BrokerTruth, Order
+from ghostclean.core.evidence import is_uuid
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.policy import Policy
 from ghostclean.core.trade import Trade, is_open, is_pending, read_trade, record_id
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
-from .by_hand import Act, NothingToDo, Report, carry_out, entry, locked
+from .by_hand import Act, NothingToDo, Report, carry_out, check_account, entry, locked
 from .deadline import Deadline
 from .parts import Parts
 from .ports import Change, LedgerView, Record
@@ -38,6 +40,10 @@ class Word:
     entry_order: str | None = None
     vanished: bool = False
 
+    def named(self, order_id: str) -> Word:
+        """The same word with the broker's own id of the order."""
+        return replace(self, exit_order=order_id) if self.exit_order else replace(self, entry_order=order_id)
+
     @property
     def link(self) -> dict[str, str]:
         """The field that ties the named order to the trade."""
@@ -54,14 +60,20 @@ class Word:
 def resolve_trade(
     parts: Parts, deadline: Deadline, policy: Policy, trade_id: str, word: Word, *, run_id: str, dry_run: bool = False
 ) -> Report:
-    """Applies the word; raises NothingToDo, BrokerTruthFailed, Locked, LedgerFailed, StateFailed."""
+    """Applies the word; raises NothingToDo, BrokerTruthFailed, AccountMismatch, Locked, LedgerFailed, StateFailed."""
     at = datetime.now(UTC)
     with locked(parts.state, f"resolve {trade_id}", dry_run=dry_run) as lease:
         view = parts.ledger.read()
         record = _record(view, trade_id)
         trade = read_trade(record)
+        truth = read_truth(parts, deadline)
+        check_account(parts.state, truth.account, live=parts.broker.live)
         order = _named(parts, word, trade)
-        decision = _judge(parts, deadline, policy, view, record, word)
+        if order is not None:
+            word = word.named(order.id)
+        decision = _judge(parts, deadline, policy, view, record, truth, word.link)
+        # What a run sees without the word: an undo of this is held for as long as that stays the same.
+        facts = (_judge(parts, deadline, policy, view, record, truth, {}) if word.link else decision).facts
         change, refusal = _change(decision, record, word, policy, at)
         made = entry(
             change,
@@ -72,7 +84,7 @@ def resolve_trade(
             verdict=str(Verdict.VANISHED if word.vanished else decision.verdict),
             action="resolved",
             reason=f"by an operator's word: {word}" + ("" if word.vanished else f"; {decision.reason}"),
-            proof=_proof(order, decision),
+            proof=_proof(order, decision, facts),
         )
         act = Act(change, made, refusal)
         if lease is not None and refusal is None:
@@ -105,7 +117,9 @@ def _named(parts: Parts, word: Word, trade: Trade) -> Order | None:
     if order_id is None:
         return None
     try:
-        found = parts.broker.order(order_id)
+        found = parts.broker.order(order_id) if is_uuid(order_id) else None
+        if found is None:
+            found = parts.broker.order_by_client_id(order_id)
     except BrokerError as error:
         raise BrokerTruthFailed(
             f"order {order_id} cannot be looked up ({error}): nothing was changed; try again"
@@ -124,12 +138,19 @@ def _named(parts: Parts, word: Word, trade: Trade) -> Order | None:
     return order
 
 
-def _judge(parts: Parts, deadline: Deadline, policy: Policy, view: LedgerView, record: Record, word: Word) -> Decision:
+def _judge(
+    parts: Parts,
+    deadline: Deadline,
+    policy: Policy,
+    view: LedgerView,
+    record: Record,
+    truth: BrokerTruth,
+    link: Mapping[str, str],
+) -> Decision:
     """What the core says about the trade once the named order is linked to it."""
-    linked = {**record, **word.link}
+    linked = {**record, **link}
     seen = replace(view, active=tuple(linked if other is record else other for other in view.active))
     memory = replace(recall(parts, deadline), holds={}, misses={})
-    truth = read_truth(parts, deadline)
     survey = make_survey(parts, deadline, policy, seen, memory, {}, truth, look_again=False)
     wanted = record_id(record)
     found = next((decision for decision in survey.plan.decisions if decision.trade_id == wanted), None)
@@ -156,10 +177,11 @@ def _change(decision: Decision, record: Record, word: Word, policy: Policy, now:
     return Change(trade_id, record, write.changed(record, fields, now), decision.remove), refusal
 
 
-def _proof(order: Order | None, decision: Decision) -> list[dict[str, Any]]:
+def _proof(order: Order | None, decision: Decision, facts: str) -> list[dict[str, Any]]:
     rows = (
         []
         if order is None
         else [{"what": "named by an operator", "at": None, "order": order.id, "status": order.status}]
     )
-    return [*rows, *(json_value(proof.to_dict()) for proof in decision.proof)]
+    seen = [{"what": "broker facts", "at": None, "fingerprint": facts}] if facts else []
+    return [*rows, *(json_value(proof.to_dict()) for proof in decision.proof), *seen]

@@ -17,7 +17,7 @@ from ghostclean.core.trade import is_open, is_pending, text
 from ghostclean.durations import spell
 from ghostclean.errors import LedgerFailed
 
-from .gate import Gate
+from .gate import Gate, entries
 from .ports import Ledger, LedgerView, Record, Spool, State, Telemetry
 
 _CURES = {
@@ -28,6 +28,8 @@ _CURES = {
     "mass_close_stopped": "look at `ghostclean reconcile --dry-run`; --allow-mass-close if every close is right",
     "deadline_exceeded": "the next run goes on where this one stopped; raise --deadline if it repeats",
 }
+
+_RUNS_FOR_HEALTH = 100  # as many as are kept
 
 # Fields of the summaries that stay text even when they look like a number (a run id may).
 _TEXTS = frozenset({"lastRunAt", "lastOk", "lastSource", "lastRunId", "lastOutcome", "lastReason"})
@@ -89,10 +91,11 @@ class Sources:
 
 def status_document(sources: Sources, *, now: datetime, interval: timedelta, limit: int) -> dict[str, Any]:
     """The document of `status --json`; raises StateFailed, other failures stand inside it."""
-    reconcile = sources.state.telemetry("reconcile", limit)
+    known = sources.state.telemetry("reconcile", max(limit, _RUNS_FOR_HEALTH))
+    health = judge_health(known, now, interval)  # whatever the limit: dry runs may hide the counted ones
+    reconcile = Telemetry(known.summary, known.runs[:limit])
     manage = sources.state.telemetry("auto-manage", limit)
     lock = sources.state.lock_info()
-    health = judge_health(reconcile, now, interval)
     error: str | None = None
     detail: str | None = None
     view: LedgerView | None = None
@@ -154,19 +157,49 @@ def _opening(record: Record) -> datetime | None:
 
 
 def compare(truth: BrokerTruth, view: LedgerView | None) -> dict[str, Any]:
-    """Broker truth against the ledger by symbol, both ways; working orders count as presence."""
-    listed: dict[str, str] = {}
+    """Broker truth against the ledger by symbol, both ways.
+
+    A working entry stands for its trade; an exit order does not: a ghost may have left one behind.
+    A ledger that could not be read leaves both lists empty.
+    """
+    opened: dict[str, str] = {}
+    waiting: set[str] = set()
     for record in view.active if view is not None else ():
         symbol = text(record, "ticker", "symbol")
         if symbol and is_open(record):
-            listed[symbol_key(symbol)] = symbol
-    positions = {position.key: position.symbol for position in truth.positions}
-    working = {order.key for order in truth.orders}
+            opened[symbol_key(symbol)] = symbol
+        elif symbol and is_pending(record):
+            waiting.add(symbol_key(symbol))
+    held = {position.key: position for position in truth.positions}
+    working = {symbol_key(symbol) for symbol in entries(truth.orders, held)}
+    only_there = [p.symbol for key, p in held.items() if key not in opened and key not in waiting]
+    only_here = [symbol for key, symbol in opened.items() if key not in held and key not in working]
     return {
         "positionsCount": len(truth.positions),
         "openOrdersCount": len(truth.orders),
-        "onlyAtBroker": sorted(symbol for key, symbol in positions.items() if key not in listed),
-        "onlyInLedger": sorted(
-            symbol for key, symbol in listed.items() if key not in positions | dict.fromkeys(working)
-        ),
+        "onlyAtBroker": sorted(only_there) if view is not None else [],
+        "onlyInLedger": sorted(only_here),
+    }
+
+
+def failed_document(error: str, detail: str, *, now: datetime) -> dict[str, Any]:
+    """The same document when not even the state could be asked: what is not known is null."""
+    unread: dict[str, Any] = {"summary": {}, "runs": []}
+    return {
+        "ok": False,
+        "now": iso(now),
+        "health": "unknown",
+        "why": detail,
+        "advice": "see `ghostclean doctor`",
+        "lastSuccessAt": None,
+        "reconcileTelemetry": unread,
+        "autoManageTelemetry": unread,
+        "ledger": None,
+        "broker": None,
+        "entryState": None,
+        "lock": None,
+        "spooled": 0,
+        "places": None,
+        "error": error,
+        "detail": detail,
     }

@@ -7,8 +7,8 @@ hold again. A record that the run added is not taken out but closed as `DELETED`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from .ports import Change, JournalEntry, Ledger, Record, State
 KIND = "undo"
 UNDONE = "undone"
 
-_WRITTEN = "written"
+_WRITTEN, _INTENDED = "written", "intended"
 # What the undone run concluded from the facts: kept, it would itself look like a change of facts.
 _CONCLUDED = ("exits", "unproven")
 
@@ -43,8 +43,10 @@ def undo_run(
     """Undoes a run; raises NothingToDo, Locked, LedgerFailed, StateFailed."""
     at = now or datetime.now(UTC)
     with locked(state, f"undo {run_id}", dry_run=dry_run) as lease:
-        traces = _traces(state.journal(run_id=run_id), run_id)
-        present = ledger.get(list(traces))
+        entries = state.journal(run_id=run_id)
+        present = ledger.get({step.trade_id for step in entries})
+        settled = _settled(entries, present)
+        traces = _traces([settled.get(step.id, step) for step in entries], run_id)
         acts = [_act(trace, present.get(i), i, run_id, undo_id, at) for i, trace in traces.items()]
         if lease is not None:
             ready = {act.entry.trade_id for act in acts if act.refusal is None}
@@ -60,8 +62,20 @@ def undo_run(
                 subject=run_id,
                 holds=holds,
                 forget=_CONCLUDED,
+                settled=tuple(settled.values()),
             )
     return Report(undo_id, run_id, dry_run, tuple(act.row(dry_run=dry_run) for act in acts))
+
+
+def _settled(entries: Sequence[JournalEntry], present: Mapping[str, Record]) -> dict[str, JournalEntry]:
+    """What became of the intents of a run that was killed before it could say so."""
+    found = {}
+    for step in entries:
+        if step.outcome == _INTENDED:
+            record = present.get(step.trade_id)
+            shows = step.after and record is not None and _shows(record, step.before or {}, step.after)
+            found[step.id] = replace(step, outcome=_WRITTEN if shows else "left")
+    return found
 
 
 def _traces(entries: Sequence[JournalEntry], run_id: str) -> dict[str, _Trace]:
@@ -138,8 +152,11 @@ def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, no
 def _refusal(trace: _Trace, record: Record | None) -> str | None:
     if record is None:
         return "the trade is no longer in the ledger"
-    taken_out = trace.before.keys() - trace.after.keys()
-    same = all(name in record and same_json(record[name], value) for name, value in trace.after.items())
-    if not same or any(name in record for name in taken_out):
-        return "the trade has changed since that run"
-    return None
+    return None if _shows(record, trace.before, trace.after) else "the trade has changed since that run"
+
+
+def _shows(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a record still has every value that was written, and none of those taken out."""
+    if any(name in record for name in before.keys() - after.keys()):
+        return False
+    return all(name in record and same_json(record[name], value) for name, value in after.items())

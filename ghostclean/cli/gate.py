@@ -1,6 +1,6 @@
 """`ghostclean gate`: may a new entry be made?"""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,8 +39,7 @@ def gate(
         from ghostclean import wiring
 
         answer = wiring.gate(max_open)
-        words = {True: "yes", False: "no", None: "unknown"}
-        line = f"{words[answer.allowed]}: {answer.reason}"
+        line = f"{'yes' if answer.allowed else 'no'}: {answer.reason}"
         silent = show.quiet and answer.allowed
         return Outcome(
             answer.to_dict(),
@@ -50,4 +49,9 @@ def gate(
             detail=answer.reason if answer.allowed is None else None,
         )
 
-    perform("gate", show, body)
+    def failed(error: str, detail: str) -> dict[str, Any]:
+        from ghostclean.app.gate import failed_document
+
+        return failed_document(error, detail, max_open)
+
+    perform("gate", show, body, failed_document=failed)

@@ -50,12 +50,14 @@ def explain(trade_id: TradeId, as_json: Json = False, quiet: Quiet = False, verb
 
     def body() -> Outcome:
         from ghostclean import wiring
-        from ghostclean.render.text import entry_lines
+        from ghostclean.render.text import explain_lines
+        from ghostclean.result import EXIT_CODES
 
         document = wiring.explain(trade_id)
-        if document["error"]:
-            return Outcome(document, 1, error=document["error"], detail=document["detail"])
-        return Outcome(document, 0, lambda: entry_lines(document["entries"]))
+        code = EXIT_CODES[document["error"]]
+        if code:
+            return Outcome(document, code, error=document["error"], detail=document["detail"])
+        return Outcome(document, 0, lambda: explain_lines(document, verbose=show.verbose))
 
     perform("explain", show, body)
 

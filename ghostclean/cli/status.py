@@ -1,14 +1,17 @@
 """`ghostclean status`: healthy, stale or broken, and what to do next."""
 
+import contextlib
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from ghostclean.cli.options import Json, Quiet, Verbose, seconds
-from ghostclean.cli.output import Outcome, Show, finish, perform, put
+from ghostclean.cli.output import Failure, Outcome, Show, bad_option, clean, finish, perform
 
 _HELP = """Healthy, stale or broken; the last runs; what to do next.
 
@@ -22,7 +25,7 @@ Examples:
 Reads no broker unless --broker. Broken: the last run failed. Stale: no success for two intervals.
 """
 
-_HOME_AND_CLEAR = "\x1b[H\x1b[J"
+_HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _ALTERNATE_ON, _ALTERNATE_OFF = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
@@ -54,10 +57,19 @@ def status(
 
     def body() -> Outcome:
         if watch is not None:
+            if show.json:
+                raise bad_option("--watch", "with --json there is one document; ask for it as often as you need")
             _watch(look, show, seconds(watch, "--watch"))
         return look()
 
-    perform("status", show, body)
+    def failed(error: str, detail: str) -> dict[str, Any]:
+        from datetime import UTC, datetime
+
+        from ghostclean.app.status import failed_document
+
+        return failed_document(error, detail, now=datetime.now(UTC))
+
+    perform("status", show, body, failed_document=failed)
 
 
 def _outcome(document: dict[str, Any], show: Show, *, check: bool) -> Outcome:
@@ -84,26 +96,58 @@ def _outcome(document: dict[str, Any], show: Show, *, check: bool) -> Outcome:
     )
 
 
-def _watch(look: Any, show: Show, every: float) -> None:
+def _watch(look: Callable[[], Outcome], show: Show, every: float) -> None:
     """Redraws in place until Ctrl-C and leaves the terminal as it was; in a pipe it just repeats."""
     from ghostclean.render.terminal import is_dumb
 
-    drawing = sys.stdout.isatty() and not is_dumb() and not show.json
-    if drawing:
-        sys.stdout.write(_ALTERNATE_ON)
+    drawing = sys.stdout.isatty() and not is_dumb()
     try:
+        if drawing:
+            _draw(_ALTERNATE_ON)
         while True:
-            outcome = look()
+            outcome = _seen(look, watching=drawing)
             if drawing:
-                lines = list(outcome.lines())
-                sys.stdout.write(_HOME_AND_CLEAR)
-                put("\n".join(lines))
+                _redraw(outcome, every)
             else:
                 finish("status", show, outcome)
             time.sleep(every)
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(getattr(stop, "exit_code", 0)) from None
     finally:
         if drawing:
-            sys.stdout.write(_ALTERNATE_OFF)
-            sys.stdout.flush()
+            _draw(_ALTERNATE_OFF)
+
+
+def _seen(look: Callable[[], Outcome], *, watching: bool) -> Outcome:
+    """One look; who watches sees a failure on the screen, and the next look may be better."""
+    from ghostclean.errors import BadSettings, GhostcleanError
+
+    try:
+        return look()
+    except BadSettings:
+        raise
+    except GhostcleanError as error:
+        failure = Failure(error.code, error.exit_code, clean(str(error)))
+        if not watching:
+            return failure.outcome()
+        text = f"unknown: {failure.detail}"
+        return replace(failure.outcome(), lines=lambda: (text,))
+
+
+def _redraw(outcome: Outcome, every: float) -> None:
+    """Line over line, so that nothing flickers; what does not fit on the screen is left out."""
+    from ghostclean.durations import spell
+
+    size = shutil.get_terminal_size()
+    lines = list(outcome.lines())
+    footer = f"every {spell(every)}; Ctrl-C ends"
+    room = max(1, size.lines - 2)
+    shown = [*lines[:room], *([""] if len(lines) < room else []), footer]
+    _draw(_HOME + "".join(f"{line}{_END_OF_LINE}\n" for line in shown[:-1]) + footer + _REST)
+
+
+def _draw(text: str) -> None:
+    """Straight to the terminal; one that has gone away is no failure."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(text)
+        sys.stdout.flush()

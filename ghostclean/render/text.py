@@ -78,20 +78,34 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
     yield f"auto-manage {outcome}{reason}: {counts}"
 
 
-def entry_lines(entries: Iterable[Document]) -> Iterator[str]:
+def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:
+    """What is known of a trade: where it stands now, then its journal."""
+    if document["status"] is None:
+        now = "no longer in the ledger, or the ledger cannot be read"
+    else:
+        now = f"{printable(document['status'], 40)} in the ledger"
+    yield f"{printable(document['ticker'] or '?', 24)}  {printable(document['id'], 60)}: {now}"
+    if not document["entries"]:
+        yield "no run has changed it, or its verdict, as far back as the journal keeps"
+    yield from entry_lines(document["entries"], verbose=verbose)
+
+
+def entry_lines(entries: Iterable[Document], *, verbose: bool = False) -> Iterator[str]:
     """A trade's or a run's journal for a person: what, why, from what to what."""
     for entry in entries:
         what = f"{entry['verdict']}  {entry['action']} ({entry['outcome']})"
         yield f"{entry['at']}  {what}  run {printable(entry['runId'], 80)}"
         yield f"    {printable(entry['reason'])}"
         for proof in entry["proof"]:
+            if "fingerprint" in proof and not verbose:
+                continue  # for an undo, not for a person
             facts = ", ".join(f"{k} {v}" for k, v in proof.items() if k not in ("what", "at") and v is not None)
             at = f" at {proof['at']}" if proof.get("at") else ""
             yield f"    proof: {printable(proof.get('what', ''))}{at}{f' ({printable(facts)})' if facts else ''}"
         before, after = entry["before"] or {}, entry["after"] or {}
-        for name in after:
+        for name in dict.fromkeys((*after, *before)):
             was = _value(before[name]) if name in before else "absent"
-            yield f"    {printable(name, 40)}: {was} -> {_value(after[name])}"
+            yield f"    {printable(name, 40)}: {was} -> {_value(after[name]) if name in after else 'absent'}"
 
 
 def _value(value: object) -> str:

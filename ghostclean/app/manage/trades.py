@@ -113,6 +113,9 @@ class TradeManager:
     def _manage_one(self, work: Work, flatten: bool, refreshed: list[Entry], done: list[Work]) -> None:
         """One trade, from its close or its stop to its ledger fields; an error is its own affair."""
         self._tally.checked += 1
+        # Tried is managed, whatever came of it: a trade whose close never gets through must not
+        # stand first in every run while others wait behind the per-run maximum.
+        self._tally.touched.add(work.claim.name)
         try:
             purpose, why = self._purpose(work, flatten)
             if purpose is not None and self._closed(work, purpose, why, done):
@@ -164,7 +167,6 @@ class TradeManager:
 
     def _note_kept(self, work: Work, kept: Kept, refreshed: list[Entry]) -> None:
         """Ledger fields of a managed trade: at once after an order, together with all others else."""
-        self._tally.touched.add(work.claim.name)
         self._tally.updated += 1 if kept.updated or kept.fields else 0
         trade = work.holding.trade
         fields = dict(work.money_fields()) | kept.fields
