@@ -145,12 +145,17 @@ def load(settings: Settings | Mapping[str, Any] | None) -> Settings:
         return Settings.load()
     if isinstance(settings, Settings):
         return settings
-    if not isinstance(settings, Mapping):
+    given: object = settings
+    if not isinstance(given, Mapping):
         raise BadSettings("settings must be a Settings or a mapping of variables (nothing was done)")
-    return Settings.of(settings)
+    return Settings.of(given)
 
 
-def name_of(text: str, what: str) -> str:
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def name_of(text: object, what: str) -> str:
     """A name that is stored and printed: one printable line; raises BadSettings."""
     stripped = text.strip() if isinstance(text, str) else ""
     if not stripped or len(stripped) > _LONGEST_NAME or not stripped.isprintable():
@@ -216,7 +221,7 @@ def reconcile(
     loaded = load(settings)
     if orphans not in ("report", "adopt", "flatten"):
         raise BadSettings(f"orphans must be report, adopt or flatten, not {orphans!r:.40} (nothing was done)")
-    if not isinstance(max, int) or max < 1:
+    if not _is_whole(max) or max < 1:
         raise BadSettings("max must be a whole number of at least 1 (nothing was done)")
     close_reason, source = name_of(close_reason, "close_reason"), name_of(source, "source")
     run_id = new_run_id("reconcile") if run_id is None else name_of(run_id, "run_id")

@@ -6,10 +6,12 @@ back and compared with the source, which must still be what was read at the star
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ghostclean.core.jsontext import BadJson, loads
+from ghostclean.core.jsontext import BadJson, edit_record, loads
 from ghostclean.core.trade import record_id
 from ghostclean.errors import BadSettings, LedgerFailed
 from ghostclean.places import Place
@@ -20,12 +22,15 @@ from .redis_client import RedisServer
 from .redis_key import LedgerKey
 
 _PAGE = 500
+_PAGE_BYTES = 4_000_000
+_LEFTOVER_SECONDS = 3600  # a copy that was never finished goes away by itself
+# KEYS: target, finished copy; ARGV: an empty array as the target may hold it
 _TO_EMPTY = """
-if redis.call('EXISTS', KEYS[1]) == 1 and not (redis.call('TYPE', KEYS[1]).ok == 'string'
-    and redis.call('GET', KEYS[1]) == '[]') then return 'TAKEN' end
-redis.call('DEL', KEYS[1])
-if ARGV[1] == 'string' then redis.call('SET', KEYS[1], ARGV[2])
-else for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end end
+if redis.call('EXISTS', KEYS[1]) == 1 and not (ARGV[1] ~= '' and redis.call('TYPE', KEYS[1]).ok == 'string'
+    and redis.call('GET', KEYS[1]) == ARGV[1]) then return 'TAKEN' end
+if redis.call('EXISTS', KEYS[2]) == 0 then return 'LOST' end
+redis.call('RENAME', KEYS[2], KEYS[1])
+redis.call('PERSIST', KEYS[1])
 return 'DONE'
 """
 
@@ -79,7 +84,7 @@ def _read(place: Place, *, may_miss: bool = False) -> list[str]:
     if kind == "string":
         return _elements(place, _decoded(place, key.call("GET", place.key)))
     if kind == "hash":
-        return [_decoded(place, raw) for _, raw in sorted(_hash_fields(key))]
+        return [_field_text(place, field, raw) for field, raw in sorted(_hash_fields(key).items())]
     raise LedgerFailed(f"{place.describe()} is a Redis {kind}, not a ledger; nothing was changed; check the key")
 
 
@@ -114,13 +119,37 @@ def _elements(place: Place, text: str) -> list[str]:
         raise LedgerFailed(f"{place.describe()} is damaged: {error}; nothing was changed; repair it first") from None
 
 
-def _hash_fields(key: LedgerKey) -> Iterator[tuple[bytes, bytes]]:
+def _hash_fields(key: LedgerKey) -> dict[bytes, bytes]:
+    """Every field once: while a hash grows or shrinks a scan may give one twice."""
+    found: dict[bytes, bytes] = {}
     cursor = 0
     while True:
         cursor, page = key.call("HSCAN", key.name, cursor, "COUNT", _PAGE)
-        yield from page.items()
+        found.update(page)
         if not int(cursor):
-            return
+            return found
+
+
+def _field_text(place: Place, field: bytes, raw: bytes) -> str:
+    """The record of a hash field as it stands; one without an id gets the field's name, as every reading gives it."""
+    name = field.decode(errors="replace")
+    text = _decoded(place, raw).strip()
+    try:
+        record = loads(text)
+    except BadJson as error:
+        raise LedgerFailed(
+            f"field {name[:60]} of {place.describe()} is damaged: {error}; nothing was changed; repair it first"
+        ) from None
+    if not isinstance(record, dict):
+        raise LedgerFailed(f"field {name[:60]} of {place.describe()} is no trade; nothing was changed; remove it first")
+    if record.get("id") is None:
+        return edit_record(text, {"id": name})
+    if record_id(record) != name:
+        raise LedgerFailed(
+            f"field {name[:60]} of {place.describe()} holds the trade of another id; nothing was changed; "
+            "correct it in the app"
+        )
+    return text
 
 
 def _check_ids(texts: Sequence[str]) -> None:
@@ -143,20 +172,58 @@ def _id_of(text: str) -> str | None:
 
 
 def _write(target: Place, layout: str, texts: Sequence[str]) -> None:
-    array = "[" + ",".join(texts) + "]"
     if layout == "file":
         pretty = "[\n" + ",\n".join(texts) + "\n]\n" if texts else "[]\n"
         target.path.parent.mkdir(parents=True, exist_ok=True)
         write_private(target.path, pretty)
         return
+    if layout == "hash" and not texts:
+        return  # a hash without fields is a key that is not there
     key = LedgerKey(RedisServer(target.where), target.key)
-    fields = [part for text in texts for part in (_id_of(text) or "", text)]
-    values = [array] if layout == "string" else fields
-    answer = key.call(
-        "EVAL", _TO_EMPTY, 1, target.key, layout, *values, doing="Writing the copy", effect="the source is untouched"
-    )
+    beside = f"{target.key}:copy:{secrets.token_hex(6)}"
+
+    def call(*command: str | int) -> Any:
+        return key.call(*command, doing="Writing the copy", effect="neither the source nor the target is changed")
+
+    try:
+        if layout == "string":
+            call("SET", beside, "[" + ",".join(texts) + "]", "EX", _LEFTOVER_SECONDS)
+        for page in _pages(texts) if layout == "hash" else ():
+            call("HSET", beside, *(part for text in page for part in (_id_of(text) or "", text)))
+            call("EXPIRE", beside, _LEFTOVER_SECONDS)
+        # The target appears as a whole: nobody ever reads half a ledger there.
+        answer = call("EVAL", _TO_EMPTY, 2, target.key, beside, _empty_text(key))
+    except LedgerFailed:
+        with contextlib.suppress(LedgerFailed):
+            call("UNLINK", beside)
+        raise
     if answer != b"DONE":
+        call("UNLINK", beside)
         raise LedgerFailed(f"{target.describe()} is no longer empty; nothing was changed; name an empty place")
+
+
+def _empty_text(key: LedgerKey) -> str:
+    """The text of an array without trades at the target, '' where there is none."""
+    if key.type() != "string":
+        return ""
+    text: str = (key.call("GET", key.name) or b"").decode(errors="replace")
+    with contextlib.suppress(BadJson):
+        return text if not LedgerText(text).records() else ""
+    return ""
+
+
+def _pages(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The records in parts that a server takes without making others wait."""
+    page: list[str] = []
+    size = 0
+    for text in texts:
+        page.append(text)
+        size += len(text)
+        if len(page) >= _PAGE or size >= _PAGE_BYTES:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
 
 
 def _verify(source: Place, target: Place, texts: Sequence[str], layout: str) -> None:

@@ -46,6 +46,7 @@ class RecordingBroker:
 
     def __init__(self, inner: Broker) -> None:
         self._inner = inner
+        self._at: datetime | None = None
         self._account: Raw | None = None
         self._orders: list[Raw] = []
         self._positions: list[Raw] = []
@@ -65,7 +66,8 @@ class RecordingBroker:
         return self._inner.live
 
     def now(self) -> datetime:
-        return self._inner.now()
+        self._at = self._inner.now()
+        return self._at
 
     def requests_left(self) -> int | None:
         return self._inner.requests_left()
@@ -157,7 +159,7 @@ class RecordingBroker:
         recorded = {
             "schema": SCHEMA,
             "kind": KIND,
-            "time": _exact(self.now()),
+            "time": _exact(self._at or self.now()),  # that of the decision: look-ups after it took their time
             "live": self.live,
             "account": self._account,
             "orders": self._orders,

@@ -13,7 +13,6 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Change, JournalEntry, Lease, WriteOutcome
 from ghostclean.core.jsonvalue import json_value
-from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Action, Decision, Proof
 from ghostclean.errors import DeadlineExceeded
 
@@ -105,8 +104,3 @@ def after(decision: Decision) -> dict[str, object] | None:
 def _change(decision: Decision) -> Change:
     base = None if decision.action is Action.ADOPTED else decision.base
     return Change(decision.trade_id or "", base, decision.fields, decision.remove)
-
-
-def stamp(parts: Parts) -> str:
-    """Our own time for journal and telemetry."""
-    return iso(parts.wall())

@@ -18,7 +18,7 @@ from ghostclean.app.manage.books import FLATTEN, MANAGED, Books
 from ghostclean.app.manage.desk import Desk, Seen
 from ghostclean.app.manage.flatten import CUT, EOD
 from ghostclean.app.manage.leftovers import cancel_leftovers
-from ghostclean.app.manage.trades import Tally, TradeManager
+from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
 from ghostclean.app.manage.within import within
 from ghostclean.app.order_door import NUMBERS, OrderDoor
 from ghostclean.app.parts import Parts
@@ -49,7 +49,7 @@ _LOCK_OUTLIVES_DEADLINE = 5.0
 _LAST_WORDS = 0.35  # seconds that the run's own record gets even when the deadline is over
 _POLL = 0.5
 _DUTY = "eod"  # the state section that remembers the last session in which flattening was on duty
-_PURPOSES = ("stop", "oco", CUT, EOD)
+_PURPOSES = ("stop", "rest", "oco", CUT, EOD)
 _COUNTED = {ManageOutcome.SUCCESS: "success", ManageOutcome.SKIP: "skipped", ManageOutcome.FAIL: "fail"}
 
 
@@ -152,7 +152,7 @@ class _Run:
             outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
             detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
         if self.tally.failures and outcome is not ManageOutcome.FAIL:
-            outcome, reason = ManageOutcome.FAIL, self.tally.failures[0]
+            outcome, reason = ManageOutcome.FAIL, self.tally.reason
         return self._finish(self._report(outcome, reason, detail))
 
     def _lock(self) -> None:
@@ -306,7 +306,7 @@ class _Run:
             opening = holding.trade.opening
             if not holding.position.is_crypto and (opening is None or opening < closed):
                 self.books.note(holding, f"eod_missed: still open after the close at {iso(closed)}")
-                self.tally.failures.append("eod_missed")
+                self.tally.failures.append(MISSED)
 
     # ------------------------------------------------------------------ what they are managed with
 

@@ -104,8 +104,7 @@ def check_account(state: State, account: Account, *, live: bool) -> None:
     why = None if pin is None else pin.mismatch(account, live)
     if why is not None:
         raise AccountMismatch(
-            f"wrong account: {why}; nothing was changed; "
-            "correct the keys, or accept it with `ghostclean doctor --pin`"
+            f"wrong account: {why}; nothing was changed; correct the keys, or accept it with `ghostclean doctor --pin`"
         )
 
 

@@ -69,7 +69,7 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
     def run() -> None:
         try:
             outcome.append(call())
-        except BaseException as error:  # carried over to the caller, whatever it is
+        except BaseException as error:  # noqa: BLE001 - carried over to the caller, whatever it is
             failure.append(error)
 
     worker = threading.Thread(target=run, daemon=True, name="ghostclean-call")

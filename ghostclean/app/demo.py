@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def run_demo(folder: str | None, run: Run, look: Look) -> Demo:
         runs.append((title, result.to_dict()))
         if not result.ok:
             return Demo(str(place), tuple(runs), None, (), result.exit_code, result.error, result.detail)
-    exports = " ".join(f"{name}={value}" for name, value in variables.items())
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return Demo(str(place), tuple(runs), look(variables), (f"export {exports}", "ghostclean status"))
 
 

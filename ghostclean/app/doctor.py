@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ghostclean.core.broker import Account
-from ghostclean.core.safety import Pin, short
+from ghostclean.core.broker import Account, BrokerTruth
+from ghostclean.core.safety import short
 from ghostclean.core.times import iso
 from ghostclean.core.trade import is_open, is_pending, read_trade
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
 
+from .by_hand import pinned_account
 from .deadline import Deadline
 from .ports import Broker, Ledger, Spool, State
 from .status import judge_health
@@ -154,10 +155,13 @@ def _broker(patient: Patient, *, state_works: bool, pin: bool) -> Iterator[Check
     left = broker.requests_left()
     rate = f", {left} more requests this minute" if left is not None else ""
     yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders{rate}")
+    why = BrokerTruth(account, orders, positions, broker.now()).contradiction()
+    if why is not None:
+        yield Check("broker", False, f"it contradicts itself: {why}", "runs close nothing until it agrees; ask Alpaca")
     yield _account(patient, account)
     if patient.account_kind != "snapshot":
         wrong = abs(skew) > _SKEW_SECONDS
-        found = f"ours differs from the broker's by {abs(skew):.1f} s"
+        found = f"ours differs from the broker's by {spell(abs(skew))}"
         yield Check("clock", None if wrong else True, found, "set this machine's clock (NTP)" if wrong else "")
     if state_works:
         yield _pin(patient, broker, account, pin=pin)
@@ -177,12 +181,12 @@ def _pin(patient: Patient, broker: Broker, account: Account, *, pin: bool) -> Ch
         if pin:
             patient.state.remember("pin", {"account": present})
             return Check("pin", True, f"{short(account.id)} is now this ledger's account")
-        pinned = patient.state.recall("pin", ["account"]).get("account")
+        pinned = pinned_account(patient.state)
     except GhostcleanError as error:
         return Check("pin", False, str(error), "repair the state and ask again")
     if pinned is None:
         return Check("pin", None, "no account is pinned yet", "the first run that decides pins it")
-    why = Pin(str(pinned.get("id")), bool(pinned.get("live"))).mismatch(account, broker.live)
+    why = pinned.mismatch(account, broker.live)
     if why is not None:
         return Check("pin", False, why, "use the right keys, or accept the new one: ghostclean doctor --pin")
     return Check("pin", True, "the account is this ledger's")
@@ -205,11 +209,10 @@ def _environment(patient: Patient) -> Iterator[Check]:
     if os.environ.get("GITHUB_ACTIONS") == "true":
         yield Check("environment", True, "GitHub Actions: failures are annotated, a summary is added to the step")
         if patient.state.place.startswith("sqlite:"):
-            found = "the state is a local file, and this machine forgets it after the job: no pin, no journal, no telemetry"
+            found = "the state is a local file that this machine forgets after the job: no pin, journal or telemetry"
             yield Check("environment", None, found, "set REDIS_URL or GHOSTCLEAN_STATE to a Redis")
     elif not os.environ.get("TERM") and not os.environ.get("DISPLAY"):
-        folder = os.environ.get("PWD") or "?"
-        yield Check("environment", True, f"looks like cron or a service; .env is read from {folder}")
+        yield Check("environment", True, f"looks like cron or a service; .env is read from {Path.cwd()}")
     else:
         found = "a terminal; cron needs absolute paths and the same settings (ghostclean schedule)"
         yield Check("environment", True, found)

@@ -24,12 +24,16 @@ def explain_trade(ledger: Ledger, state: State, trade_id: str) -> dict[str, Any]
         error = "reconcile_failed"
         detail = f"neither the journal nor the ledger knows a trade {trade_id!r}; nothing was changed; check the id"
     known = text(record, "ticker", "symbol") if record is not None else None
+    last = state.recall("verdicts", [trade_id]).get(trade_id)
+    last = last if isinstance(last, dict) else None  # none for a trade that is closed, or that no run has seen
     return {
         "ok": error is None,
         "id": trade_id,
         "ticker": entries[-1].ticker if entries else known,
         "status": text(record, "status") if record is not None else None,
-        "verdict": entries[-1].verdict if entries else None,
+        "verdict": last.get("verdict") if last else entries[-1].verdict if entries else None,
+        "verdictReason": last.get("reason") if last else None,
+        "verdictSince": last.get("since") if last else None,
         "entries": [entry.to_dict() for entry in entries],
         "error": error,
         "detail": detail,

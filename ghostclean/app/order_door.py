@@ -155,6 +155,7 @@ class OrderDoor:
         self._asked: set[str] = set()
         self._would_cancel: set[str] = set()
         self._booked: dict[str, tuple[str, str, Decimal]] = {}
+        self._stood: dict[str, Decimal] = {}
         self._assets: dict[str, Mapping[str, Any] | None] = {}
 
     # ------------------------------------------------------------------ looking
@@ -222,8 +223,13 @@ class OrderDoor:
 
     # ------------------------------------------------------------------ placing
 
-    def place_stop(self, claim: Claim, stop: Decimal, *, purpose: str = "stop", least: Decimal = ZERO) -> Answer:
-        """A missing stop for what no other closing order can take; `least` is covered already."""
+    def place_stop(self, claim: Claim, stop: Decimal, *, least: Decimal = ZERO) -> Answer:
+        """A missing stop for what no other closing order can take; `least` is covered already.
+
+        A stop beside one that covers a part has a purpose, and so a name, of its own: under the
+        name of the first it would be taken for it, and the rest would stay without one.
+        """
+        purpose = "rest" if least else "stop"
         sight = self.look(claim)
         qty, why = self._quantity(claim, sight, missing_stop=True)
         qty = min(qty, self.open_now(claim) - least)
@@ -289,6 +295,8 @@ class OrderDoor:
             return self._blocked(claim, purpose, f"only {plain(qty)} of {plain(exactly)} are free")
         if not self._are_free(claim, sight, qty):
             return self._blocked(claim, purpose, "its shares are still held by an order")
+        if sight.position is not None:
+            self._stood.setdefault(claim.key, sight.position.qty)
         return self._send(
             claim,
             purpose,
@@ -323,6 +331,17 @@ class OrderDoor:
         order = self.watch(answer.order.id, seconds) or answer.order
         self._booked[order.id] = (claim.key, claim.name, order.filled_qty)
         return Answer(answer.outcome, answer.reason, order, answer.request)
+
+    def took_all(self, claim: Claim, positions: Iterable[Position]) -> bool:
+        """Whether the position shows all that this run closed of it, whoever else holds the symbol."""
+        stood = self._stood.get(claim.key)
+        took = sum((q for key, _, q in self._booked.values() if key == claim.key), ZERO)
+        if stood is None or not took:
+            return False
+        now = next((p for p in positions if p.key == claim.key), None)
+        if now is not None and now.side is not claim.side:
+            return False
+        return (now.qty if now is not None else ZERO) == stood - took
 
     def why_not_close(self, claim: Claim, holders: Collection[str]) -> str | None:
         """Why a close would be refused here once `holders` have let go; asked before cancelling them."""
@@ -386,11 +405,19 @@ class OrderDoor:
         except Refused as error:
             return self._refused_replace(request, order, error)
         except (BrokerError, DeadlineExceeded) as error:
-            found = self._find(name)
+            found = self._successor(order) or self._find(name) or self._successor(order)
             if found is None:
                 return self._said(request, Outcome.UNKNOWN, f"{error}; looked up and not found", order)
             new = found
         return self._read_back_replacement(request, order, new, stop)
+
+    def _successor(self, order: Order) -> Order | None:
+        """What replaced an order, by the order itself: the proof that a lost answer was a yes."""
+        try:
+            now = self.read_order(order.id)
+            return self.read_order(now.replaced_by) if now is not None and now.replaced_by is not None else None
+        except (BrokerError, DeadlineExceeded):
+            return None
 
     def _refused_replace(self, request: dict[str, Any], order: Order, error: Refused) -> Answer:
         now = self.read_order(order.id)
@@ -435,6 +462,8 @@ class OrderDoor:
         return [now for o in asked if (now := self.watch(o.id, seconds)) is not None and not now.is_final]
 
     def _cancel_one(self, claim: Claim, order: Order, why: str) -> None:
+        if order.status == "pending_cancel":
+            return  # asked for already: it is only waited for
         request = self._note("cancel", claim, why, orderId=order.id)
         try:
             self._write(lambda: self._broker.cancel(order.id))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from ghostclean.app.brakes import recall_pin, refuse_other_account
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.parts import Parts
+from ghostclean.app.survey import Survey, make_survey, read_truth, recall, recall_section
 from ghostclean.core.policy import Policy
-from ghostclean.core.safety import Pin
-from ghostclean.errors import AccountMismatch
-
-from .deadline import Deadline
-from .parts import Parts
-from .survey import Survey, make_survey, read_truth, recall
 
 
 def survey_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Survey:
@@ -19,13 +17,9 @@ def survey_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Surve
     """
     view = deadline.reading(parts.ledger.read)
     memory = recall(parts, deadline)
-    remembered = deadline.reading(lambda: parts.state.recall("orders"))
-    pinned = deadline.reading(lambda: parts.state.recall("pin", ["account"])).get("account")
+    remembered = recall_section(parts, deadline, "orders", dict)
+    pin = recall_pin(parts, deadline)
     truth = read_truth(parts, deadline)
-    if isinstance(pinned, dict):
-        why = Pin(str(pinned.get("id")), bool(pinned.get("live"))).mismatch(truth.account, parts.broker.live)
-        if why is not None:
-            raise AccountMismatch(
-                f"wrong account: {why}; no order was sent; correct the keys, or `ghostclean doctor --pin` accepts it"
-            )
+    if pin is not None:
+        refuse_other_account(pin, truth, parts.broker.live)
     return make_survey(parts, deadline, policy, view, memory, remembered, truth, look_again=False)

@@ -8,9 +8,8 @@ agree on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
@@ -26,8 +25,6 @@ from ghostclean.core.trade import FINAL, Trade, is_open, is_pending, read_trade,
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.core.world import Memory, World
 from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded, StateFailed
-
-T = TypeVar("T")
 
 _ROUNDS = 8
 _SECOND_LOOK_AFTER = 1.0
@@ -49,7 +46,6 @@ class Survey:
     policy: Policy
     agreed: frozenset[str] | None = None
     reread_failed: str | None = None
-    notes: list[str] = field(default_factory=list)
     _split: tuple[LedgerView, tuple[Trade, ...], tuple[Trade, ...]] | None = None
 
     @property
@@ -208,8 +204,3 @@ def _unless_agreed(decision: Decision, agreed: frozenset[str]) -> Decision:
     return replace(
         decision, verdict=Verdict.SETTLING, action=Action.HELD, reason=_CHANGED_MEANWHILE, fields={}, unproven=False
     )
-
-
-def broker_time(parts: Parts) -> datetime:
-    """The broker's time now."""
-    return parts.broker.now()

@@ -7,7 +7,7 @@ import typer.main
 
 from ghostclean import __version__
 from ghostclean.cli import demo, gate, journal, manage, operate, reconcile, status
-from ghostclean.cli.output import Failure, Show, ending, finish, interrupted
+from ghostclean.cli.output import Failure, Show, clean, ending, finish, interrupted
 
 _HELP = """Closes ghosts in a trading bot's ledger: open trades of which nothing is left at the broker.
 
@@ -29,6 +29,13 @@ app = typer.Typer(
 
 for family in (reconcile, manage, status, gate, journal, operate, demo):
     family.register(app)
+
+
+_DOCUMENTS = {
+    "reconcile": reconcile.failed_document,
+    "status": status.failed_document,
+    "gate": gate.failed_document,
+}
 
 
 def _version(wanted: bool) -> None:
@@ -71,11 +78,11 @@ def _command() -> Any:
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = clean(" ".join(error.format_message().split()).replace("Value error, ", "")).rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "ghostclean"
     failure = Failure("bad_settings", 2, f"{message} (see `{command} --help`; nothing was done)")
     show = Show(json="--json" in arguments, quiet=False, verbose=False)
     name = command.removeprefix("ghostclean").strip()
-    document = reconcile.failed_document if name == "reconcile" else None
-    return finish(name or "ghostclean", show, failure.outcome(document))
+    document = _DOCUMENTS.get(name)
+    return finish(name, show, failure.outcome(document))

@@ -49,9 +49,11 @@ def gate(
             detail=answer.reason if answer.allowed is None else None,
         )
 
-    def failed(error: str, detail: str) -> dict[str, Any]:
-        from ghostclean.app.gate import failed_document
+    perform("gate", show, body, failed_document=lambda error, detail: failed_document(error, detail, max_open))
 
-        return failed_document(error, detail, max_open)
 
-    perform("gate", show, body, failed_document=failed)
+def failed_document(error: str, detail: str, max_open: int | None = None) -> dict[str, Any]:
+    """The document of a question that could not even be asked."""
+    from ghostclean.app.gate import DEFAULT_MAX_OPEN, failed_document
+
+    return failed_document(error, detail, DEFAULT_MAX_OPEN if max_open is None else max_open)

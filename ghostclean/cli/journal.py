@@ -50,6 +50,7 @@ def explain(trade_id: TradeId, as_json: Json = False, quiet: Quiet = False, verb
 
     def body() -> Outcome:
         from ghostclean import wiring
+        from ghostclean.render.terminal import folded
         from ghostclean.render.text import explain_lines
         from ghostclean.result import EXIT_CODES
 
@@ -57,7 +58,7 @@ def explain(trade_id: TradeId, as_json: Json = False, quiet: Quiet = False, verb
         code = EXIT_CODES[document["error"]]
         if code:
             return Outcome(document, code, error=document["error"], detail=document["detail"])
-        return Outcome(document, 0, lambda: explain_lines(document, verbose=show.verbose))
+        return Outcome(document, 0, lambda: folded(explain_lines(document, verbose=show.verbose)))
 
     perform("explain", show, body)
 
@@ -123,6 +124,11 @@ def _reported(document: dict[str, Any], code: int, show: Show) -> Outcome:
             if not show.quiet or row["action"] != "kept":
                 what = f"{row['action']:<13}{printable(row['ticker'], 24):<9} {printable(row['id'], 60)}"
                 yield f"{what}  {printable(row['reason'])}"
+        if not show.quiet:
+            word = "dry run" if document["dryRun"] else document["runId"].partition("-")[0]
+            would = "would be changed" if document["dryRun"] else "changed"
+            refused = f", {document['refused']} refused" if document["refused"] else ""
+            yield f"{word}: {document['changed']} {would}{refused} (run {printable(document['runId'], 80)})"
 
     if document["error"]:
         failure = Failure(document["error"], code, document["detail"])

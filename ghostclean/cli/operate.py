@@ -105,7 +105,12 @@ def doctor(
                 if check["ok"] is not True or not show.quiet:
                     yield check_line(check)
 
-        return Outcome(document, 1 if failed else 0, lines, error=error, detail=detail)
+        def told() -> Iterator[str]:
+            from ghostclean.render.terminal import folded
+
+            return folded(lines(), " " * 18)
+
+        return Outcome(document, 1 if failed else 0, told, error=error, detail=detail)
 
     perform("doctor", show, body)
 
@@ -129,7 +134,8 @@ def migrate(
 
         document = wiring.migrate(source, target, layout=layout, dry_run=dry_run)
         would = "would copy" if dry_run else "copied and verified"
-        line = f"{would} {document['trades']} trades from {document['from']} to {document['to']} ({document['layout']})"
+        trades = f"{document['trades']} trade{'' if document['trades'] == 1 else 's'}"
+        line = f"{would} {trades} from {document['from']} to {document['to']} ({document['layout']})"
         return Outcome(document, 0, lambda: () if show.quiet else (line,))
 
     perform("migrate", show, body)

@@ -20,8 +20,6 @@ DeadlineText = Annotated[
     str, typer.Option("--deadline", metavar="SECONDS", help="Hard limit in wall time: 60, 0.5, 500ms, 3s, 2m.")
 ]
 
-_LONGEST_NAME = 200
-
 
 def seconds(text: str, option: str = "--deadline") -> float:
     """A duration option in seconds; raises BadSettings."""
@@ -33,7 +31,6 @@ def seconds(text: str, option: str = "--deadline") -> float:
 
 def name(text: str, option: str) -> str:
     """A name that is stored and printed: one printable line; raises BadSettings."""
-    stripped = text.strip()
-    if not stripped or len(stripped) > _LONGEST_NAME or not stripped.isprintable():
-        raise bad_option(option, f"it must be 1 to {_LONGEST_NAME} printable characters")
-    return stripped
+    from ghostclean.wiring import name_of
+
+    return name_of(text, option)

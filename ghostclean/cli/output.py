@@ -138,17 +138,18 @@ def finish(command: str, show: Show, outcome: Outcome, *, non_fatal: bool = Fals
 def _tell_github(command: str, outcome: Outcome) -> None:
     from ghostclean.render.github import annotation, summary
 
+    title = f"ghostclean {command}".strip()
     # The runner reads workflow commands from stderr as well; stdout stays one document.
     if outcome.error:
-        say(annotation("error", f"ghostclean {command}: {clean(outcome.detail or outcome.error)}"))
+        say(annotation("error", f"{title}: {clean(outcome.detail or outcome.error)}"))
     for warning in outcome.warnings:
-        say(annotation("warning", f"ghostclean {command}: {clean(warning)}"))
+        say(annotation("warning", f"{title}: {clean(warning)}"))
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
         return
     try:
         with Path(target).open("a", encoding="utf-8") as file:
-            file.write("\n".join(summary(f"ghostclean {command}", outcome.document)) + "\n")
+            file.write("\n".join(summary(title, outcome.document)) + "\n")
     except OSError as error:
         say(f"ghostclean: the step summary cannot be written: {error.strerror or error}")
 

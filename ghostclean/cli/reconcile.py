@@ -105,7 +105,8 @@ def warnings(document: dict[str, Any]) -> Iterator[str]:
     if unsolved and document["error"] is None:
         listed = ", ".join(f"{row['ticker'] or '?'} {row['verdict']}" for row in unsolved[:5])
         more = f" and {len(unsolved) - 5} more" if len(unsolved) > 5 else ""
-        yield f"{len(unsolved)} trades need a person: {listed}{more}; `ghostclean explain TRADE_ID` says why"
+        need = "trade needs" if len(unsolved) == 1 else "trades need"
+        yield f"{len(unsolved)} {need} a person: {listed}{more}; `ghostclean explain TRADE_ID` says why"
 
 
 def failed_document(error: str, detail: str) -> dict[str, Any]:

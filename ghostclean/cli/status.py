@@ -62,14 +62,16 @@ def status(
             _watch(look, show, seconds(watch, "--watch"))
         return look()
 
-    def failed(error: str, detail: str) -> dict[str, Any]:
-        from datetime import UTC, datetime
+    perform("status", show, body, failed_document=failed_document)
 
-        from ghostclean.app.status import failed_document
 
-        return failed_document(error, detail, now=datetime.now(UTC))
+def failed_document(error: str, detail: str) -> dict[str, Any]:
+    """The document of a look that failed before there was anything to see."""
+    from datetime import UTC, datetime
 
-    perform("status", show, body, failed_document=failed)
+    from ghostclean.app.status import failed_document
+
+    return failed_document(error, detail, now=datetime.now(UTC))
 
 
 def _outcome(document: dict[str, Any], show: Show, *, check: bool) -> Outcome:
@@ -138,12 +140,10 @@ def _redraw(outcome: Outcome, every: float) -> None:
     """Line over line, so that nothing flickers; what does not fit on the screen is left out."""
     from ghostclean.durations import spell
 
-    size = shutil.get_terminal_size()
-    lines = list(outcome.lines())
-    footer = f"every {spell(every)}; Ctrl-C ends"
-    room = max(1, size.lines - 2)
-    shown = [*lines[:room], *([""] if len(lines) < room else []), footer]
-    _draw(_HOME + "".join(f"{line}{_END_OF_LINE}\n" for line in shown[:-1]) + footer + _REST)
+    room = max(1, shutil.get_terminal_size().lines - 2)
+    lines = [*outcome.lines()][:room]
+    _draw(_HOME + "".join(f"{line}{_END_OF_LINE}\n" for line in (*lines, "")))
+    _draw(f"every {spell(every)}; Ctrl-C ends{_REST}")
 
 
 def _draw(text: str) -> None:

@@ -51,6 +51,10 @@ class Market:
         """Whether a closing order can still be sent: the market is open and not about to close."""
         return crypto or (self.is_open(crypto, now) and self.close is not None and now < self.close - HANDS_OFF)
 
+    def in_last_seconds(self, crypto: bool, now: datetime) -> bool:
+        """Whether the session still runs, and is too near its end for a closing order."""
+        return self.is_open(crypto, now) and not self.may_close(crypto, now)
+
     def in_last(self, window: timedelta, now: datetime) -> bool:
         """Whether the session in progress ends within this window."""
         return self.close is not None and self.is_open(False, now) and now >= self.close - window

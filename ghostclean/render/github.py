@@ -19,11 +19,16 @@ def annotation(level: str, text: str) -> str:
 
 def summary(title: str, document: Mapping[str, Any]) -> Iterator[str]:
     """A short Markdown block: the outcome, the counters, at most twenty rows."""
-    outcome = "ok" if document.get("ok") else f"**{cell(document.get('error') or document.get('reason') or 'failed')}**"
+    failed = document.get("error") or (document.get("ok") is False and (document.get("reason") or "failed"))
+    outcome = f"**{cell(failed)}**" if failed else "closed" if document.get("allowed") is False else "ok"
     yield f"### {title}: {outcome}"
     yield ""
     if document.get("detail"):
         yield cell(document["detail"], 1000)
+        yield ""
+    said = document.get("why") if document.get("health") else document.get("reason") if "allowed" in document else None
+    if said and not document.get("detail"):
+        yield cell(f"{document['health']}: {said}" if document.get("health") else said, 1000)
         yield ""
     if "checked" in document and "closed" in document:
         yield totals(document)

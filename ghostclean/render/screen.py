@@ -38,16 +38,16 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def console_lines(*parts: Any) -> Iterator[str]:
     """The parts as finished lines, as wide as the terminal (80 columns in a pipe)."""
-    terminal = is_terminal()
+    plain = bool(os.environ.get("NO_COLOR"))  # no bold either: who asks for it wants bare text
     buffer = io.StringIO()
     console = Console(
         file=buffer,
-        force_terminal=terminal,
+        force_terminal=is_terminal() and not plain,
         width=_width(),
         highlight=False,
         emoji=False,
         markup=False,
-        no_color=bool(os.environ.get("NO_COLOR")) or None,
+        no_color=plain or None,
         legacy_windows=False,
     )
     for part in parts:
@@ -125,7 +125,10 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     if summary:
-        counted = f"{summary.get('runs', 0)} runs, {summary.get('success', 0)} good, {summary.get('fail', 0)} failed"
+        runs = summary.get("runs", 0)
+        counted = (
+            f"{runs} run{'' if runs == 1 else 's'}, {summary.get('success', 0)} good, {summary.get('fail', 0)} failed"
+        )
         table.add_row(
             "totals", f"{counted}; {summary.get('totalClosed', 0)} closed, {summary.get('totalSynced', 0)} synced"
         )
@@ -190,7 +193,7 @@ def _broker(broker: Document, entry: Document) -> Table:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     table.add_row("broker", f"{broker['positionsCount']} positions, {broker['openOrdersCount']} working orders")
-    table.add_row("only there", _symbols(broker["onlyAtBroker"]))
+    table.add_row("only at broker", _symbols(broker["onlyAtBroker"]))
     table.add_row("only in ledger", _symbols(broker["onlyInLedger"]))
     table.add_row("gate", f"{'open' if entry['allowed'] else 'closed'}: {printable(entry['reason'])}")
     return table

@@ -10,6 +10,7 @@ from ghostclean.durations import spell
 Document = Mapping[str, Any]
 
 _QUIET_ACTIONS = frozenset({"kept", "held", "skipped"})
+_WOULD_BE = {"closed": "to close", "synced": "to sync", "backfilled": "to adopt"}
 _COUNTERS = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
 
 
@@ -39,11 +40,14 @@ def row_line(row: Document) -> str:
 
 def totals(document: Document) -> str:
     """`12 checked, 3 closed, 1 held`: the counters that are not zero, `checked` always."""
-    words = {"orphans": "orphan"}
-    shown = [
-        (document[n], words.get(n, n) if document[n] == 1 else n) for n in _COUNTERS if document[n] or n == "checked"
-    ]
-    return ", ".join(f"{number} {word}" for number, word in shown)
+    counted = [name for name in _COUNTERS if document[name] or name == "checked"]
+    return ", ".join(_counted(document[name], name, dry_run=document["dryRun"] is True) for name in counted)
+
+
+def _counted(number: int, name: str, *, dry_run: bool) -> str:
+    if name == "orphans" and number == 1:
+        return "1 orphan"
+    return f"{number} {_WOULD_BE.get(name, name) if dry_run else name}"
 
 
 def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = False) -> Iterator[str]:
@@ -85,6 +89,9 @@ def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]
     else:
         now = f"{printable(document['status'], 40)} in the ledger"
     yield f"{printable(document['ticker'] or '?', 24)}  {printable(document['id'], 60)}: {now}"
+    if document["verdictSince"]:
+        verdict, reason = printable(document["verdict"], 40), printable(document["verdictReason"])
+        yield f"{verdict} since {printable(document['verdictSince'], 40)}: {reason}"
     if not document["entries"]:
         yield "no run has changed it, or its verdict, as far back as the journal keeps"
     yield from entry_lines(document["entries"], verbose=verbose)

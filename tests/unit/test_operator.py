@@ -31,6 +31,8 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     monkeypatch.setenv("GHOSTCLEAN_LEDGER", "file:trades.json")
     monkeypatch.setenv("GHOSTCLEAN_STATE", "sqlite:state.db")
     monkeypatch.setenv("GHOSTCLEAN_BROKER", "file:broker.json")
+    # The deadline counts from the start of the process, which here is that of the whole test run.
+    monkeypatch.setattr("ghostclean.app.deadline.process_age", lambda: 0.0)
 
     def run(*arguments: str) -> tuple[int, dict[str, Any]]:
         capsys.readouterr()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from ghostclean.app.manage.work import Work, risk_of, usable_price
 from ghostclean.app.order_door import Claim, OrderDoor
 from ghostclean.app.ports import LedgerView, Price
-from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.broker import BrokerTruth, Order
+from ghostclean.core.decide import decide
 from ghostclean.core.evidence import Evidence
 from ghostclean.core.instrument import is_option
 from ghostclean.core.market import Market
@@ -18,6 +19,7 @@ from ghostclean.core.plan import Holding, Plan
 from ghostclean.core.protection import Protection, protections
 from ghostclean.core.trade import is_open, record_id
 from ghostclean.core.verdicts import Action
+from ghostclean.core.world import World
 
 
 class Seen(Protocol):
@@ -35,6 +37,8 @@ class Seen(Protocol):
     @property
     def plan(self) -> Plan: ...
 
+    def world(self) -> World: ...
+
 
 @dataclass(slots=True)
 class Desk:
@@ -51,11 +55,23 @@ class Desk:
 
     def manageable(self) -> list[Holding]:
         """Open trades that are proven to be there on their own side, and are no options."""
-        held = {d.trade_id for d in self.seen.plan.decisions if d.action in (Action.HELD, Action.SKIPPED)}
+        return self._manageable(self.seen.plan)
+
+    def in_spite_of_grace(self, orders: Iterable[Order]) -> list[Holding]:
+        """What trades hold when the grace is not waited for and these orders are known too.
+
+        For a close that was begun alone: what it left must get its stop back at once. A fill of
+        it that is seconds old makes the reconcile wait, and nothing else is known of it.
+        """
+        self.seen.evidence.add_orders(orders)
+        return self._manageable(without_grace(self.seen))
+
+    def _manageable(self, plan: Plan) -> list[Holding]:
+        held = {d.trade_id for d in plan.decisions if d.action in (Action.HELD, Action.SKIPPED)}
         open_ids = self.open_ids
         return [
             h
-            for h in self.seen.plan.holdings.values()
+            for h in plan.holdings.values()
             if h.trade.id in open_ids
             and h.trade.id not in held
             and h.position.side is h.trade.side
@@ -65,7 +81,8 @@ class Desk:
 
     def works(self, holdings: Sequence[Holding], prices: Mapping[str, Price], now: datetime) -> list[Work]:
         """Claims, protection, price and risk of these holdings; what looks naked is looked up first."""
-        everybody = self.manageable()
+        ours = {h.trade.id for h in holdings}
+        everybody = [*holdings, *(h for h in self.manageable() if h.trade.id not in ours)]
         found = protections(everybody, self.door.book)
         suspects = [h for h in holdings if found.get(h.trade.id or "", Protection()).is_naked]
         if self._look_up(suspects):
@@ -93,3 +110,9 @@ class Desk:
                     asked.add(order_id)
                     self.door.read_order(order_id)
         return bool(asked)
+
+
+def without_grace(seen: Seen) -> Plan:
+    """What a survey comes to when nothing is waited for: for what is proven in another way."""
+    world = seen.world()
+    return decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))

@@ -143,7 +143,7 @@ class Flattener:
             self._books.note(work.holding, f"{REASONS[intent.purpose]} waits: {left[0].id} is still {left[0].status}")
             return Closing(failed="close_waits")
         answer = self._door.close(work.claim, intent.purpose)
-        if answer.order is not None:
+        if answer.order is not None and not (answer.order.is_final and not answer.order.filled_qty):
             self._write_close_order(work, answer.order, answer.request)
             answer = self._door.settle(work.claim, answer, _FILL_SECONDS)
         return self._judge(work, intent, answer)
@@ -174,6 +174,7 @@ class Flattener:
         said = f"order {order.id} is {order.status}" if order is not None else f"{answer.outcome}: {answer.reason}"
         self._books.note(work.holding, f"{word} refused ({said}): the stop goes back")
         self._put_back(work, intent)
+        self._unname_close_order(work, order)
         return Closing(failed="close_refused", order=order)
 
     def _put_back(self, work: Work, intent: Intent) -> None:
@@ -216,6 +217,9 @@ class Flattener:
         if filled_at is not None and self._now() - filled_at < _LAG:
             return Closing(order=order)  # what is left of the position is not known yet
         today = eastern_date(intent.at) == eastern_date(self._now())
+        if work.protection.holders and self._deadline.left() < NEEDS_SECONDS:
+            self._books.note(work.holding, f"{word} of an earlier run waits: too little of the deadline is left")
+            return Closing(failed="flatten_unfinished")
         if today and self._market.may_close(work.claim.crypto, self._now()):
             self._books.note(work.holding, f"{word} of an earlier run is finished")
             return self._steps(work, intent)
@@ -224,6 +228,7 @@ class Flattener:
             self._put_back(work, intent)
         else:
             self.forget(work.claim.name)
+        self._unname_close_order(work, order)
         if work.claim.name in self.intents:
             return Closing(failed="flatten_unfinished")
         return Closing(failed="eod_missed" if intent.purpose == EOD else None)
@@ -267,6 +272,17 @@ class Flattener:
         """The ledger names the closing order before its end is known: a kill leaves the proof behind."""
         reason = f"closing order {order.id} was sent"
         self._write(work, {"closeOrderId": order.id}, "close_sent", reason, request)
+
+    def _unname_close_order(self, work: Work, order: Order | None) -> None:
+        """A close that ended without a fill closed nothing: the ledger no longer names it."""
+        if order is None or not order.is_final or order.filled_qty:
+            return
+        record = work.holding.trade.record
+        before = record.get("closeOrderId")
+        base = {**record, "closeOrderId": order.id}
+        fields = {"closeOrderId": None if before == order.id else before}
+        trade, reason = work.holding.trade, f"closing order {order.id} is {order.status} and filled nothing"
+        self._books.write([Entry(trade.id or "", trade.symbol, base, fields, "close_ended", reason)])
 
     def _write(self, work: Work, fields: Mapping[str, Any], action: str, reason: str, facts: Mapping[str, Any]) -> None:
         trade, proof = work.holding.trade, self._books.proof(facts)

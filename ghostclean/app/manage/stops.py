@@ -196,6 +196,8 @@ class StopKeeper:
         return self._placed(work, self._door.place_stop(work.claim, stop), "stop_restored", Rule.BROKER)
 
     def _placed(self, work: Work, answer: Answer, action: str, rule: Rule | None) -> Kept:
+        if answer.order is not None and answer.order.id in {o.id for o in work.protection.stops} and not answer.request:
+            return self._naked(work, f"stop {answer.order.id} covers only {plain(work.protection.covered)} of it")
         if answer.is_done:
             self._books.of(work.holding).pop("refused", None)
             return self._stands(work, answer, action, rule)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.manage.books import Books, Entry
-from ghostclean.app.manage.desk import Desk, Seen
+from ghostclean.app.manage.desk import Desk, Seen, without_grace
 from ghostclean.app.manage.flatten import CUT, EOD, REASONS, Closing, Flattener
 from ghostclean.app.manage.stops import Kept, StopKeeper
 from ghostclean.app.manage.work import Work
@@ -22,6 +22,7 @@ from ghostclean.core.trade import is_open
 from ghostclean.core.verdicts import Action, Decision
 from ghostclean.errors import BrokerError, DeadlineExceeded, GhostcleanError
 
+MISSED = "eod_missed"
 _TO_TOUCH_A_TRADE = 6.0  # seconds of deadline below which no further trade is begun
 
 
@@ -34,6 +35,11 @@ class Tally:
     flattened: int = 0
     failures: list[str] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run failed: a position held over night outweighs what led to it."""
+        return MISSED if MISSED in self.failures else next(iter(self.failures), None)
 
 
 class TradeManager:
@@ -117,16 +123,23 @@ class TradeManager:
         # stand first in every run while others wait behind the per-run maximum.
         self._tally.touched.add(work.claim.name)
         try:
+            if flatten and self._desk.market.in_last_seconds(work.claim.crypto, self._parts.broker.now()):
+                self._books.note(work.holding, "eod_missed: too near to the close to be flattened")
+                self._tally.failures.append(MISSED)
+                if not work.protection.is_naked:
+                    self._note_kept(work, Kept(), refreshed)
+                    return
             purpose, why = self._purpose(work, flatten)
             if purpose is not None and self._closed(work, purpose, why, done):
                 return
-            kept = self._keeper.keep(work)
+            kept = Kept() if purpose is None and why else self._keeper.keep(work)
             if kept.over:
                 done.append(work)
                 return
             if kept.cut:
                 if self._closed(work, CUT, kept.reason, done):
                     return
+                self._books.note(work.holding, f"naked: {kept.reason}")
                 kept.failed = "naked"
             if kept.failed is not None:
                 self._tally.failures.append(kept.failed)
@@ -136,7 +149,7 @@ class TradeManager:
             self._tally.failures.append("broker_failed")
 
     def _purpose(self, work: Work, flatten: bool) -> tuple[str | None, str]:
-        """Why the trade is to be closed now, if it is."""
+        """Why the trade is to be closed now, if it is; a reason without a purpose leaves it alone."""
         now = self._parts.broker.now()
         if flatten and self._desk.market.may_close(work.claim.crypto, now):
             return EOD, "the session ends within its last minutes"
@@ -146,10 +159,9 @@ class TradeManager:
             return None, ""
         if work.stop_is_firing() and "firing" not in memory:
             memory["firing"] = iso(now)
-            self._books.note(
-                work.holding, "its stop is at or through the market and is the cut: left alone for one run"
-            )
-            return None, ""
+            why = "its stop is at or through the market and is the cut: left alone for one run"
+            self._books.note(work.holding, why)
+            return None, why
         return CUT, f"R is at or below {self._settings.cut_loss_r} by its last sale and by its position"
 
     def _closed(self, work: Work, purpose: str, why: str, done: list[Work]) -> bool:
@@ -198,13 +210,16 @@ class TradeManager:
         if not done or self._books.dry_run:
             return
         try:
-            plan = self._survey().plan
+            seen = self._survey()
+            plan, shown = seen.plan, without_grace(seen)
         except (GhostcleanError, BrokerError) as error:
             self._books.notes.append(f"the closed trades are booked by the next run ({error})")
             return
         decisions = {d.trade_id: d for d in plan.decisions}
+        at_once = {d.trade_id: d for d in shown.decisions}
         for work in done:
-            decision = decisions.get(work.claim.name)
+            went = self._desk.door.took_all(work.claim, seen.truth.positions)
+            decision = (at_once if went else decisions).get(work.claim.name)
             if decision is None or decision.action is not Action.CLOSED or decision.unproven:
                 self._books.note(work.holding, "it ended at the broker; the next run books it")
                 continue
@@ -217,12 +232,12 @@ class TradeManager:
     def finish_begun(self) -> None:
         """The first work of a run: what an earlier one began to close."""
         intents = dict(self._flattener.unfinished())
-        holdings = {h.trade.id: h for h in self._desk.seen.plan.holdings.values()}
+        holdings = {h.trade.id: h for h in self._desk.manageable()}
         done: list[Work] = []
         for trade_id, intent in intents.items():
-            holding = holdings.get(trade_id)
             self._handled.add(trade_id)
             try:
+                holding = holdings.get(trade_id) or self._in_spite_of_grace(trade_id, intent.purpose)
                 if holding is None:
                     self._finish_without_position(trade_id, intent.purpose)
                     continue
@@ -232,6 +247,11 @@ class TradeManager:
                 self._books.notes.append(f"{trade_id}: its {REASONS[intent.purpose]} is unfinished ({error})")
                 self._tally.failures.append("flatten_unfinished")
         self._write_closed(done)
+
+    def _in_spite_of_grace(self, trade_id: str, purpose: str) -> Holding | None:
+        order = self._desk.door.latest(trade_id, purpose)
+        found = self._desk.in_spite_of_grace([order] if order is not None else [])
+        return next((h for h in found if h.trade.id == trade_id), None)
 
     def _finish_without_position(self, trade_id: str, purpose: str) -> None:
         """The trade is closed already, or its verdict is open: only a queued close must not wait."""
@@ -244,6 +264,10 @@ class TradeManager:
             if self._books.write([_closed_entry(decision)]).get(trade_id):
                 self._tally.flattened += 1
                 self._flattener.forget(trade_id)
+            return
+        order = self._desk.door.latest(trade_id, purpose)
+        if order is not None and order.status == "filled":
+            self._books.notes.append(f"{trade_id}: its {REASONS[purpose]} is filled and booked once it is settled")
             return
         self._flattener.end_queued(trade_id, purpose)
         self._books.notes.append(f"{trade_id}: its {REASONS[purpose]} is unfinished and what it holds is not proven")

@@ -1,0 +1,84 @@
+"""The orphans of a run: judged, written, or sold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ghostclean.app.ports import Lease
+from ghostclean.app.run import Run
+from ghostclean.app.survey import Survey
+from ghostclean.core.evidence import OrdersOf, RecordsOf
+from ghostclean.core.instrument import symbol_key
+from ghostclean.core.orphans import LOOK_BACK, OrphanView, judge_orphans
+from ghostclean.core.trade import record_id, text
+from ghostclean.core.verdicts import Action, Decision, Verdict
+
+_WRITTEN = (Action.ADOPTED, Action.REOPENED)
+
+
+def judge(run: Run) -> list[Decision]:
+    """One row an orphan; looks up what adopting or selling it needs."""
+    survey, mode = run.surveyed(), run.options.policy.orphans
+    if not run.plan.orphans:
+        return []
+    if mode != "report" and not survey.partial:
+        since = survey.truth.at - LOOK_BACK
+        needs = [OrdersOf(o.position.key, o.position.symbol, since) for o in run.plan.orphans]
+        survey.lookups.answer([*needs, *(RecordsOf(o.position.key) for o in run.plan.orphans)])
+        run.plan = replace(run.plan, activity=survey.decide_again(survey.view).activity)
+    view = OrphanView(
+        mode=mode,
+        account=survey.truth.account.id,
+        now=survey.truth.at,
+        grace=run.options.policy.grace,
+        evidence=survey.evidence,
+        unproven=survey.memory.unproven,
+        present={},
+        closed=survey.lookups.closed,
+        first_seen=survey.memory.first_seen,
+        blocked=_blocked(run, survey),
+    )
+    decided = judge_orphans(run.plan, view)
+    ids = {d.trade_id for d in decided if d.trade_id} | set(survey.memory.unproven)
+    if not ids:
+        return decided
+    present = run.options.deadline.reading(lambda: run.parts.ledger.get(i for i in ids if i))
+    return judge_orphans(run.plan, replace(view, present=present))
+
+
+def _blocked(run: Run, survey: Survey) -> str | None:
+    if any(d.verdict is Verdict.UNREADABLE for d in run.plan.decisions) or survey.view.strangers:
+        return "a record of the ledger is unreadable"
+    if any(d.verdict is Verdict.UNKNOWN for d in run.plan.decisions) or run.plan.needs:
+        return "a look-up is open"
+    if not survey.view.complete:
+        return "only the ledger's index was read, the next run reads all of it"
+    return "this run is partial" if survey.partial else None
+
+
+def writes(run: Run, survey: Survey) -> list[Decision]:
+    """Adoptions and reopenings, without those that a record, added by the app meanwhile, may explain."""
+    if not any(d.action in _WRITTEN for d in run.orphan_rows):
+        return []
+    known = {record_id(r) for r in survey.view.active}
+    present = run.options.deadline.writing(run.parts.ledger.read).active
+    new = {symbol_key(text(r, "ticker", "symbol") or "") for r in present if record_id(r) not in known}
+    why = "the app added a trade of this symbol while we looked; decided in the next run"
+    run.orphan_rows = [
+        Decision(None, d.ticker, d.verdict, Action.KEPT, why)
+        if d.action in _WRITTEN and symbol_key(d.ticker) in new
+        else d
+        for d in run.orphan_rows
+    ]
+    return [d for d in run.orphan_rows if d.action in _WRITTEN]
+
+
+def sell(run: Run, lease: Lease) -> None:
+    """Sells the orphans that are to be flattened."""
+    if not any(row.action is Action.FLATTENED for row in run.orphan_rows):
+        return
+    # Only this option sends orders; every other run does without that code.
+    from ghostclean.app.flatten import Flattener
+
+    flattener = Flattener(run.parts, run.options, run.surveyed(), lease, run.applied.entries)
+    run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in run.orphan_rows]

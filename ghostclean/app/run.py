@@ -1,0 +1,74 @@
+"""The facts of one reconcile run, as they come to be known: what its report and its record are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ghostclean.app.apply import Applied, Writer
+from ghostclean.app.parts import Options, Parts
+from ghostclean.app.ports import JournalEntry, Lease
+from ghostclean.app.survey import Survey
+from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.plan import Plan
+from ghostclean.core.safety import Pin
+from ghostclean.core.times import iso
+from ghostclean.core.verdicts import Decision
+
+
+@dataclass(slots=True)
+class Run:
+    """One run; what is not known yet, or never came to be known, is None or empty.
+
+    `inner` is a run inside auto-manage, under a lock that is not its own. `remembered`,
+    `verdicts` and `scanned` are what earlier runs left; `recovered` and `restored` what a dead
+    run would have left; `alerted` what the outside eyes compare with next time.
+    """
+
+    parts: Parts
+    options: Options
+    lease: Lease | None
+    inner: bool
+    started: datetime
+    began: float
+    state_ok: bool = False
+    survey: Survey | None = None
+    truth: BrokerTruth | None = None
+    plan: Plan = field(default_factory=lambda: Plan(()))
+    orphan_rows: list[Decision] = field(default_factory=list)
+    applied: Applied = field(default_factory=Applied)
+    error: str | None = None
+    detail: str | None = None
+    partial: bool = False
+    notes: list[str] = field(default_factory=list)
+    remembered: dict[str, Any] = field(default_factory=dict)
+    verdicts: dict[str, Any] = field(default_factory=dict)
+    scanned: Any = None
+    recovered: list[JournalEntry] = field(default_factory=list)
+    restored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pin: Pin | None = None
+    may_pin: bool = False
+    ledger_seen: bool = False
+    alerted: dict[str, Any] | None = None
+
+    @classmethod
+    def begin(cls, parts: Parts, options: Options, lease: Lease | None) -> Run:
+        """A run that starts now."""
+        return cls(parts, options, lease, lease is not None, parts.wall(), options.deadline.left())
+
+    def failed(self, error: str, detail: str) -> None:
+        """Notes why the run is not ok."""
+        if error == "deadline_exceeded":
+            self.partial = True
+        self.error, self.detail = error, detail
+
+    def writer(self, lease: Lease) -> Writer:
+        """The writer of this run's decisions."""
+        options = self.options
+        return Writer(self.parts, options.deadline, lease, options.run_id, options.source, iso(self.parts.wall()))
+
+    def surveyed(self) -> Survey:
+        """The survey, in the steps that follow it."""
+        assert self.survey is not None
+        return self.survey
