@@ -36,6 +36,7 @@ DATA_URL = "https://data.alpaca.markets"
 
 _FIRST_PAIR = ("ALPACA_API_KEY", "ALPACA_SECRET_KEY")
 _SECOND_PAIR = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+_OUR_PREFIXES = ("GHOSTCLEAN_", "AUTO_MANAGE_")
 _TRUTHY = frozenset({"1", "true"})
 
 
@@ -339,6 +340,16 @@ class Settings(BaseSettings):
             shown = scrub(str(value), secrets_in({name: str(value)})) if name in URL_NAMES else str(value)
         return Origin(name, source, shown)
 
+    @staticmethod
+    def unread() -> dict[str, str]:
+        """Variables that look like ours and are none, with the nearest name: typing errors, mostly."""
+        import difflib
+
+        known = [field.alias or name for name, field in Settings.model_fields.items()]
+        given = {**_dotenv(), **os.environ}
+        ours = [n for n, v in given.items() if n.startswith(_OUR_PREFIXES) and n not in known and v]
+        return {name: next(iter(difflib.get_close_matches(name, known, 1, 0.8)), "") for name in sorted(ours)}
+
     def secrets(self) -> tuple[str, ...]:
         """The secret values, for scrubbing what is printed."""
         shown: dict[str, str | None] = {}
@@ -408,10 +419,14 @@ def _check_account(settings: Settings) -> None:
 
 def environment_secrets() -> tuple[str, ...]:
     """Secret values of the environment and `.env`, also when the settings are wrong."""
+    return tuple(dict.fromkeys((*secrets_in(_dotenv()), *secrets_in(os.environ))))
+
+
+def _dotenv() -> Mapping[str, str | None]:
+    """What `.env` says, nothing where it cannot be read."""
     from dotenv import dotenv_values
 
     try:
-        found = dotenv_values(".env")
+        return dotenv_values(".env")
     except (OSError, UnicodeDecodeError):
-        found = {}
-    return tuple(dict.fromkeys((*secrets_in(found), *secrets_in(os.environ))))
+        return {}

@@ -302,7 +302,8 @@ def _deadline(deadline: float | str, *, counted_from_start: bool) -> Deadline:
         seconds = parse_duration(str(deadline))
     except ValueError as error:
         raise BadSettings(f"deadline is wrong: {error} (nothing was done)") from None
-    return Deadline(seconds, already_used=process_age() if counted_from_start else 0.0)
+    # Start-up counts, but never more than half: a run that may not even ask says nothing about the broker.
+    return Deadline(seconds, already_used=min(process_age(), seconds / 2) if counted_from_start else 0.0)
 
 
 def _close(state: State) -> None:
@@ -339,8 +340,9 @@ def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | No
         why = _wrong_account(settings, parts, truth, deadline)
     except BrokerTruthFailed as error:
         # Its words are those of a run, which would try again.
-        said = str(error).partition(": nothing was closed")[0].removeprefix("broker truth is not observed ")
-        return None, unknown(said, max_open)
+        said = str(error).partition(": nothing was closed")[0]
+        bare = said.removeprefix("broker truth is not observed (")
+        return None, unknown(said if bare == said else bare.removesuffix(")"), max_open)
     finally:
         _close(parts.state)
     return (truth, judge(truth, max_open)) if why is None else (None, unknown(why, max_open))
@@ -401,6 +403,7 @@ def doctor(*, pin: bool) -> list[dict[str, Any]]:
         broker=lambda: broker(settings, deadline.left),
         deadline=deadline,
         settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
+        unread=settings.unread(),
         account_kind="snapshot" if settings.broker_at.kind == "file" else "live" if settings.live else "paper",
         interval=timedelta(seconds=settings.interval),
         grace=settings.grace,

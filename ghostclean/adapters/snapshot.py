@@ -36,6 +36,7 @@ Raw = dict[str, Any]
 
 SCHEMA = 1
 KIND = "ghostclean-snapshot"
+_CURE = " (nothing was done; check GHOSTCLEAN_BROKER)"
 
 
 # --------------------------------------------------------------------------- recording
@@ -236,13 +237,15 @@ class SnapshotBroker:
 
     def __init__(self, document: object, name: str = "the snapshot") -> None:
         if not isinstance(document, dict) or document.get("kind") != KIND:
-            raise BadSettings(f"{name} is no ghostclean snapshot: its kind must be {KIND!r}")
+            raise BadSettings(f"{name} is no ghostclean snapshot: its kind must be {KIND!r}{_CURE}")
         if document.get("schema") != SCHEMA:
-            raise BadSettings(f"{name} has schema {document.get('schema')!r}, this version reads schema {SCHEMA}")
+            raise BadSettings(
+                f"{name} has schema {document.get('schema')!r}, this version reads schema {SCHEMA}{_CURE}"
+            )
         at = parse_time(document.get("time"))
         lookups = _given(document.get("lookups"), {})
         if at is None or not isinstance(document.get("live", False), bool) or not isinstance(lookups, dict):
-            raise BadSettings(f"{name} is damaged: `time`, `live` or `lookups` is not what a snapshot holds")
+            raise BadSettings(f"{name} is damaged: `time`, `live` or `lookups` is not what a snapshot holds{_CURE}")
         self._name = name
         self._document = document
         self._lookups: Raw = lookups
@@ -255,9 +258,9 @@ class SnapshotBroker:
         try:
             document = json.loads(Path(path).expanduser().read_text("utf-8"))
         except OSError as error:
-            raise BadSettings(f"snapshot {path} cannot be read: {error.strerror or error}") from None
+            raise BadSettings(f"snapshot {path} cannot be read: {error.strerror or error}{_CURE}") from None
         except (ValueError, RecursionError):
-            raise BadSettings(f"snapshot {path} is no complete JSON document") from None
+            raise BadSettings(f"snapshot {path} is no complete JSON document{_CURE}") from None
         return cls(document, f"snapshot {path}")
 
     @property

@@ -20,7 +20,7 @@ from ghostclean.app.manage.flatten import CUT, EOD
 from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
 from ghostclean.app.manage.within import within
-from ghostclean.app.order_door import NUMBERS, OrderDoor
+from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
 from ghostclean.core.broker import Account, BrokerTruth
@@ -49,7 +49,7 @@ _LOCK_OUTLIVES_DEADLINE = 5.0
 _LAST_WORDS = 0.35  # seconds that the run's own record gets even when the deadline is over
 _POLL = 0.5
 _DUTY = "eod"  # the state section that remembers the last session in which flattening was on duty
-_PURPOSES = ("stop", "rest", "oco", CUT, EOD)
+_PURPOSES = ("stop", REST, "oco", CUT, EOD)
 _COUNTED = {ManageOutcome.SUCCESS: "success", ManageOutcome.SKIP: "skipped", ManageOutcome.FAIL: "fail"}
 
 
@@ -415,7 +415,7 @@ class _Run:
         }
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)
-        add = {"runs": 1, _COUNTED[result.outcome]: 1}
+        add = {"runs": 1, **dict.fromkeys(_COUNTED.values(), 0), _COUNTED[result.outcome]: 1}
         if result.reason:
             add[f"reason:{result.reason}"] = 1
         put = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,6 +60,7 @@ class Patient:
     broker: Callable[[], Broker]
     deadline: Deadline
     settings: Sequence[Setting]
+    unread: Mapping[str, str]
     account_kind: str
     interval: timedelta
     grace: float
@@ -84,6 +85,9 @@ def _settings(patient: Patient) -> Iterator[Check]:
         yield Check("settings", True, "all defaults")
     for setting in patient.settings:
         yield Check("settings", True, f"{setting.name} = {setting.shown} (from {setting.source})")
+    for name, near in patient.unread.items():
+        cure = f"did you mean {near}?" if near else "unset it, or look it up in the README"
+        yield Check("settings", None, f"{name} is set and is no setting of ghostclean", cure)
 
 
 def _ledger(patient: Patient) -> Iterator[Check]:

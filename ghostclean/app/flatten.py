@@ -6,20 +6,23 @@ only an order that filled counts as flattened.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from ghostclean.app.apply import Writer
-from ghostclean.app.order_door import Claim, OrderDoor
+from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import JournalEntry, Lease
 from ghostclean.app.survey import Survey
+from ghostclean.core.broker import Order
 from ghostclean.core.decide import decide
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.market import Market
 from ghostclean.core.numbers import plain
 from ghostclean.core.orphans import adopted_id
 from ghostclean.core.plan import Orphan
+from ghostclean.core.stops import tightest
 from ghostclean.core.times import iso
 from ghostclean.core.trade import order_ids
 from ghostclean.core.verdicts import Action, Decision, Proof
@@ -82,7 +85,7 @@ class Flattener:
                 proof=(*decision.proof, sold), facts="done",
             )  # fmt: skip
         self.entries.append(replace(intent, outcome="left", proof=(*intent.proof, *proof)))
-        return _left(decision, f"not sold yet: {answer.reason}")
+        return _left(decision, f"not sold yet: {answer.reason}{_put_back(door, claim, answer, holders)}")
 
     def _still_unexplained(self, orphan: Orphan) -> bool:
         """The orphan by a fresh reading of the ledger."""
@@ -115,6 +118,19 @@ class Flattener:
     def _writer(self) -> Writer:
         at = iso(self.parts.wall())
         return Writer(self.parts, self.options.deadline, self.lease, self.options.run_id, self.options.source, at)
+
+
+def _put_back(door: OrderDoor, claim: Claim, answer: Answer, holders: Sequence[Order]) -> str:
+    """The stop that made room for a sale which the broker refused; what is said about it.
+
+    Not while the sale may still fill: a stop beside it could sell the shares twice.
+    """
+    stops = [o.stop_price for o in holders if o.is_stop and o.stop_price is not None]
+    if not stops or answer.outcome is Outcome.UNKNOWN or (answer.order is not None and not answer.order.is_final):
+        return ""
+    stop = tightest(claim.side, stops)
+    back = door.place_stop(claim, stop)
+    return f"; its stop at {plain(stop)} is {'back' if back.is_done else f'not back: {back.reason}'}"
 
 
 def _left(decision: Decision, why: str) -> Decision:

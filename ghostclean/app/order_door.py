@@ -36,6 +36,7 @@ from ghostclean.errors import BrokerError, DeadlineExceeded, Refused
 T = TypeVar("T")
 
 NUMBERS = "order_numbers"  # the state section that remembers the last n of a trade and purpose
+REST = "rest"  # the purpose of a stop beside one that covers a part of the trade
 _MOST_NUMBERS = 500
 _LOST_WAITS = (0.3, 0.7, 1.5, 2.5)
 _WATCH_WAITS = (0.1, 0.2, 0.3, 0.4, *([0.5] * 40))
@@ -126,7 +127,9 @@ class OrderDoor:
     """Sends, replaces and cancels orders; the only code that does. See the module's invariants.
 
     `verify` raises when the run's lock is lost. `log` lists everything that was, or in a dry run
-    would have been, sent. Reads raise BrokerError or DeadlineExceeded; nothing is sent then.
+    would have been, sent. With `state_lost` names are counted by the broker's answers alone: for
+    putting back a stop when our memory fails half-way. Reads raise BrokerError or
+    DeadlineExceeded; nothing is sent then.
     """
 
     def __init__(
@@ -145,6 +148,7 @@ class OrderDoor:
         self.book = book if book is not None else OrderBook()
         self.log: list[dict[str, Any]] = []
         self.dry_run = dry_run
+        self.state_lost = False
         self._broker = broker
         self._state = state
         self._market = market
@@ -229,7 +233,7 @@ class OrderDoor:
         A stop beside one that covers a part has a purpose, and so a name, of its own: under the
         name of the first it would be taken for it, and the rest would stay without one.
         """
-        purpose = "rest" if least else "stop"
+        purpose = REST if least else "stop"
         sight = self.look(claim)
         qty, why = self._quantity(claim, sight, missing_stop=True)
         qty = min(qty, self.open_now(claim) - least)
@@ -461,6 +465,18 @@ class OrderDoor:
             asked += family
         return [now for o in asked if (now := self.watch(o.id, seconds)) is not None and not now.is_final]
 
+    def cancel_entry(self, claim: Claim, entry: Order, seconds: float) -> Order | None:
+        """Ends what is left of a claim's own entry; the entry if it is not final then."""
+        if entry.key != claim.key or entry.side == claim.side.closing:
+            return entry
+        why = "its rest must not be filled any more"
+        if self.dry_run:
+            self._said(self._note("cancel", claim, why, orderId=entry.id), Outcome.WOULD, "dry run", entry)
+            return None
+        self._cancel_one(claim, entry, why)
+        now = self.watch(entry.id, seconds)
+        return now if now is not None and not now.is_final else None
+
     def _cancel_one(self, claim: Claim, order: Order, why: str) -> None:
         if order.status == "pending_cancel":
             return  # asked for already: it is only waited for
@@ -584,7 +600,7 @@ class OrderDoor:
         or proven never to have arrived.
         """
         counter = client_id(claim.name, purpose, 0)
-        last = self._state.recall(NUMBERS, [counter]).get(counter)
+        last = None if self.state_lost else self._state.recall(NUMBERS, [counter]).get(counter)
         first = last if isinstance(last, int) and last > 0 else 1
         for n in range(first, first + _MOST_NUMBERS):
             name = client_id(claim.name, purpose, n)
@@ -603,6 +619,9 @@ class OrderDoor:
             return
         if self._deadline.left() < _TO_START:
             raise DeadlineExceeded("too little time is left to send an order")
+        if self.state_lost:
+            self._asked.add(name)
+            return
         self._verify()
         self._state.remember(NUMBERS, {client_id(claim.name, purpose, 0): int(name.rsplit("-", 1)[1])})
         self._asked.add(name)

@@ -7,7 +7,6 @@ from typing import Any
 
 from ghostclean.app.run import Run
 from ghostclean.core.jsonvalue import json_value
-from ghostclean.core.safety import short
 from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result
@@ -74,7 +73,7 @@ def _broker(run: Run) -> dict[str, Any] | None:
         "positionsCount": len(truth.positions),
         "openOrdersCount": len(truth.orders),
         "fetchedAt": iso(truth.at),
-        "account": short(truth.account.id),
+        "account": truth.account.id,
     }
 
 

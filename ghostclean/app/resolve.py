@@ -170,9 +170,10 @@ def _change(decision: Decision, record: Record, word: Word, policy: Policy, now:
     if decision.action.writes and not decision.unproven:
         fields |= decision.fields
     refusal = None
-    if word.exit_order and decision.action not in (Action.CLOSED, Action.REDUCED):
+    closes = decision.action in (Action.CLOSED, Action.REDUCED) and not decision.unproven
+    if word.exit_order and not closes:  # such as an order whose fills another trade owns
         refusal = f"with that order it is {decision.verdict}: {decision.reason}"
-    if word.entry_order and decision.verdict is Verdict.MISMATCH:
+    if word.entry_order and decision.verdict in (Verdict.MISMATCH, Verdict.DUPLICATE):
         refusal = f"with that order it is {decision.verdict}: {decision.reason}"
     return Change(trade_id, record, write.changed(record, fields, now), decision.remove), refusal
 

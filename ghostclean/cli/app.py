@@ -31,8 +31,19 @@ for family in (reconcile, manage, status, gate, journal, operate, demo):
     family.register(app)
 
 
+_PLAIN_WORDS = (
+    ("Value error, ", ""),
+    ("Input should be greater than or equal to", "it must be at least"),
+    ("Input should be less than or equal to", "it must be at most"),
+    ("Input should be a valid integer, unable to parse string as an integer", "it must be a whole number"),
+    ("Input should be a valid integer", "it must be a whole number"),
+)
 _DOCUMENTS = {
     "reconcile": reconcile.failed_document,
+    "auto-manage": manage.failed_document,
+    "explain": journal.failed_explanation,
+    "resolve": journal.failed_change,
+    "undo": journal.failed_change,
     "status": status.failed_document,
     "gate": gate.failed_document,
 }
@@ -78,7 +89,10 @@ def _command() -> Any:
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:
-    message = clean(" ".join(error.format_message().split()).replace("Value error, ", "")).rstrip(".")
+    message = " ".join(error.format_message().split())
+    for said, plain in _PLAIN_WORDS:
+        message = message.replace(said, plain)
+    message = clean(message).rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "ghostclean"
     failure = Failure("bad_settings", 2, f"{message} (see `{command} --help`; nothing was done)")

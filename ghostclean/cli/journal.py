@@ -60,7 +60,7 @@ def explain(trade_id: TradeId, as_json: Json = False, quiet: Quiet = False, verb
             return Outcome(document, code, error=document["error"], detail=document["detail"])
         return Outcome(document, 0, lambda: folded(explain_lines(document, verbose=show.verbose)))
 
-    perform("explain", show, body)
+    perform("explain", show, body, failed_document=lambda error, detail: failed_explanation(error, detail, trade_id))
 
 
 def resolve(
@@ -93,7 +93,12 @@ def resolve(
         )
         return _reported(report.to_dict(), report.exit_code, show)
 
-    perform("resolve", show, body)
+    perform(
+        "resolve",
+        show,
+        body,
+        failed_document=lambda error, detail: failed_change(error, detail, trade_id, dry_run=dry_run),
+    )
 
 
 def undo(
@@ -112,7 +117,30 @@ def undo(
         report = wiring.undo(run_id, dry_run=dry_run)
         return _reported(report.to_dict(), report.exit_code, show)
 
-    perform("undo", show, body)
+    perform(
+        "undo", show, body, failed_document=lambda error, detail: failed_change(error, detail, run_id, dry_run=dry_run)
+    )
+
+
+def failed_explanation(error: str, detail: str, trade_id: str | None = None) -> dict[str, Any]:
+    """The document of a question that could not be answered."""
+    unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince"))
+    return {"ok": False, "id": trade_id, **unknown, "entries": [], "error": error, "detail": detail}
+
+
+def failed_change(error: str, detail: str, subject: str | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+    """The document of a person's change that was not even begun."""
+    return {
+        "ok": False,
+        "dryRun": dry_run,
+        "runId": None,
+        "subject": subject,
+        "changed": 0,
+        "refused": 0,
+        "results": [],
+        "error": error,
+        "detail": detail,
+    }
 
 
 def _reported(document: dict[str, Any], code: int, show: Show) -> Outcome:

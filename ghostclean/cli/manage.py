@@ -1,6 +1,6 @@
 """`ghostclean auto-manage`: reconcile, then manage the open trades."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,4 +65,29 @@ def auto_manage(
             detail=result.detail or f"auto-manage failed: {result.reason}" if failed else None,
         )
 
-    perform("auto-manage", show, body, non_fatal=non_fatal)
+    perform("auto-manage", show, body, non_fatal=non_fatal, failed_document=failed_document)
+
+
+def failed_document(error: str, detail: str) -> dict[str, Any]:
+    """The document of a run that never began."""
+    from datetime import UTC, datetime
+
+    from ghostclean.core.times import iso
+    from ghostclean.manage_result import ManageOutcome, ManageResult
+
+    now = iso(datetime.now(UTC))
+    result = ManageResult(
+        ManageOutcome.FAIL,
+        error,
+        run_id="",
+        source="cli",
+        started_at=now,
+        duration_ms=0,
+        now=now,
+        enabled=False,
+        forced=False,
+        dry_run=False,
+        cfg={},
+        detail=detail,
+    )
+    return result.to_dict()

@@ -7,6 +7,7 @@ step summary. A reader that goes away (`| head`) changes nothing about the run o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ import typer
 
 from ghostclean.errors import BadSettings, BrokerError, BrokerTruthFailed, GhostcleanError
 from ghostclean.scrub import scrub
+
+_STOPPED = "interrupted; what was written stays and is journaled, the next run goes on from there"
 
 Document = Mapping[str, Any]
 Lines = Callable[[], Iterable[str]]
@@ -97,7 +100,7 @@ def perform(
             failed_document
         )
     except KeyboardInterrupt as stop:
-        raise typer.Exit(interrupted(stop)) from None
+        outcome = Failure("reconcile_failed", _stopped_code(stop), _STOPPED).outcome(failed_document)
     except typer.Exit:
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line, never a traceback with secrets
@@ -120,7 +123,7 @@ def finish(command: str, show: Show, outcome: Outcome, *, non_fatal: bool = Fals
     if show.json:
         from ghostclean.render.jsondoc import document_text
 
-        put(document_text(outcome.document, for_person=sys.stdout.isatty()))
+        put(document_text(_without_secrets(outcome.document), for_person=sys.stdout.isatty()))
     else:
         for line in outcome.lines():
             put(line)
@@ -133,6 +136,16 @@ def finish(command: str, show: Show, outcome: Outcome, *, non_fatal: bool = Fals
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(command, outcome)
     return 0 if softened else outcome.exit_code
+
+
+def _without_secrets(document: Document) -> Document:
+    """The document with its texts for people cleaned like those on stderr: libraries may have had a hand in them."""
+    cleaned = dict(document)
+    if isinstance(detail := document.get("detail"), str):
+        cleaned["detail"] = clean(detail)
+    if isinstance(notes := document.get("notes"), list):
+        cleaned["notes"] = [clean(note) if isinstance(note, str) else note for note in notes]
+    return cleaned
 
 
 def _tell_github(command: str, outcome: Outcome) -> None:
@@ -182,6 +195,13 @@ def _mute(stream: TextIO) -> None:
     os.close(nowhere)
 
 
+def reader_gone() -> bool:
+    """Whether stdout goes nowhere, from the start or since its reader went away."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), Path(os.devnull).stat())
+    return False
+
+
 def ending(code: int) -> int:
     """The exit code, after a last flush that a closed pipe cannot spoil."""
     for stream in (sys.stdout, sys.stderr):
@@ -194,7 +214,11 @@ def ending(code: int) -> int:
 
 def interrupted(stop: BaseException | None = None) -> int:
     """Says what an interruption means and returns its exit code."""
-    say("ghostclean: interrupted; what was written stays and is journaled, the next run goes on from there")
+    say(f"ghostclean: {_STOPPED}")
+    return _stopped_code(stop)
+
+
+def _stopped_code(stop: BaseException | None) -> int:
     return stop.exit_code if isinstance(stop, Terminated) else 130
 
 

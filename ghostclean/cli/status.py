@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ghostclean.cli.options import Json, Quiet, Verbose, seconds
-from ghostclean.cli.output import Failure, Outcome, Show, bad_option, clean, finish, perform
+from ghostclean.cli.output import Failure, Outcome, Show, bad_option, clean, finish, perform, reader_gone
 
 _HELP = """Healthy, stale or broken; the last runs; what to do next.
 
@@ -103,6 +103,7 @@ def _watch(look: Callable[[], Outcome], show: Show, every: float) -> None:
     from ghostclean.render.terminal import is_dumb
 
     drawing = sys.stdout.isatty() and not is_dumb()
+    unread = reader_gone()
     try:
         if drawing:
             _draw(_ALTERNATE_ON)
@@ -112,6 +113,8 @@ def _watch(look: Callable[[], Outcome], show: Show, every: float) -> None:
                 _redraw(outcome, every)
             else:
                 finish("status", show, outcome)
+                if reader_gone() and not unread:
+                    raise typer.Exit(0)
             time.sleep(every)
     except KeyboardInterrupt as stop:
         raise typer.Exit(getattr(stop, "exit_code", 0)) from None

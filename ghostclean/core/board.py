@@ -20,7 +20,7 @@ from .money import CRYPTO_DUST
 from .numbers import ONE, ZERO
 from .own_orders import Lot, read_own_orders
 from .plan import Orphan
-from .sharing import SAME_COST, is_dust, mark_duplicates, measure, share_position, spent_by_closed
+from .sharing import SAME_COST, is_dust, mark_duplicates, measure, share_position, spent_by_closed, surplus_of_closed
 from .trade import Trade
 from .world import World
 
@@ -43,6 +43,7 @@ class Board:
             if case.own.last is None or not case.own.last.is_multi_leg:
                 self.groups[case.key].append(case)
         self.surplus: dict[str, list[Lot]] = {}
+        self._attributed = {order_id for ids in world.memory.exits.values() for order_id in ids}
         self._left: dict[tuple[str, Side], Decimal] = {}
         for key, members in self.groups.items():
             self._share(key, members)
@@ -85,7 +86,13 @@ class Board:
 
     def _share(self, key: str, cases: list[Case]) -> None:
         mark_duplicates(cases)
-        self.surplus[key] = measure(cases, spent_by_closed(self.world.closed.get(key, ()), self.evidence))
+        closed = self.world.closed.get(key, ())
+        spent = spent_by_closed(closed, self.evidence)
+        self.surplus[key] = measure(cases, spent)
+        # What an earlier run attributed is counted there, and what an open trade names was measured just now.
+        known = self._attributed.union(*(case.own.ids() for case in cases))
+        rest = surplus_of_closed(closed, spent, self.evidence)
+        self.surplus[key] += (lot for lot in rest if lot.order_id not in known)
         position = self.positions.get(key)
         # The side that is held comes first: where its trades explain the whole position, it says
         # nothing about a trade of the other side except that nothing of that one is left.
@@ -139,12 +146,12 @@ class Board:
         return self._orphan_sizes[case.side].like(case)
 
     def last_activity(self) -> dict[str, datetime]:
-        """The latest moment anything is known to have happened, by symbol key."""
+        """The latest moment anything is known to have happened, by symbol key; after `now` counts most of all."""
         latest: dict[str, datetime] = {}
         moments = [(o.key, o.last_time) for o in self.evidence.orders.values()]
         moments += [(f.key, f.at) for f in self.evidence.fills.values()]
         for key, at in moments:
-            if at is not None and at <= self.now and (key not in latest or at > latest[key]):
+            if at is not None and (key not in latest or at > latest[key]):
                 latest[key] = at
         return latest
 

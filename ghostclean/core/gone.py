@@ -51,6 +51,9 @@ def gone(search: Search, case: Case) -> Decision:
     if rival_since is not None and search.free_fills(case).closes_after(case.side, max(rival_since, case.start)):
         why = "several trades share the symbol, and a sale that nobody owns may have been of either"
         return hold(board, case, Verdict.AMBIGUOUS, why)
+    if not case.certain and (lost := search.lost(case)) > case.tolerance:
+        why = f"fills that nobody owns brought {plain(lost)} in, and proven trades hold all that is left"
+        return hold(board, case, Verdict.AMBIGUOUS, f"{why}: whose part went cannot be told")
     if is_option(case.key) and (decision := _option_end(search, case)) is not None:
         return decision
     if (orphan := board.twin_of_other_name(case)) is not None:

@@ -77,13 +77,21 @@ def _judge(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequence[Order]
 
 def _judge_unknown(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequence[Order]) -> Decision:
     why_not = _why_only_reported(orphan, plan, view)
+    openings = _opening_orders(orphan, filled)
+    named = _named(plan)
+    if why_not is None and openings and not _opening_orders(orphan, [o for o in filled if o.id not in named]):
+        why_not = "a trade of the ledger names the order that opened it"
     if why_not is not None or view.mode == "report":
         return _report(orphan, why_not)
     if view.mode == "adopt":
-        openings = _opening_orders(orphan, filled)
-        return _reopen_stranger(orphan, openings, view) or _adopt(orphan, openings, view)
+        return _reopen_stranger(orphan, openings, view) or _adopt(orphan, openings, named, view)
     reason = f"{_describe(orphan)}, to be sold"
     return Decision(None, orphan.position.symbol, Verdict.ORPHAN, Action.FLATTENED, reason, _proof(orphan, view))
+
+
+def _named(plan: Plan) -> frozenset[str]:
+    """The order ids of every open and pending trade."""
+    return frozenset().union(*plan.own_orders.values())
 
 
 def _report(orphan: Orphan, why_not: str | None) -> Decision:
@@ -199,7 +207,7 @@ def _reopened(
 # --------------------------------------------------------------------------- adopted
 
 
-def _adopt(orphan: Orphan, openings: Sequence[Order], view: OrphanView) -> Decision:
+def _adopt(orphan: Orphan, openings: Sequence[Order], named: frozenset[str], view: OrphanView) -> Decision:
     position = orphan.position
     first_seen = view.first_seen.get(orphan_name(orphan)) or iso(view.now)
     trade_id = _identity(orphan, view.account, openings, first_seen)
@@ -220,7 +228,7 @@ def _adopt(orphan: Orphan, openings: Sequence[Order], view: OrphanView) -> Decis
         "openedAt": iso(opened),
         "updatedAt": iso(view.now),
     }
-    named = {i for record in view.closed.get(position.key, ()) for i in order_ids(record)}
+    named |= {i for record in view.closed.get(position.key, ()) for i in order_ids(record)}
     whole = len(openings) == 1 and openings[0].filled_qty == orphan.qty and openings[0].id not in named
     status = openings[0].status if whole else POSITION_OPEN
     if whole:

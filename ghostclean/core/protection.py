@@ -266,7 +266,8 @@ def _why_dormant(order: Order, holding: Holding, book: OrderBook) -> str | None:
 
 
 def _by_tightness(side: Side, stops: Sequence[Order]) -> tuple[Order, ...]:
-    return tuple(sorted(stops, key=lambda o: -side.sign * (o.stop_price or ZERO)))
+    """The tightest first, of equal ones the largest."""
+    return tuple(sorted(stops, key=lambda o: (-side.sign * (o.stop_price or ZERO), -remaining(o, ZERO))))
 
 
 def _lend_free_stops(group: Sequence[Holding], free: Sequence[Order], found: dict[str, Protection]) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import accumulate
+from math import inf
 
 from .attribution import Explained, explain_gone, explain_short
 from .board import Board
@@ -17,10 +19,12 @@ from .broker import Fill, Order
 from .case import Case, Share
 from .client_ids import parse_client_id
 from .evidence import ActivitiesSince, FillsSince, Need, OrderById, OrdersOf, RecordsOf, is_uuid
-from .free_fills import FreeFills, free_fills
+from .finished import Finished
+from .free_fills import FreeFills, free_fills, total
 from .instrument import Side
-from .numbers import plain
+from .numbers import ZERO, plain
 from .own_orders import Lot
+from .sharing import is_dust
 from .trade import order_ids
 
 _LOOK_BACK = timedelta(days=1)
@@ -43,6 +47,9 @@ class Search:
         self._open: dict[tuple[str, Side], bool] = {}
         self._proven: dict[tuple[str, Side], datetime | None] = {}
         self._openings: dict[tuple[str, Side], tuple[list[datetime], dict[Decimal, list[Lot]]]] = {}
+        self._finished: dict[str, Finished] = {}
+        self._brought: dict[tuple[str, Side], tuple[list[float], list[Decimal]]] = {}
+        self._unowned: dict[tuple[str, Side], list[Lot]] = {}
         self._sharers: dict[tuple[str, Side], str] = {}
         self._explained: dict[tuple[str, Side], dict[Case, Explained]] = {}
 
@@ -100,7 +107,10 @@ class Search:
 
         Only where the trade is proven, and the list of orders was not cut.
         """
-        return case.certain and case.key not in self._evidence.truncated and bool(self.explanations(case))
+        if not case.certain or case.key in self._evidence.truncated:
+            return False
+        found = self.explanations(case)
+        return case in found if case.share is Share.GONE else bool(found)
 
     def _knows_all_fills(self, case: Case) -> bool:
         known, since = self._evidence.fills_since, self._since(case)
@@ -159,7 +169,10 @@ class Search:
                 found = explain_short(short, short[0].has, self.free_fills(case))
             else:
                 gone = [c for c in members if c.share is Share.GONE]
-                found = explain_gone(gone, self.free_fills(case), self._surplus(case))
+                vanished = self.finished(case).vanished(case.side)
+                found = explain_gone(
+                    gone, self.free_fills(case), self._surplus(case), self.openings_of_nobody(case), vanished
+                )
             self._explained[identity] = found
         return self._explained[identity]
 
@@ -199,6 +212,51 @@ class Search:
             closed = self.board.world.closed.get(key, ())
             self._free[key] = free_fills(self.orders(key), self._fills(key), self._evidence, self._owned_ids(), closed)
         return self._free[key]
+
+    def finished(self, case: Case) -> Finished:
+        """What the final records of the case's symbol say."""
+        if case.key not in self._finished:
+            self._finished[case.key] = Finished(self.board.world.closed.get(case.key, ()), self._evidence)
+        return self._finished[case.key]
+
+    def openings_of_nobody(self, case: Case) -> list[Lot]:
+        """Free opening fills, without the entries of trades that name no order and are out again."""
+        identity = (case.key, case.side)
+        if identity not in self._unowned:
+            out = [c for c in self.board.members(case) if not c.certain and c.share is Share.CLOSED]
+            over = [*((c.entry_qty, c.opened) for c in out), *self.finished(case).nameless(case.side)]
+            self._unowned[identity] = _without_entries(self.free_fills(case).opening(case.side), over)
+        return self._unowned[identity]
+
+    def lost(self, case: Case) -> Decimal:
+        """What fills that nobody owns brought in and none took out again, although proven trades hold all there is.
+
+        Then something left without a trace, and it need not have been this trade.
+        """
+        position = self.board.positions.get(case.key)
+        if position is None or position.side is not case.side or is_dust(position):
+            return ZERO
+        identity = (case.key, case.side)
+        if identity not in self._brought:
+            self._brought[identity] = self._brought_in(case)
+        times, most = self._brought[identity]
+        scaled_in = (c for c in self.board.members(case) if c.agrees_with_ledger)
+        known = sum((max(ZERO, c.open_qty + total(c.exit_lots) - c.entry_qty) for c in scaled_in), ZERO)
+        return most[bisect_right(times, -self._since(case).timestamp())] - known
+
+    def _brought_in(self, case: Case) -> tuple[list[float], list[Decimal]]:
+        """Moments, the latest first, and the most that was bought and not sold from any of them, or a later one, on."""
+        # A trade that fills of nobody explain is out with its entry and its sales.
+        out = {c: found for c, found in self.explanations(case).items() if found.whole and not c.certain}
+        openings = _without_entries(self.openings_of_nobody(case), [(c.entry_qty, c.opened) for c in out])
+        moves: dict[float, Decimal] = defaultdict(Decimal)
+        for lot in (*openings, *(lot for found in out.values() for lot in found.lots)):
+            moves[-lot.at.timestamp() if lot.at else -inf] += lot.qty  # without a time: it counts in any case
+        for lot in self.free_fills(case).closing(case.side):
+            moves[-lot.at.timestamp() if lot.at else inf] -= lot.qty
+        times = sorted(moves)
+        left = accumulate((moves[at] for at in times), initial=ZERO)
+        return times, list(accumulate(left, max))
 
     def only_entry_near(self, case: Case) -> Lot | None:
         """The one free fill that can have opened a trade without an order: its size, at its opening.
@@ -264,3 +322,16 @@ class Search:
         owned = self._owned_ids()
         ties = (order.id, order.client_id, order.parent, order.replaces, order.replaced_by)
         return any(tie in owned for tie in ties if tie) or parse_client_id(order.client_id) is not None
+
+
+def _without_entries(lots: Sequence[Lot], over: Iterable[tuple[Decimal, datetime]]) -> list[Lot]:
+    """Leaves out the entries of trades that name no order; they are recognised by whole quantity and time."""
+    by_size: dict[Decimal, list[Lot]] = defaultdict(list)
+    for lot in lots:
+        by_size[lot.qty].append(lot)
+    entries: set[int] = set()
+    for size, opened in over:
+        near = (x for x in by_size.get(size, ()) if x.at and abs(x.at - opened) <= _SAME_MOMENT)
+        if (entry := next((x for x in near if id(x) not in entries), None)) is not None:
+            entries.add(id(entry))
+    return [lot for lot in lots if id(lot) not in entries]

@@ -42,14 +42,23 @@ def spent_by_closed(records: Iterable[Mapping[str, Any]], evidence: Evidence) ->
         if not owns_fills(record):
             continue
         left = record_size(record) or _ALL
-        for order in _exits_of_closed(record, evidence):
+        for order in exits_of_closed(record, evidence):
             part = min(order.filled_qty, left)
             spent[order.id] += part
             left -= part
     return dict(spent)
 
 
-def _exits_of_closed(record: Mapping[str, Any], evidence: Evidence) -> list[Order]:
+def surplus_of_closed(
+    records: Iterable[Mapping[str, Any]], spent: Mapping[str, Decimal], evidence: Evidence
+) -> list[Lot]:
+    """What close orders of closed records sold beyond these: one sale for several trades, not all closed yet."""
+    orders = {o.id: o for r in records if owns_fills(r) and (o := evidence.find(text(r, "closeOrderId"))) is not None}
+    rest = ((o, o.filled_qty - spent.get(o.id, ZERO)) for o in orders.values() if o.is_final)
+    return [Lot(o.id, o.side, qty, o.avg_price, o.fill_time, o) for o, qty in rest if qty > 0]
+
+
+def exits_of_closed(record: Mapping[str, Any], evidence: Evidence) -> list[Order]:
     """The orders a closed record went out by: its close order, else its stop and target, or the legs."""
     close = text(record, "closeOrderId")
     names = [close] if close else [n for n in (text(record, "stopOrderId"), text(record, "takeProfitOrderId")) if n]

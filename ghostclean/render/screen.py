@@ -151,9 +151,9 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
 
 
 def _runs_table(runs: Sequence[Document], now: datetime | None) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     numbers = ("checked", "closed", "synced")
     wide = _width() >= _WIDE
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2 if wide else 1, 0, 0))
     for column in ("ago", "result", *numbers, *(("source",) if wide else ())):
         table.add_column(column, justify="right" if column in ("ago", *numbers) else "left", no_wrap=True)
     table.add_column("run", overflow="fold")  # in full: `undo` wants it

@@ -190,9 +190,10 @@ class World:
 
     # ------------------------------------------------------------------ the truth
 
-    def held_of(self, owner: str) -> Decimal:
-        """What a trade really holds, signed."""
-        return sum((f.qty if f.side == "buy" else -f.qty for f in self.fills if f.owner == owner), Decimal(0))
+    def held_of(self, owner: str, t: float | None = None) -> Decimal:
+        """What a trade really holds, or held at a time, signed."""
+        fills = (f for f in self.fills if f.owner == owner and (t is None or f.t <= t))
+        return sum((f.qty if f.side == "buy" else -f.qty for f in fills), Decimal(0))
 
     def net(self, symbol: str, t: float | None = None) -> Decimal:
         t = self.clock.t if t is None else t

@@ -14,7 +14,7 @@ from ghostclean.core.policy import Policy
 from ghostclean.errors import BrokerError, GhostcleanError, LedgerFailed, StateFailed
 from ghostclean.result import Result
 
-from .app import App
+from .app import App, Truth
 from .broker import FINAL, SimBroker, World
 from .clock import Clock, Crash, Hang, SimDeadline
 from .stores import SimLedger, SimSpool, SimState, Store, Written, is_final
@@ -99,6 +99,7 @@ class Play:
         self.late: list[Callable[[], Any]] = []
         self.busy = 0.0
         self.depth = 0
+        self.began = 0.0  # of the run that is at work
         self.runs = 0
         self.one_text = rng.random() < 0.6
         self.mode = rng.choice(("report", "report", "report", "adopt"))
@@ -158,7 +159,8 @@ class Play:
         )
         options = Options(run_id, "sim", SimDeadline(self.clock, DEADLINE), policy=self.policy)
         before = len(self.store.written)
-        began = self.clock.t
+        outer, self.began = self.began, self.clock.t
+        began = self.began
         try:
             result = run_reconcile(parts, options)
         except Crash:
@@ -166,6 +168,7 @@ class Play:
             return None
         finally:
             self.depth -= 1
+            self.began = outer
             if self.broken is not None:
                 raise self.broken
         self.say(f"{run_id}: error={result.error} closed={result.closed} synced={result.synced} {result.detail or ''}")
@@ -219,9 +222,12 @@ class Play:
         record = done.after
         symbol = str(record["ticker"])
         ours = [r for r in self.store.records.values() if r["ticker"] == symbol and not is_final(r)]
-        explained = sum((abs(self.world.held_of(str(r["id"]))) for r in ours), Decimal(0))
-        adopted = sum((r["quantity"] for r in ours if r.get("source") == "broker_backfill"), Decimal(0))
-        if explained + adopted + record["quantity"] > abs(self.world.net(symbol)):
+        adopted = sum((r["quantity"] for r in ours if r.get("source") == "broker_backfill"), record["quantity"])
+        world = self.world
+        # What happens between the last look and the write nobody can know: one moment of the run must bear it out.
+        moments = [self.began, self.clock.t, *(f.t for f in world.fills if f.symbol == symbol and f.t > self.began)]
+        explained = {t: sum((abs(world.held_of(str(r["id"]), t)) for r in ours), Decimal(0)) for t in moments}
+        if all(explained[t] + adopted > abs(world.net(symbol, t)) for t in moments):
             raise Violation(f"adopted {record['quantity']} {symbol}, of which the ledger already explains a part")
 
     # ------------------------------------------------------------------ oracles at the end
@@ -254,7 +260,12 @@ class Play:
     def gone_involved(self) -> bool:
         """Whether anything may take two looks: `filled_but_gone`, or a hand's work that must settle."""
         adopted = any(w.action == "adopted" for w in self.store.written)  # explains a position: a mismatch less
-        return adopted or any(t.wiped for t in self.app.truths.values())
+        return adopted or self.twin_alone() or any(t.wiped for t in self.app.truths.values())
+
+    def twin_alone(self) -> bool:
+        """CONTRACT 5: a duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
+        records = (self.store.records.get(t.id, {}) for t in self.app.truths.values() if t.kind == "twin")
+        return any(r.get("alpacaStatus") == "not_found_in_broker" for r in records)
 
     def quiet_run(self) -> Result:
         result = self.run({})
@@ -300,7 +311,9 @@ class Play:
         synced = sum(1 for w in written if w.action == "synced")
         if int(summary.get("totalClosed", "0")) != closed:
             raise Violation(f"totalClosed {summary.get('totalClosed')}, really {closed}")
-        if int(summary.get("totalSynced", "0")) != synced:
+        # Whether a run that could not say so had written to a record is not to be known once the app deleted it.
+        provable = sum(1 for w in written if w.action == "synced" and w.change.trade_id not in self.app.deleted)
+        if not provable <= int(summary.get("totalSynced", "0")) <= synced:
             raise Violation(f"totalSynced {summary.get('totalSynced')}, really {synced}")
         ours = [w.change.trade_id for w in written if w.action == "closed"]
         reopened = [w.change.trade_id for w in written if w.before is not None and is_final(w.before)]
@@ -331,6 +344,8 @@ class Play:
         if entry is not None and entry.status not in ("filled", "canceled", "expired", "rejected"):
             return "its entry works"
         neighbours = [t for t in app.truths.values() if t.symbol == truth.symbol and t.id != trade_id]
+        if entry is not None and not entry.filled and self.unexplained(truth):
+            return "never_filled, CONTRACT 5: beside an unexplained position of that instrument and side it is held"
         if truth.symbol in app.orphaned:
             return "a hand traded in its symbol"
         if any(not t.certain for t in (truth, *neighbours)) and (truth.hand or any(t.hand for t in neighbours)):
@@ -350,6 +365,11 @@ class Play:
         if self.foreign_entry(truth.symbol, truth.opening):
             return "an entry order that no record names works"
         return None
+
+    def unexplained(self, truth: Truth) -> bool:
+        """Whether trades whose records are final, or gone, hold something of its instrument and side."""
+        closed = (t for t in self.app.truths.values() if is_final(self.store.records.get(t.id, {"status": "CLOSED"})))
+        return any(t.symbol == truth.symbol and t.side == truth.side and self.world.held_of(t.id) for t in closed)
 
     def foreign_entry(self, symbol: str, side: str) -> bool:
         named = {r.get("alpacaOrderId") for r in self.store.records.values() if not is_final(r)}

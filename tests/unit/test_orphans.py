@@ -219,3 +219,26 @@ def test_what_ended_properly_is_not_reopened(record: dict[str, Any]) -> None:
 def test_a_closed_trade_that_is_explained_by_its_sale_is_no_business_of_ours() -> None:
     record = trade(status="CLOSED", closePrice=190, closeOrderId=uid("X"))
     assert not decide(world([record], [entry(), sale("X")])).decisions
+
+
+def test_activity_later_than_the_reading_is_activity() -> None:
+    """Its exit filled after the positions were read, and before its orders were: nothing of it is an orphan."""
+    records = [trade(stopOrderId=uid("S"))]
+    [decision] = judged(world(records, [entry(), sale("S", at=-5.0)], [position()]), records)
+    assert decision.action is Action.KEPT
+    assert "activity just now" in decision.reason
+
+
+def test_a_position_that_only_a_trades_own_entry_can_have_opened_is_not_adopted() -> None:
+    records = [trade(stopOrderId=uid("S"))]
+    [decision] = judged(world(records, [entry(), sale("S", at=7200.0)], [position()]), records)
+    assert decision.action is Action.KEPT
+    assert "names the order that opened it" in decision.reason
+
+
+def test_a_later_purchase_beside_a_trade_that_is_out_is_adopted_without_its_order() -> None:
+    records = [trade(stopOrderId=uid("S"))]
+    orders = [order("HAND", submitted_at=ago(2 * DAY)), entry(), sale("S", at=7200.0)]
+    [decision] = judged(world(records, orders, [position()]), records)
+    assert decision.action is Action.ADOPTED
+    assert "alpacaOrderId" not in decision.fields

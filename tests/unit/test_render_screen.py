@@ -139,3 +139,23 @@ def test_the_step_summary_is_bounded_and_cannot_break_its_table() -> None:
     assert any("30 more" in line for line in lines)
     assert cell("a|b") == "a\\|b"
     assert "a \\| b &lt;b> \\`c\\`" in "\n".join(lines)
+
+
+def test_a_run_id_of_ours_stands_on_one_line_at_80_columns() -> None:
+    ours = "reconcile-20261122T184541-a8b795"  # to be copied for an `undo`
+    telemetry = {"summary": {}, "runs": [run(4, runId=ours, ok=False, error="broker_truth_failed")]}
+    assert any(line.endswith(ours) for line in status_screen(status(reconcileTelemetry=telemetry)))
+
+
+def test_no_color_means_bare_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not any("\x1b" in line for line in status_screen(status()))
+
+
+def test_the_summary_of_a_document_without_ok_is_no_failure() -> None:
+    assert next(iter(summary("ghostclean snapshot", {"schema": 1}))) == "### ghostclean snapshot: ok"
+    assert next(iter(summary("ghostclean gate", {"ok": True, "allowed": False}))) == "### ghostclean gate: closed"
+    assert "stale: no run" in "\n".join(
+        summary("s", {"ok": True, "health": "stale", "why": "no run has succeeded yet"})
+    )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ghostclean.render.terminal import folded
 from ghostclean.render.text import check_line, entry_lines, printable, reconcile_lines, totals
 
 
@@ -108,3 +109,19 @@ def test_an_explanation_shows_proof_and_both_values() -> None:
 def test_a_check_is_one_line_with_its_cure(ok: bool | None, mark: str) -> None:
     line = check_line({"name": "broker", "ok": ok, "found": "no answer", "cure": "check the keys"})
     assert line.split() == [mark, "broker", "no", "answer", "-", "check", "the", "keys"]
+
+
+def test_a_dry_run_does_not_claim_to_have_done_it() -> None:
+    assert totals(document(row("would_close"), closed=1, synced=2, dryRun=True)) == "1 checked, 1 to close, 2 to sync"
+
+
+def test_folded_lines_break_between_words_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "note clock        ours differs from the broker's by 4d - set this machine's clock"
+    assert list(folded([line])) == [line]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert list(folded([line], " " * 18)) == [
+        "note clock        ours differs from the",
+        "                  broker's by 4d - set",
+        "                  this machine's clock",
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ghostclean.errors import BadSettings
+from ghostclean.scrub import scrub
 from ghostclean.settings import DATA_URL, LIVE_URL, PAPER_URL, Settings, environment_secrets
 
 SECRET = "s3cr3t-sentinel"
@@ -236,3 +237,53 @@ def test_secrets_are_known_even_when_settings_are_wrong(monkeypatch: pytest.Monk
     (tmp_path / ".env").write_text(f"ALPACA_SECRET_KEY={SECRET}-file\n")
     monkeypatch.setenv("REDIS_URL", f"redis://:{SECRET}-env@")
     assert {f"{SECRET}-file", f"{SECRET}-env"} <= set(environment_secrets())
+
+
+# --------------------------------------------------------------------------- from a program
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GHOSTCLEAN_GRACE", -5),
+        ("GHOSTCLEAN_GRACE", float("nan")),
+        ("GHOSTCLEAN_CONFIRMATIONS", 0),
+        ("GHOSTCLEAN_MAX_UNPROVEN_CLOSES", -1),
+        ("AUTO_MANAGE_CUT_LOSS_R", 3),
+        ("GHOSTCLEAN_LEDGER", []),
+    ],
+)
+def test_numbers_of_a_program_are_checked_like_text(name: str, value: Any) -> None:
+    assert name in refused(**{name: value})
+
+
+def test_values_of_a_program_are_read_like_text(tmp_path: Path) -> None:
+    values = {"GHOSTCLEAN_GRACE": 0, "GHOSTCLEAN_CONFIRMATIONS": 2, "AUTO_MANAGE_ENABLED": True, "REDIS_URL": None}
+    settings = Settings.of({**values, "GHOSTCLEAN_METRICS_FILE": tmp_path / "m.prom"})
+    assert (settings.grace, settings.confirmations, settings.redis_url) == (0.0, 2, None)
+    assert settings.metrics_file == str(tmp_path / "m.prom")
+    assert settings.manage().enabled
+
+
+def test_a_number_never_means_the_live_account() -> None:
+    assert Settings.of({"ALPACA_LIVE_TRADE": 1}).live is False
+    assert Settings.of({"ALPACA_LIVE_TRADE": True}).live is True
+
+
+def test_a_password_in_the_options_of_a_url_is_a_secret() -> None:
+    settings = Settings.of({"REDIS_URL": f"redis://h/0?password={SECRET}&db=1"})
+    assert SECRET in settings.secrets()
+    [shown] = [origin.shown for origin in settings.origins() if origin.name == "REDIS_URL"]
+    assert shown == "redis://h/0?password=***&db=1"
+
+
+def test_user_information_ends_at_its_last_at() -> None:
+    text = f"see redis://me:a@{SECRET}@host:1/0?password={SECRET} and https://host/a@b"
+    assert scrub(text) == "see redis://***@host:1/0?password=*** and https://host/a@b"
+
+
+def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AUTO_MANAGE_ENABLE=1\n")
+    monkeypatch.setenv("GHOSTCLEAN_SOMETHING_ELSE", "1")
+    monkeypatch.setenv("GHOSTCLEAN_GRACE", "1")
+    assert Settings.unread() == {"AUTO_MANAGE_ENABLE": "AUTO_MANAGE_ENABLED", "GHOSTCLEAN_SOMETHING_ELSE": ""}

@@ -347,3 +347,11 @@ def test_a_file_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:
         with pytest.raises(BadSettings, match=str(path.name)) as caught:
             SnapshotBroker.load(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_snapshot_has_the_time_of_its_decision(fake: FakeBroker, recorder: RecordingBroker) -> None:
+    recorder.account()
+    decided_at = recorder.now()
+    fake.advance(minutes=5)
+    recorder.clock()
+    assert replayed(recorder).now() == decided_at

@@ -179,3 +179,16 @@ def test_it_takes_the_lock_that_runs_take() -> None:
     state.holder = None
     undo(ledger, state)
     assert state.holder is None
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_an_intent_of_a_killed_run_counts_when_the_ledger_shows_it(shows: bool) -> None:
+    ledger, state = world(made(outcome="intended"), record=None if shows else {**CLOSED, **BEFORE})
+    if shows:
+        assert undo(ledger, state).exit_code == 0
+        assert ledger.records[0]["status"] == "OPEN"
+        assert state.entries["run-1:t1:0"].outcome == "written"
+    else:
+        with pytest.raises(NothingToDo):
+            undo(ledger, state)
+    assert state.intents() == [] or not shows

@@ -446,3 +446,90 @@ def test_a_ghost_is_closed_in_the_first_run_and_the_second_changes_nothing() -> 
 def test_the_policy_defaults_are_the_contracts() -> None:
     assert policy().grace.total_seconds() == GRACE
     assert (policy().max_unproven_closes, policy().confirmations, policy().max_trades) == (3, 1, 500)
+
+
+# --------------------------------------------------------------------------- who of several is gone
+
+
+def verdicts(*args: Any, **options: Any) -> dict[str | None, Verdict]:
+    return {d.trade_id: d.verdict for d in decide(world(*args, **options)).decisions}
+
+
+def nameless(trade_id: str = "N", **fields: Any) -> dict[str, Any]:
+    """A trade of 3 that names no order."""
+    return trade(trade_id, **({"alpacaOrderId": ..., "quantity": 3} | fields))
+
+
+def test_a_purchase_of_nobody_that_nobody_sold_holds_the_trade_without_an_order() -> None:
+    # 7 of T1 were wiped away without a trace, the 3 of N stand: for the books T1 holds all 10... and N is gone.
+    bought = order("B", qty="3")
+    found = verdicts([trade(), nameless()], [entry(), bought], [position()])
+    assert found == {"T1": Verdict.LIVE, "N": Verdict.AMBIGUOUS}
+    assert verdicts([trade(), nameless()], [entry()], [position()])["N"] is Verdict.VANISHED
+    assert verdicts([trade(), nameless()], [entry(), bought])["N"] is Verdict.VANISHED, "nothing stands at all"
+
+
+def test_two_trades_without_orders_are_both_held_where_one_of_them_is_held_by_the_broker() -> None:
+    records = [trade(), nameless(), nameless("M")]
+    found = verdicts(records, [entry(), order("B", qty="3")], [position()])
+    assert found == {"T1": Verdict.LIVE, "N": Verdict.AMBIGUOUS, "M": Verdict.AMBIGUOUS}
+
+
+def test_a_purchase_sold_again_before_anybody_elses_entry_holds_nobody() -> None:
+    orders = [entry(submitted_at=ago(600)), order("B", qty="5"), sale("S", qty="5")]
+    assert verdicts([trade(), nameless()], orders, [position()])["N"] is not Verdict.AMBIGUOUS
+
+
+def test_the_entry_of_a_trade_that_went_out_by_its_own_order_is_no_loss() -> None:
+    orders = [entry(), order("B", qty="4"), sale("X", qty="4")]
+    out = nameless("M", quantity=4, closeOrderId=uid("X"))
+    assert verdicts([trade(), nameless(), out], orders, [position()])["N"] is Verdict.VANISHED
+    closed = {**out, "status": "CLOSED"}
+    assert verdicts([trade(), nameless(), closed], orders, [position()])["N"] is Verdict.VANISHED
+
+
+def test_a_neighbour_without_an_order_does_not_spoil_a_manual_sale() -> None:
+    orders = [entry(), sale("S"), order("B", qty="3"), sale("X", qty="3")]
+    out = nameless("M", closeOrderId=uid("X"))
+    assert verdicts([trade(), out], orders)["T1"] is Verdict.EXITED
+    assert verdicts([trade(), {**out, "status": "CLOSED"}], orders)["T1"] is Verdict.EXITED
+
+
+def test_a_sale_of_exactly_one_trade_closes_that_one_beside_one_gone_without_a_trace() -> None:
+    records, orders = [trade(), trade("B", quantity=4)], [entry(), entry("B", qty="4")]
+    plan = decide(world(records, [*orders, sale("S")]))
+    assert of(plan).verdict is Verdict.EXITED
+    assert of(plan).fields["closeOrderId"] == uid("S")
+    assert of(plan, "B").verdict is Verdict.FILLED_BUT_GONE
+    assert verdicts(records, [*orders, sale("S", qty="9")])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_a_sale_that_fits_two_trades_closes_neither() -> None:
+    found = verdicts([trade(), trade("B")], [entry(), entry("B"), sale("S")])
+    assert set(found.values()) == {Verdict.FILLED_BUT_GONE}
+
+
+def test_orders_of_exactly_one_trade_each_are_not_mixed_by_age() -> None:
+    orders = [entry(qty="22", submitted_at=ago(2 * DAY)), entry("B", qty="18")]
+    sales = [sale("S18", qty="18", price="170", at=7200), sale("S22", qty="22", price="190", at=3600)]
+    plan = decide(world([trade(quantity=22), trade("B", quantity=18)], [*orders, *sales]))
+    assert [of(plan, i).fields["closeOrderId"] for i in ("T1", "B")] == [uid("S22"), uid("S18")]
+    assert [float(of(plan, i).fields["closePrice"]) for i in ("T1", "B")] == [190, 170]
+
+
+def test_a_sale_that_may_have_been_a_vanished_trades_closes_nobody() -> None:
+    vanished = trade(
+        "V", status="CLOSED", closePrice=None, alpacaStatus="not_found_in_broker", closedAt=ago(1800), filledQty=10
+    )
+    orders = [entry(), entry("V")]
+    assert verdicts([trade(), vanished], [*orders, sale("S", at=3600)])["T1"] is Verdict.FILLED_BUT_GONE
+    assert verdicts([trade(), vanished], [*orders, sale("S", at=900)])["T1"] is Verdict.EXITED, "later than that"
+
+
+def test_one_sale_for_two_trades_closes_the_second_after_a_crash_between_them() -> None:
+    closed = trade("B", status="CLOSED", quantity=8, closeOrderId=uid("S"), closePrice=187.4)
+    plan = decide(world([trade(), closed], [entry(), entry("B", qty="8"), sale("S", qty="18")]))
+    assert of(plan).verdict is Verdict.EXITED
+    assert of(plan).fields["realizedPnL"] == 74
+    short = decide(world([trade(), closed], [entry(), entry("B", qty="8"), sale("S", qty="17")]))
+    assert of(short).verdict is Verdict.FILLED_BUT_GONE

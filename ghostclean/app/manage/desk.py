@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from ghostclean.app.lookup import Lookups
 from ghostclean.app.manage.work import Work, risk_of, usable_price
 from ghostclean.app.order_door import Claim, OrderDoor
 from ghostclean.app.ports import LedgerView, Price
 from ghostclean.core.broker import BrokerTruth, Order
 from ghostclean.core.decide import decide
-from ghostclean.core.evidence import Evidence
+from ghostclean.core.evidence import Evidence, Need
 from ghostclean.core.instrument import is_option
 from ghostclean.core.market import Market
 from ghostclean.core.plan import Holding, Plan
@@ -36,6 +37,9 @@ class Seen(Protocol):
 
     @property
     def plan(self) -> Plan: ...
+
+    @property
+    def lookups(self) -> Lookups: ...
 
     def world(self) -> World: ...
 
@@ -114,5 +118,11 @@ class Desk:
 
 def without_grace(seen: Seen) -> Plan:
     """What a survey comes to when nothing is waited for: for what is proven in another way."""
-    world = seen.world()
-    return decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))
+    asked: set[Need] = set()
+    while True:
+        world = seen.world()
+        plan = decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))
+        needs = [need for need in plan.needs if need not in asked]
+        asked.update(needs)
+        if not needs or not seen.lookups.answer(needs):
+            return plan

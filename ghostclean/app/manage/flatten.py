@@ -7,6 +7,7 @@ only when the position is closed or protected again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from ghostclean.core.instrument import Side
 from ghostclean.core.market import Market
 from ghostclean.core.numbers import ZERO, plain
 from ghostclean.core.times import eastern_date, iso, parse_time
+from ghostclean.errors import BrokerError, StateFailed
 
 CUT = "cut"
 EOD = "eod"
@@ -137,12 +139,24 @@ class Flattener:
         return targets[0] if len(targets) == 1 else None
 
     def _steps(self, work: Work, intent: Intent) -> Closing:
+        entry = work.holding.entry
+        if entry is not None and not entry.is_final:
+            # It would buy back what is sold, and the broker calls the pair a wash trade.
+            entry = self._door.cancel_entry(work.claim, entry, _CANCEL_SECONDS)
+            if entry is not None:
+                word = REASONS[intent.purpose]
+                self._books.note(work.holding, f"{word} waits: its entry {entry.id} is still {entry.status}")
+                return Closing(failed="close_waits")
         left = self._door.cancel(work.claim, work.protection.holders, _CANCEL_SECONDS, intent.purpose)
         if left:
             # It still holds the shares, and may yet fill or be cancelled: the next run looks again.
             self._books.note(work.holding, f"{REASONS[intent.purpose]} waits: {left[0].id} is still {left[0].status}")
             return Closing(failed="close_waits")
-        answer = self._door.close(work.claim, intent.purpose)
+        try:
+            answer = self._door.close(work.claim, intent.purpose)
+        except (BrokerError, StateFailed) as error:
+            self._put_back_in_trouble(work, intent, error)
+            raise
         if answer.order is not None and not (answer.order.is_final and not answer.order.filled_qty):
             self._write_close_order(work, answer.order, answer.request)
             answer = self._door.settle(work.claim, answer, _FILL_SECONDS)
@@ -192,6 +206,20 @@ class Flattener:
         self.forget(work.claim.name)  # a stop through the market is for the rules of the next run
         if kept.fields:
             self._write(work, kept.fields, kept.action, kept.reason, kept.proof)
+
+    def _put_back_in_trouble(self, work: Work, intent: Intent, error: Exception) -> None:
+        """The close could not be sent, its stop is cancelled: one try to protect the position again.
+
+        The intent stays, and tells the next run. Without our state the lock still holds: it
+        outlives the deadline.
+        """
+        if intent.stop is None:
+            return
+        word = REASONS[intent.purpose]
+        self._books.note(work.holding, f"{word} could not be sent ({error}): the stop goes back")
+        self._door.state_lost = isinstance(error, StateFailed)
+        with contextlib.suppress(BrokerError, StateFailed):
+            self._keeper.put_back(work, intent.stop, intent.target)
 
     # ------------------------------------------------------------------ what a killed run left
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ghostclean.app.manage.books import Books
 from ghostclean.app.manage.work import Work
-from ghostclean.app.order_door import Answer, OrderDoor, Outcome
+from ghostclean.app.order_door import REST, Answer, OrderDoor, Outcome
 from ghostclean.core.broker import Order
 from ghostclean.core.manage import Manage
 from ghostclean.core.numbers import plain
@@ -220,7 +220,8 @@ class StopKeeper:
             stop = next((self._door.book.orders[i] for i in order.legs if i in self._door.book.orders), order)
             if order.legs:
                 fields["takeProfitOrderId"] = order.id
-            fields |= {"stopOrderId": stop.id, "stopPrice": stop.stop_price}
+            if answer.request.get("purpose") != REST:  # the ledger names the stop that covers the most
+                fields |= {"stopOrderId": stop.id, "stopPrice": stop.stop_price}
             said = f"{said}: {stop.id} at {plain(stop.stop_price) if stop.stop_price else '?'}"
         elif "stopPrice" in answer.request:
             said = f"{said}: would be at {answer.request['stopPrice']}"
@@ -307,7 +308,8 @@ class StopKeeper:
         left = remaining(order, has)
         whole = has == has.to_integral_value() and has > 0
         lonely = len(work.protection.stops) == 1 and order.order_class in ("", "simple") and not work.claim.crypto
-        return has if lonely and whole and left > has else None
+        # In a closed market stops are placed and tightened, nothing else; the next open comes with a run.
+        return has if lonely and whole and left > has and self._may_close(work) else None
 
     def _as_it_stands(
         self, work: Work, stop: Order, price: Decimal | None, increment: Decimal | None

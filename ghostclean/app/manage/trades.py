@@ -211,15 +211,16 @@ class TradeManager:
             return
         try:
             seen = self._survey()
-            plan, shown = seen.plan, without_grace(seen)
+            positions = seen.truth.positions
+            went = {w.claim.name for w in done if self._desk.door.took_all(w.claim, positions)}
+            plan, shown = seen.plan, without_grace(seen) if went else seen.plan
         except (GhostcleanError, BrokerError) as error:
             self._books.notes.append(f"the closed trades are booked by the next run ({error})")
             return
         decisions = {d.trade_id: d for d in plan.decisions}
         at_once = {d.trade_id: d for d in shown.decisions}
         for work in done:
-            went = self._desk.door.took_all(work.claim, seen.truth.positions)
-            decision = (at_once if went else decisions).get(work.claim.name)
+            decision = (at_once if work.claim.name in went else decisions).get(work.claim.name)
             if decision is None or decision.action is not Action.CLOSED or decision.unproven:
                 self._books.note(work.holding, "it ended at the broker; the next run books it")
                 continue
