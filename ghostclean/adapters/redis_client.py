@@ -64,7 +64,7 @@ class RedisServer:
     def _explain(self, error: Exception) -> tuple[str, str]:
         from redis import exceptions
 
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).rstrip(".")
         if isinstance(error, exceptions.AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS")):
             return "the server refused the user or password", "check the credentials in the Redis URL"
         if isinstance(error, exceptions.TimeoutError | TimeoutError):

@@ -30,6 +30,7 @@ from ghostclean.core.verdicts import Decision
 from ghostclean.core.world import Memory
 from ghostclean.errors import (
     BrokerError,
+    BrokerTruthFailed,
     DeadlineExceeded,
     GhostcleanError,
     LedgerFailed,
@@ -42,6 +43,7 @@ _log = logging.getLogger("ghostclean")
 
 _ROUNDS_AGAINST_THE_APP = 4
 _LOCK_OUTLIVES_DEADLINE = 5.0
+_SHORTEST = 0.3  # seconds after start-up below which no store can be blamed for the time
 _LAST_WORDS = 0.25  # seconds kept for the run's own record
 
 
@@ -86,7 +88,7 @@ def _prepare(run: Run) -> None:
         if run.lease is None and not run.options.dry_run:
             run.lease = deadline.reading(lambda: _take_lock(run))
     except DeadlineExceeded:
-        raise _state_late() from None
+        raise _too_late(run, "state") from None
     if not run.options.dry_run and not run.inner:
         # Not before the lock is ours: a run that exits 7 would leave a start without an end.
         parts.eyes.started(run.options.run_id, deadline.left())
@@ -102,8 +104,14 @@ def _take_lock(run: Run) -> Lease:
     return lease
 
 
-def _state_late() -> StateFailed:
-    return StateFailed("the state did not answer in time: nothing was changed; see `ghostclean doctor`")
+def _too_late(run: Run, what: str) -> GhostcleanError:
+    """Whose fault it is that time ran out before broker truth: a store that hangs, or the deadline itself."""
+    if run.began < _SHORTEST:
+        return BrokerTruthFailed(
+            "the deadline passed before broker truth was complete: nothing was changed; raise --deadline"
+        )
+    failure = StateFailed if what == "state" else LedgerFailed
+    return failure(f"the {what} did not answer in time: nothing was changed; see `ghostclean doctor`")
 
 
 # --------------------------------------------------------------------------- the work
@@ -135,7 +143,7 @@ def _read_ledger(run: Run, *, whole: bool = False) -> LedgerView:
     try:
         view: LedgerView = run.options.deadline.reading(read)
     except DeadlineExceeded:
-        raise LedgerFailed("the ledger did not answer in time: nothing was changed; check its server") from None
+        raise _too_late(run, "ledger") from None
     run.ledger_seen = view.total > 0
     for stranger in view.strangers:
         run.notes.append(f"ledger: {stranger} is no trade and was left alone")
@@ -155,7 +163,7 @@ def _recall(run: Run) -> Memory:
         run.recovered = recover(run, deadline.reading(parts.state.intents))
         return with_restored(run, memory)
     except DeadlineExceeded:
-        raise _state_late() from None
+        raise _too_late(run, "state") from None
 
 
 def _why_partial(run: Run) -> str:

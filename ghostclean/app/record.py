@@ -135,7 +135,7 @@ def _verdict_changes(run: Run) -> list[JournalEntry]:
         known = run.verdicts.get(decision.trade_id or "")
         if decision.trade_id is None or decision.trade_id in changed:
             continue
-        if known is None and decision.action is not Action.HELD:
+        if known is None and decision.action is Action.KEPT:
             continue
         if known is None or known.get("verdict") != str(decision.verdict):
             noted = replace(

@@ -12,8 +12,8 @@ Source: CONTRACT section 5; the order of the verdicts there is the order of `_ju
 
 The way through the core: `own_orders` reads what a trade's orders say, `sharing` gives it its
 part of the position, `board` holds all of that; `search` knows what must still be asked and
-which fills are free, `attribution` which of them took what; `covered`, `gone` and `closing` are
-the verdicts, `ruling` makes decisions of them.
+which fills are free, `finished` what final records may own, `attribution` which fill took what;
+`covered`, `gone` and `closing` are the verdicts, `ruling` makes decisions of them.
 """
 
 from __future__ import annotations

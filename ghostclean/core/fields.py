@@ -17,6 +17,11 @@ POSITION_OPEN = "position_open"
 NOT_FOUND = "not_found_in_broker"
 
 
+def is_vanished(record: Mapping[str, Any]) -> bool:
+    """Whether a final record was closed without proof, as `vanished` closes it."""
+    return record.get("alpacaStatus") == NOT_FOUND and record.get("closePrice") is None
+
+
 def changed(record: Mapping[str, Any], fields: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """The fields whose value differs from the record's, and `updatedAt` when there are any."""
     differing = {name: value for name, value in fields.items() if not same(record, name, value)}

@@ -13,11 +13,11 @@ from typing import Any
 
 from .attribution import Vanished
 from .evidence import Evidence
-from .fields import NOT_FOUND
+from .fields import is_vanished
 from .instrument import Side
 from .sharing import owns_fills
 from .times import parse_time
-from .trade import ENTRY_ORDER_FIELDS, Trade, order_id, read_trade, record_size, text
+from .trade import ENTRY_ORDER_FIELDS, Trade, order_id, read_trade, record_size
 
 Record = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ class Finished:
 
     def _add(self, record: Record) -> None:
         entry = order_id(record, *ENTRY_ORDER_FIELDS)
-        if text(record, "alpacaStatus", "brokerStatus") == NOT_FOUND and record.get("closePrice") is None:
+        if is_vanished(record):
             self._vanished.append(read_trade(record))
         elif self._evidence.find(entry) is None:
             trade, size = read_trade(record), record_size(record)

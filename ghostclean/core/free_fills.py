@@ -17,6 +17,7 @@ from typing import Any
 from .broker import Fill, Order
 from .client_ids import parse_client_id
 from .evidence import Evidence
+from .fields import is_vanished
 from .instrument import Side
 from .numbers import ZERO
 from .own_orders import Lot
@@ -130,8 +131,8 @@ def _without_closed_by_hand(closed: Iterable[Mapping[str, Any]], lots: list[Lot]
     gone: set[str] = set()
     for record in closed:
         at, size = parse_time(record.get("closedAt")), record_size(record)
-        if at is None or size is None or _went_out_by_order(record, evidence):
-            continue
+        if at is None or size is None or is_vanished(record) or _went_out_by_order(record, evidence):
+            continue  # `closedAt` of a close without proof is the time of a run, not of a sale
         side = Side.SHORT if (text(record, "side") or "").upper() == "SHORT" else Side.LONG
         near = sales.get((side.closing, size), {})
         hit = next((i for i, when in sorted(near.items()) if abs(when - at) <= _SAME_MOMENT and i not in gone), None)

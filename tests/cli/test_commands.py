@@ -186,7 +186,10 @@ def test_a_trade_that_no_run_changed_is_known(world: World) -> None:
     assert "no run has changed it" in run.stdout
     world.reconcile("--no-close")
     run = world.run("explain", "x", "--json")
-    assert (run.document["verdict"], run.document["status"], run.document["entries"]) == ("vanished", "OPEN", [])
+    assert (run.document["verdict"], run.document["status"]) == ("vanished", "OPEN")
+    assert [(e["verdict"], e["action"], e["outcome"]) for e in run.document["entries"]] == [
+        ("vanished", "skipped", "noted")
+    ]
     assert "left open by --no-close" in run.document["verdictReason"]
 
 

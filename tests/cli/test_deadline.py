@@ -253,3 +253,11 @@ def test_a_killed_runs_lock_ends_within_ten_seconds_of_its_deadline(world: World
     left = [world.redis.pttl(key) for key in world.redis.scan_iter(match="*:lock")]
     assert len(left) == 1
     assert 0 < left[0] <= 12_000
+
+
+@pytest.mark.parametrize("deadline", ["0.1s", "150ms"])
+def test_a_deadline_too_short_to_begin_with_blames_no_store(world: World, deadline: str) -> None:
+    troubled(world)
+    with world.untouched():
+        run = world.reconcile("--deadline", deadline)
+    assert (run.code, run.document["error"], run.document["closed"]) == (3, "broker_truth_failed", 0)

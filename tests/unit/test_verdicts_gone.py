@@ -533,3 +533,11 @@ def test_one_sale_for_two_trades_closes_the_second_after_a_crash_between_them() 
     assert of(plan).fields["realizedPnL"] == 74
     short = decide(world([trade(), closed], [entry(), entry("B", qty="8"), sale("S", qty="17")]))
     assert of(short).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_a_close_without_proof_claims_no_sale_by_its_time() -> None:
+    """Its `closedAt` is when a run gave it up; the sale of the same size at that time is another trade's."""
+    vanished = nameless("V", quantity=10, status="CLOSED", closePrice=None, closedAt=ago(3600))
+    assert verdicts([trade(), vanished], [entry(), sale("S")])["T1"] is Verdict.FILLED_BUT_GONE, "closed by hand"
+    vanished["alpacaStatus"] = "not_found_in_broker"
+    assert verdicts([trade(), vanished], [entry(), sale("S")])["T1"] is Verdict.EXITED
