@@ -137,7 +137,7 @@ class AlpacaBroker:
         if len(found) > 1 or found[0].order_class not in _WITH_LEGS:
             return found
         # This look-up knows no `nested`, so the legs come from a second one
-        whole = self.order(found[0].id)
+        whole = self.order(str(found[0].raw["id"]))
         if whole is None:
             raise BrokerError(f"order {found[0].id} is known by its client id and unknown by its own")
         return whole
@@ -165,11 +165,11 @@ class AlpacaBroker:
         The cursor is not the last row but the one before the group of rows that share the last
         row's time (legs of one bracket do), so each page shows again how the one before ended.
         A page that does not is no continuation. It also makes no difference then whether the
-        API means its cursor by id or by time.
+        API means its cursor by id or by time, with the cursor's own row or without.
         """
         what = f"the list of {query['status']} orders"
         cursor: Row | None = None
-        overlap: set[str] = set()
+        overlap: tuple[str, ...] = ()
         seen: set[str] = set()
         for _ in range(max_pages):
             asked = {**query, "limit": str(_ORDER_PAGE), "direction": "desc"}
@@ -178,9 +178,9 @@ class AlpacaBroker:
             rows = _rows(self._trading.get("/orders", asked), what)
             ids = {_row_id(row, what) for row in rows}
             if cursor is not None:
-                _check_continues(rows, ids, cursor, overlap, what)
+                _check_continues(rows, cursor, overlap, seen, what)
             yield rows
-            if not _may_go_on(len(rows)) or ids <= overlap:
+            if not _may_go_on(len(rows)) or (cursor is not None and ids <= {*overlap, cursor["id"]}):
                 return
             if ids <= seen:
                 raise BrokerError(f"{what} repeats itself: it may be cut")
@@ -351,7 +351,7 @@ def _may_go_on(length: int) -> bool:
     return length == _DEFAULT_PAGE or length >= _ORDER_PAGE
 
 
-def _seam(rows: list[Row]) -> tuple[Row, set[str]]:
+def _seam(rows: list[Row]) -> tuple[Row, tuple[str, ...]]:
     """The cursor for the next page and the ids that page must begin with."""
     last = rows[-1].get("submitted_at")
     start = len(rows) - 1
@@ -359,17 +359,28 @@ def _seam(rows: list[Row]) -> tuple[Row, set[str]]:
         start -= 1
     if rows[start - 1].get("submitted_at") == last:
         start = len(rows) - 1  # one time on the whole page: only the id can tell rows apart
-    return rows[start - 1], {row["id"] for row in rows[start:]}
+    return rows[start - 1], tuple(row["id"] for row in rows[start:])
 
 
-def _check_continues(rows: list[Row], ids: set[str], cursor: Row, overlap: set[str], what: str) -> None:
-    if cursor["id"] in ids:
+def _check_continues(rows: list[Row], cursor: Row, overlap: tuple[str, ...], seen: set[str], what: str) -> None:
+    """Raises unless a page goes on exactly where the one before it ended.
+
+    It may show again how that one ended, and rows of the cursor's own moment: a cursor meant by
+    time cannot tell them apart. Any other row seen before means that the cursor was ignored.
+    """
+    moment = cursor.get("submitted_at")
+    old = [row for row in rows if row["id"] in seen and row["id"] not in overlap]
+    if any(moment is None or row.get("submitted_at") != moment for row in old):
         raise BrokerError(f"{what} repeats itself: it may be cut")
-    if not ids & overlap:
+    begin = tuple(row["id"] for row in rows if row["id"] in overlap)
+    if not begin:
         raise _SeamLost(f"{what} changed between two pages: rows may be missing")
-    limit = parse_time(cursor.get("submitted_at"))
+    # Rows newer than the cursor: harmless in a list that is not quite sorted, as long as the page
+    # begins with all of the overlap, so that it goes on by place; else it is some other list.
+    limit = parse_time(moment)
     times = (parse_time(row.get("submitted_at")) for row in rows)
-    if limit is not None and any(at is not None and at > limit for at in times):
+    by_place = not old and begin == overlap == tuple(row["id"] for row in rows[: len(overlap)])
+    if limit is not None and not by_place and any(at is not None and at > limit for at in times):
         raise BrokerError(f"{what} has rows out of place: it may be cut")
 
 
@@ -418,10 +429,15 @@ def _is_pair(symbol: str) -> bool:
 def _session(row: Row) -> Session:
     try:
         day = date.fromisoformat(row["date"])
-        opens, closes = (eastern(day, clock_time.fromisoformat(row[name])) for name in ("open", "close"))
+        opens, closes = (_session_time(day, row[name]) for name in ("open", "close"))
     except (KeyError, TypeError, ValueError):
         raise Impossible("a day without date, open or close") from None
     return Session(day, opens, closes)
+
+
+def _session_time(day: date, value: str) -> datetime:
+    """Wall-clock time in New York, as the calendar documents it, or a whole time with its offset."""
+    return parse_time(value) or eastern(day, clock_time.fromisoformat(value))
 
 
 def _positive(row: Row, name: str) -> Decimal | None:

@@ -38,7 +38,11 @@ _CHUNK = 256 * 1024
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _FEW_LEFT = 20
 _MESSAGE_LENGTH = 300
-_GONE = re.compile(r"\b(order|position|asset)\b.*\b(not found|does(n't| not) exist)", re.IGNORECASE)
+_GONE = re.compile(
+    r"\b(order|position|asset)\b.*\b(not found|does(n't| not) exist)"
+    r"|\b(no such|could(n't| not) find) (order|position|asset)\b",
+    re.IGNORECASE,
+)
 
 
 class NotFound(BrokerError):
@@ -67,7 +71,7 @@ class _Answer:
 
     def json(self) -> Any:
         """The parsed body; ValueError when there is none or it is cut, HTML or no JSON."""
-        return json.loads(self.body.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(self.body.decode("utf-8-sig"), parse_constant=_no_constant)
 
 
 def _no_constant(word: str) -> Any:

@@ -22,8 +22,8 @@ def recover(run: Run, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
     settled = []
     for entry in reversed(intents):  # the newest first: what it wrote hides what stood there before
         record = present.get(entry.trade_id)
-        # The app may have closed a trade since we synced it: its status is no sign then.
-        but = ("updatedAt",) if entry.action == Action.CLOSED else ("updatedAt", "status")
+        # The app may have closed a trade since we synced or reduced it: its status is no sign then.
+        but = ("updatedAt", "status") if entry.action in (Action.SYNCED, Action.REDUCED) else ("updatedAt",)
         written = bool(entry.after) and record is not None and _says_all(record, entry.after or {}, but)
         written = written and not _written_by_another(run, entry, record or {})
         settled.append(replace(entry, outcome="written" if written else "left"))

@@ -8,6 +8,7 @@ Source: Alpaca Trading API, schemas Account, Order, Position, TradingActivities.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -22,6 +23,7 @@ Json = Mapping[str, Any]
 
 FINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 _STOP_TYPES = frozenset({"stop", "stop_limit", "trailing_stop"})
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 class Impossible(ValueError):
@@ -31,6 +33,12 @@ class Impossible(ValueError):
 def _text(raw: Json, name: str) -> str:
     value = raw.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _order_id(raw: Json, name: str) -> str:
+    """An order id; a UUID in lower case, as the ledger's ids are read: its case means nothing."""
+    value = _text(raw, name)
+    return value.lower() if _UUID.fullmatch(value) else value
 
 
 def _number(raw: Json, name: str, what: str) -> Decimal | None:
@@ -197,7 +205,7 @@ class Order:
 def parse_orders(raw: object, parent: str | None = None) -> Iterator[Order]:
     """The order and its nested legs (parent first); raises Impossible."""
     data = _object(raw, "order")
-    order_id = _text(data, "id")
+    order_id = _order_id(data, "id")
     if not order_id:
         raise Impossible("order without id")
     what = f"order {order_id}"
@@ -241,10 +249,10 @@ def parse_orders(raw: object, parent: str | None = None) -> Iterator[Order]:
         filled_at=parse_time(data.get("filled_at")),
         ended_at=max(ended) if ended else None,
         expires_at=parse_time(data.get("expires_at")),
-        replaced_by=_text(data, "replaced_by") or None,
-        replaces=_text(data, "replaces") or None,
+        replaced_by=_order_id(data, "replaced_by") or None,
+        replaces=_order_id(data, "replaces") or None,
         legs=tuple(leg.id for leg in legs if leg.parent == order_id),
-        parent=parent or (_text(data, "parent_order_id") or None),
+        parent=parent or (_order_id(data, "parent_order_id") or None),
         raw=data,
     )
     yield from legs
@@ -277,8 +285,8 @@ class Fill:
         data = _object(raw, "fill")
         if _text(data, "status").lower() == "canceled":
             return None
-        fill_id, order_id, symbol = _text(data, "id"), _text(data, "order_id"), _text(data, "symbol")
-        at = parse_time(data.get("transaction_time"))
+        fill_id, order_id, symbol = _text(data, "id"), _order_id(data, "order_id"), _text(data, "symbol")
+        at = parse_time(data.get("transaction_time")) or parse_time(data.get("created_at"))
         qty = _number(data, "qty", f"fill {fill_id}")
         price = _number(data, "price", f"fill {fill_id}")
         side = _text(data, "side").lower()

@@ -69,6 +69,9 @@ def missing_part(search: Search, case: Case) -> Decision | None:
     found = search.explanation(case)
     if found is None:
         return _spared(search, case)
+    if search.may_be_a_rivals(case, found.lots):
+        position = search.board.positions[case.key]
+        return ambiguous(search, case, f"{plain(position.qty)} {position.side.lower()}, a sale may be of either")
     if found.whole:
         if case.own.works:
             return None

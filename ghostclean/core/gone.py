@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from . import fields as write
 from .case import Case
 from .closing import close_option, close_with
 from .evidence import ClockNow
 from .instrument import expiry, is_option
 from .numbers import ZERO, plain
-from .own_orders import Entry, Lot
+from .own_orders import Entry
 from .ruling import change, hold
 from .search import Search
 from .verdicts import Action, Decision, Verdict
@@ -42,12 +40,12 @@ def gone(search: Search, case: Case) -> Decision:
     """Nothing is left: what took it away, or that nothing is known to have."""
     board = search.board
     found = search.explanation(case)
-    rival_since = _rival_since(search, case)
-    if found is not None and (rival_since is None or all(_before(lot, rival_since) for lot in found.lots)):
+    if found is not None and not search.may_be_a_rivals(case, found.lots):
         return close_with(search, case, found.lots, "closed by fills that no trade owns")
     if found is None and case.early is not None:
         why = f"its exit order {case.early} filled before its entry, and nothing else explains where it went"
         return hold(board, case, Verdict.MISMATCH, why)
+    rival_since = search.rival_since(case)
     if rival_since is not None and search.free_fills(case).closes_after(case.side, max(rival_since, case.start)):
         why = "several trades share the symbol, and a sale that nobody owns may have been of either"
         return hold(board, case, Verdict.AMBIGUOUS, why)
@@ -63,17 +61,6 @@ def gone(search: Search, case: Case) -> Decision:
         why = f"an entry order {order.id} of its symbol works and belongs to no trade"
         return hold(board, case, Verdict.WORKING if case.own.entry is Entry.NONE else Verdict.MISMATCH, why)
     return _missed(search, case)
-
-
-def _rival_since(search: Search, case: Case) -> datetime | None:
-    """Since when a proven trade stands beside this unproven one, so that a sale may be of either."""
-    if case.certain or case.key not in search.board.positions:
-        return None
-    return search.proven_since(case)
-
-
-def _before(lot: Lot, moment: datetime) -> bool:
-    return lot.at is not None and lot.at < moment
 
 
 def _missed(search: Search, case: Case) -> Decision:

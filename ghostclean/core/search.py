@@ -192,6 +192,17 @@ class Search:
             self._proven[identity] = min((c.start for c in members), default=None)
         return self._proven[identity]
 
+    def rival_since(self, case: Case) -> datetime | None:
+        """Since when a proven trade stands beside this unproven one, so that a sale may be of either."""
+        if case.certain or case.key not in self.board.positions:
+            return None
+        return self.proven_since(case)
+
+    def may_be_a_rivals(self, case: Case, lots: Iterable[Lot]) -> bool:
+        """Whether these sales may as well have been of a proven trade that stands beside this one."""
+        since = self.rival_since(case)
+        return since is not None and any(lot.at is None or lot.at >= since for lot in lots)
+
     def sharers(self, case: Case, most: int) -> str:
         """The trades that want a part of one position, with their quantities."""
         identity = (case.key, case.side)

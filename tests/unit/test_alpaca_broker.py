@@ -153,9 +153,81 @@ def test_a_page_of_rows_already_seen_fails_the_list(fake: FakeBroker, broker: Al
 def test_a_page_of_newer_rows_is_out_of_place(fake: FakeBroker, broker: AlpacaBroker) -> None:
     working(fake, 620)
     rows = sorted(fake.orders.values(), key=lambda o: o["submitted_at"], reverse=True)
-    fake.fault("orders:2", "empty", value=[rows[499], rows[3]])
+    newer = {**rows[3], "id": NOWHERE}
+    fake.fault("orders:2", "empty", value=[newer, rows[499]])
     with pytest.raises(BrokerError, match="out of place"):
         broker.working_orders()
+
+
+def test_a_row_from_the_midst_of_an_earlier_page_is_no_continuation(fake: FakeBroker, broker: AlpacaBroker) -> None:
+    working(fake, 620)
+    rows = sorted(fake.orders.values(), key=lambda o: o["submitted_at"], reverse=True)
+    fake.fault("orders:2", "empty", value=[rows[499], rows[3]])
+    with pytest.raises(BrokerError, match="repeats itself"):
+        broker.working_orders()
+
+
+def listing(fake: FakeBroker, rows: list[dict[str, Any]], continues: Callable[[dict[str, Any]], list[Any]]) -> None:
+    """Answers the list of orders from these rows; `continues` gives the page for a cursor's row."""
+    by_id = {row["id"]: row for row in rows}
+
+    def answer(request: Request) -> None:
+        cursor = request.query.get("before_order_id")
+        page = rows if cursor is None else continues(by_id[cursor])
+        fake.fault("orders", "empty", value=page[: int(request.query["limit"])])
+
+    fake.before_request(answer)
+
+
+@pytest.mark.parametrize("count", [50, 500, 620, 1000])
+@pytest.mark.parametrize("tied", [1, 3])
+def test_a_cursor_that_includes_its_own_row_is_a_cursor(
+    fake: FakeBroker, broker: AlpacaBroker, count: int, tied: int
+) -> None:
+    expected = working(fake, count, tied)
+    rows = sorted(fake.orders.values(), key=lambda o: o["submitted_at"], reverse=True)
+    listing(fake, rows, lambda cursor: [row for row in rows if row["submitted_at"] <= cursor["submitted_at"]])
+    assert {order.id for order in broker.working_orders()} == expected
+
+
+@pytest.mark.parametrize("count", [50, 500, 620, 1000])
+def test_a_list_that_is_not_sorted_goes_on_by_place(fake: FakeBroker, broker: AlpacaBroker, count: int) -> None:
+    expected = working(fake, count)
+    rows = sorted(fake.orders.values(), key=lambda o: o["submitted_at"])
+    listing(fake, rows, lambda cursor: rows[rows.index(cursor) + 1 :])
+    assert {order.id for order in broker.working_orders()} == expected
+
+
+@pytest.mark.parametrize("count", [50, 500, 620])
+@pytest.mark.parametrize("tied", [1, 3, 620])
+def test_a_cursor_that_is_ignored_fails_the_list(fake: FakeBroker, broker: AlpacaBroker, count: int, tied: int) -> None:
+    working(fake, count, tied)
+    rows = sorted(fake.orders.values(), key=lambda o: o["submitted_at"], reverse=True)
+    newest = {**rows[0], "id": NOWHERE, "submitted_at": "2026-11-18T16:59:59Z"}
+    for page in (rows, [newest, *rows]):
+        listing(fake, rows, lambda _, page=page: page)  # type: ignore[misc]
+        with pytest.raises(BrokerError, match="may be cut"):
+            broker.working_orders()
+
+
+def test_the_letter_case_of_an_id_means_nothing(fake: FakeBroker, broker: AlpacaBroker) -> None:
+    name = "A1B2C3D4-0000-4000-8000-00000000BEEF"
+    row = {"id": name, "status": "new", "replaces": name, "parent_order_id": name, "legs": None}
+    fake.fault("orders", "empty", value=[row])
+    (order,) = broker.working_orders()
+    assert (order.id, order.replaces, order.parent) == (name.lower(),) * 3
+    fill = {"id": "1::A", "order_id": name, "symbol": "AAPL", "side": "buy", "qty": "1", "price": "1"}
+    fake.fault("fills", "empty", value=[{**fill, "created_at": "2026-11-18T17:00:00Z"}])
+    (found,) = broker.fills(NOON - timedelta(days=1))
+    assert (found.order_id, found.at) == (name.lower(), NOON)
+
+
+def test_a_calendar_with_whole_times_is_read(fake: FakeBroker, broker: AlpacaBroker) -> None:
+    day = "2026-11-18"
+    row = {"date": day, "open": f"{day}T09:30:00-05:00", "close": f"{day}T16:00:00-05:00"}
+    fake.fault("calendar", "empty", value=[row])
+    (session,) = broker.calendar(NOON.date(), NOON.date())
+    assert (session.open.hour, session.close.hour) == (14, 21)
 
 
 def test_an_order_that_ends_at_the_seam_is_read_again(fake: FakeBroker, broker: AlpacaBroker) -> None:

@@ -75,6 +75,16 @@ def test_a_proven_trade_keeps_its_shares_and_a_nameless_one_gets_the_rest() -> N
     }
 
 
+def test_a_sale_that_may_be_a_proven_trades_reduces_no_nameless_one() -> None:
+    records = [trade("A"), trade("B", alpacaOrderId=..., quantity=20)]
+    held = [position(qty=23)]
+    plan = decide(world(records, [entry("A"), sale("X", qty=7)], held))
+    assert verdicts(plan) == {"A": Verdict.LIVE, "B": Verdict.AMBIGUOUS}
+    before_a = [entry("A", submitted_at=ago(1800)), sale("X", qty=7)]
+    plan = decide(world([trade("A", createdAt=ago(1800)), records[1]], before_a, held))
+    assert verdicts(plan) == {"A": Verdict.LIVE, "B": Verdict.REDUCED}
+
+
 def test_shares_bought_by_hand_are_an_orphan_remainder_and_nobodys() -> None:
     plan = decide(world([trade()], [entry(), order("H", qty="5")], [position(qty=15)]))
     assert verdicts(plan) == {"T1": Verdict.LIVE}
