@@ -2,7 +2,7 @@
 
 Each error is one line for a person: what failed, what it means for the ledger, what to do.
 `code` is the word in the JSON document, `exit_code` what cron and workflows branch on;
-both come from the one table at the end of CONTRACT section 5.
+README lists them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class ManageOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ManageResult:
-    """The outcome of one auto-manage run (CONTRACT section 7).
+    """The outcome of one auto-manage run.
 
     `checked` counts trades worked on, `updated` those whose stop was placed or moved (or whose
     ledger fields about it were put right), `flattened` those closed; `orders` is everything that

@@ -22,7 +22,7 @@ EXIT_CODES: Mapping[str | None, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of one reconcile run (CONTRACT section 5, last paragraphs).
+    """The outcome of one reconcile run.
 
     `results` rows are plain JSON objects `{id, ticker, verdict, stale, action, reason, proof,
     before, after}`; `notes` are one-line remarks for people (spool, warnings).
@@ -54,7 +54,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of `error` (CONTRACT section 8)."""
+        """0, or the code of `error`."""
         return EXIT_CODES[self.error]
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The settings of CONTRACT section 3, read once, checked at once, and never shown with secrets.
+"""The settings that README lists, read once, checked at once, and never shown with secrets.
 
 A flag beats the environment, the environment beats `.env` in the working folder, and that beats
 the default. Whatever is wrong becomes one BadSettings line that names the variable and the cure.

@@ -1,4 +1,4 @@
-"""Auto-manage: reconcile, then keep, tighten or close what is really there (CONTRACT section 7).
+"""Auto-manage: reconcile, then keep, tighten or close what is really there.
 
 Order of a run: lock, reconcile, own truth, an unfinished close, the reasons to skip, leftovers,
 then the trades: naked ones, losses to cut, stops to tighten; in the last minutes of the day all

@@ -46,7 +46,7 @@ class Health:
 
 
 def judge_health(telemetry: Telemetry, now: datetime, interval: timedelta) -> Health:
-    """The health rule of CONTRACT section 6, from the summary and the newest runs."""
+    """Healthy, stale or broken, from the summary and the newest runs."""
     last_success = _last_success(telemetry)
     if telemetry.summary.get("lastOk") == "false":
         failed = next((run for run in telemetry.runs if _counted(run) and not run.get("ok")), {})

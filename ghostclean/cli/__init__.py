@@ -1,4 +1,4 @@
-"""The command line: options in, one outcome out, the exit codes of CONTRACT section 8.
+"""The command line: options in, one outcome out, the exit codes that README lists.
 
 The commands' modules do without postponed annotations: Typer would have to evaluate those of all
 twelve commands at every start (a tenth of `--help`).

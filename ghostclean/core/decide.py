@@ -8,7 +8,7 @@ settle what is still open. Invariants, each with a property test of its name:
 - applying a plan and deciding again changes nothing;
 - no fill is used twice;
 - the P&L of the parts sums to the P&L of the whole.
-Source: CONTRACT section 5; the order of the verdicts there is the order of `_judge`.
+The decision table in README says the same for people, in the order of `_judge`.
 
 The way through the core: `own_orders` reads what a trade's orders say, `sharing` gives it its
 part of the position, `board` holds all of that; `search` knows what must still be asked and

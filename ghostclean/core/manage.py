@@ -1,4 +1,4 @@
-"""What the operator allows the engine that manages open trades (CONTRACT section 7)."""
+"""What the operator allows the engine that manages open trades."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings of CONTRACT section 3 and the options of one run that the core needs."""
+    """The settings and the options of one run that the core needs."""
 
     grace: timedelta = timedelta(seconds=120)
     max_unproven_closes: int = 3

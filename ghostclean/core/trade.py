@@ -1,6 +1,6 @@
 """A trade: one ledger record, read without changing it.
 
-The record keeps every field the app wrote; this view knows only those of CONTRACT section 4.
+The record keeps every field the app wrote; this view knows only those it decides by.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from .times import iso
 
 
 class Verdict(StrEnum):
-    """What a trade is, by broker truth; in order of precedence (CONTRACT section 5)."""
+    """What a trade is, by broker truth; in order of precedence."""
 
     UNREADABLE = "unreadable"
     DUPLICATE = "duplicate"

@@ -1,1 +1,1 @@
-"""Figures and counts of issue 8: `python -m tests.bench` prints the table, `test_counts.py` is in the suite."""
+"""Figures and counts: `python -m tests.bench` prints the table, `test_counts.py` is in the suite."""

@@ -1,4 +1,4 @@
-"""Prints the table of issue 8, today's figures beside the bars: `python -m tests.bench [--big] [--rows NAME…]`."""
+"""Prints a table, today's figures beside the bars: `python -m tests.bench [--big] [--rows NAME…]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`auto-manage` as a subprocess, sentence by sentence of CONTRACT section 7 (and its telemetry, section 6)."""
+"""`auto-manage` as a subprocess, rule by rule, and its telemetry."""
 
 from __future__ import annotations
 

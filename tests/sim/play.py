@@ -263,7 +263,7 @@ class Play:
         return adopted or self.twin_alone() or any(t.wiped for t in self.app.truths.values())
 
     def twin_alone(self) -> bool:
-        """CONTRACT 5: a duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
+        """By the decision table a duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
         records = (self.store.records.get(t.id, {}) for t in self.app.truths.values() if t.kind == "twin")
         return any(r.get("alpacaStatus") == "not_found_in_broker" for r in records)
 
@@ -345,7 +345,7 @@ class Play:
             return "its entry works"
         neighbours = [t for t in app.truths.values() if t.symbol == truth.symbol and t.id != trade_id]
         if entry is not None and not entry.filled and self.unexplained(truth):
-            return "never_filled, CONTRACT 5: beside an unexplained position of that instrument and side it is held"
+            return "never_filled: beside an unexplained position of that instrument and side it is held"
         if truth.symbol in app.orphaned:
             return "a hand traded in its symbol"
         if any(not t.certain for t in (truth, *neighbours)) and (truth.hand or any(t.hand for t in neighbours)):

@@ -332,6 +332,8 @@ TRUE_404 = [
     {"message": "position does not exist"},
     {"message": "Asset FOO not found"},
     {"message": "order doesn't exist"},
+    {"message": "no such order"},
+    {"message": "could not find order 1"},
 ]
 OTHER_404: list[Any] = [
     b"<html>404</html>",
@@ -362,6 +364,10 @@ def test_any_other_404_is_just_an_error(raw_server: Any, body: Any) -> None:
 def test_a_read_answers_200_and_nothing_else(raw_server: Any, status: int) -> None:
     with pytest.raises(BrokerError):
         door(raw_server(answer(status, b"[]"))).get("/positions")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_answer(raw_server: Any) -> None:
+    assert door(raw_server(answer(200, b"\xef\xbb\xbf[]\r\n"))).get("/positions") == []
 
 
 @pytest.mark.parametrize("body", [b"NaN", b"[Infinity]", b"\xff\xfe[]", b"[" * 100_000])

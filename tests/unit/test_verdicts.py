@@ -1,4 +1,4 @@
-"""Every verdict of CONTRACT section 5 at its boundaries: own orders, the position, the grace."""
+"""Every verdict at its boundaries: own orders, the position, the grace."""
 
 from __future__ import annotations
 

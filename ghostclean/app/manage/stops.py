@@ -43,7 +43,7 @@ class Kept:
 
 
 class StopKeeper:
-    """Stops of one run; see CONTRACT section 7, "Stops"."""
+    """Places, moves and renews the stops of one run."""
 
     def __init__(
         self,
