@@ -100,7 +100,7 @@ class Lookups:
         now = self.broker.now()
         since: dict[str, datetime] = {}
         symbols: dict[str, str] = {}
-        single = [n for n in needs if isinstance(n, OrderById)]
+        single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
         listed = [n for n in needs if isinstance(n, OrdersOf)]
         for need in listed:
             symbols[need.key] = need.symbol
@@ -115,14 +115,15 @@ class Lookups:
             return
         oldest = min(since.values())
         try:
-            history = self._history(sorted(symbols.values()), oldest, () if listed else [n.order_id for n in single])
+            names = () if listed else [n.order_id if isinstance(n, OrderById) else n.client_id for n in single]
+            history = self._history(sorted(symbols.values()), oldest, names)
         except BrokerError as error:
             self._note("orders by symbol", error)
             for need in listed:
                 self.evidence.unanswered[f"orders of {need.key}"] = str(error)
             return
         self.evidence.add_orders(history.orders)
-        if not listed and history.truncated and all(need.order_id in self.evidence.orders for need in single):
+        if not listed and history.truncated and _names(history).issuperset(names):
             return
         for key in symbols:
             if history.truncated:
@@ -130,12 +131,12 @@ class Lookups:
             else:
                 self.evidence.history[key] = min(history.since, self.evidence.history.get(key, history.since))
 
-    def _history(self, symbols: list[str], since: datetime, ids: Collection[str]) -> History:
-        """The orders of symbols; where only these ids are asked for, no pages after the last of them."""
-        if ids:
+    def _history(self, symbols: list[str], since: datetime, names: Collection[str]) -> History:
+        """The orders of symbols; where only these are asked for, no pages after the last of them."""
+        if names:
             few = 1 + (len(symbols) - 1) // _SYMBOLS_A_PAGE
             begin = self._ask(lambda: self.broker.history(symbols, since, few))
-            if not begin.truncated or few >= _HISTORY_PAGES or {order.id for order in begin.orders}.issuperset(ids):
+            if not begin.truncated or few >= _HISTORY_PAGES or _names(begin).issuperset(names):
                 return begin
         return self._ask(lambda: self.broker.history(symbols, since, _HISTORY_PAGES))
 
@@ -211,3 +212,8 @@ class Lookups:
         """Only a refusal of the question itself is final; everything else may be answered later."""
         if error.transient or error.status not in _FINAL_REFUSALS:
             self.open.append(f"{what}: {error}")
+
+
+def _names(history: History) -> set[str]:
+    """Every id and client id in a listing."""
+    return {order.id for order in history.orders} | {order.client_id for order in history.orders}

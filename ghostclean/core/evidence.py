@@ -24,9 +24,11 @@ class OrderById:
 
 @dataclass(frozen=True, slots=True)
 class OrderByClientId:
-    """Look an order up by its client order id."""
+    """Look an order up by its client order id; where it is expected only serves batching."""
 
     client_id: str
+    key: str = field(default="", compare=False)
+    since: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

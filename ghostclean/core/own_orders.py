@@ -146,7 +146,7 @@ def _absence(own: OwnOrders, evidence: Evidence) -> Entry:
         if by_id and name not in evidence.absent:
             own.needs.append(OrderById(name, trade.key, trade.opening))
         elif name not in evidence.absent_clients:
-            own.needs.append(OrderByClientId(name))
+            own.needs.append(OrderByClientId(name, trade.key, trade.opening))
     return Entry.UNASKED if own.needs else Entry.ABSENT
 
 
@@ -239,5 +239,6 @@ def _unknown_exit(own: OwnOrders, order_id: str, evidence: Evidence, *, asleep: 
         return
     near = own.chain[0].key if own.chain else own.trade.key
     since = own.entered_at or own.trade.opening
-    need: Need = OrderById(order_id, near, since) if is_uuid(order_id) else OrderByClientId(order_id)
+    ask = OrderById if is_uuid(order_id) else OrderByClientId
+    need: Need = ask(order_id, near, since)
     (own.dormant if asleep else own.needs).append(need)

@@ -127,6 +127,19 @@ def test_100_ghosts(tmp_path: Path, kind: str, *, hidden: bool) -> None:
         assert requests <= 3 + 12
 
 
+@pytest.mark.parametrize("field", ["clientOrderId", "alpacaOrderId"])
+def test_100_ghosts_known_by_client_order_ids(tmp_path: Path, field: str) -> None:
+    with FakeBroker(now=NOW) as broker:
+        records = ghosts(broker, 100, "hand")
+        for number, row in enumerate(records):
+            order = broker.order(row.pop("alpacaOrderId"))
+            order["client_order_id"] = row[field] = f"bot-{number}"
+        known_account(broker, tmp_path, records)
+        result, requests = counted(broker, tmp_path)
+        assert result.closed == 100
+        assert requests <= 3 + 12
+
+
 def test_100_ghosts_of_every_kind_among_500_live_trades(tmp_path: Path) -> None:
     with FakeBroker(now=NOW) as broker:
         records = live_trades(broker, 400, protected=50, bracket=True)

@@ -263,7 +263,7 @@ class Play:
         return adopted or self.twin_alone() or any(t.wiped for t in self.app.truths.values())
 
     def twin_alone(self) -> bool:
-        """By the decision table a duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
+        """A duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
         records = (self.store.records.get(t.id, {}) for t in self.app.truths.values() if t.kind == "twin")
         return any(r.get("alpacaStatus") == "not_found_in_broker" for r in records)
 
