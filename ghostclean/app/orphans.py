@@ -12,6 +12,7 @@ from ghostclean.core.instrument import symbol_key
 from ghostclean.core.orphans import LOOK_BACK, OrphanView, judge_orphans
 from ghostclean.core.trade import record_id, text
 from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.errors import DeadlineExceeded
 
 _WRITTEN = (Action.ADOPTED, Action.REOPENED)
 
@@ -42,7 +43,13 @@ def judge(run: Run) -> list[Decision]:
     ids = {d.trade_id for d in decided if d.trade_id} | set(survey.memory.unproven)
     if not ids:
         return decided
-    present = run.options.deadline.reading(lambda: run.parts.ledger.get(i for i in ids if i))
+    deadline = run.options.deadline
+    try:
+        present = deadline.writing(lambda: run.parts.ledger.get(i for i in ids if i), reserve=deadline.left() / 2)
+    except DeadlineExceeded as error:
+        # Orphans wait; what is proven about the trades must still be written.
+        survey.lookups.open.append(f"the records of orphans: {error}")
+        return judge_orphans(run.plan, replace(view, mode="report"))
     return judge_orphans(run.plan, replace(view, present=present))
 
 

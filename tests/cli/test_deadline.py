@@ -261,3 +261,21 @@ def test_a_deadline_too_short_to_begin_with_blames_no_store(world: World, deadli
     with world.untouched():
         run = world.reconcile("--deadline", deadline)
     assert (run.code, run.document["error"], run.document["closed"]) == (3, "broker_truth_failed", 0)
+
+
+def test_an_orphan_whose_records_come_too_late_keeps_no_proven_close_back(world: World) -> None:
+    unknown = "36a6882b-e44a-4a05-b80f-c0243910c3b9"
+    alive = world.broker.open_trade("AAPL", 10, 180, at=YESTERDAY)
+    ghost = world.broker.open_trade("TSLA", 7, 200, at=YESTERDAY, bracket=(220, 190))
+    records = [long("alive", "AAPL", alpacaOrderId=alive["id"]), long("ghost", "TSLA", alpacaOrderId=ghost["id"])]
+    world.ledger(*records, long("gone", "IBM", alpacaOrderId=unknown))
+    assert world.reconcile().document["closed"] == 1  # without proof, so the next run looks at its record again
+    stop = next(leg for leg in world.broker.legs(ghost) if leg["type"] == "stop")
+    world.broker.fill(stop, price=190, at=YESTERDAY)
+    world.broker.add_position("NVDA", 3, 100)
+    world.broker.fault("account", "hang", after=1)  # the second reading uses up all time for reading
+    run = world.reconcile("--deadline", "3s")
+    assert (run.code, run.document["partial"]) == (6, True)
+    assert {row["id"]: row["action"] for row in run.document["results"] if row["id"]}["ghost"] == "closed"
+    assert world.trade("ghost")["status"] == "CLOSED"
+    assert run.document["orphans"] == 1
