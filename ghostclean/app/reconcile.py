@@ -125,12 +125,13 @@ def _work(run: Run) -> None:
         view = _read_ledger(run, whole=True)
     run.truth = read_truth(parts, options.deadline)
     check_account(run, run.truth)
-    run.survey = make_survey(parts, options.deadline, options.policy, view, memory, run.remembered, run.truth)
-    run.truth = run.survey.truth
-    check_account(run, run.truth)
-    run.plan, run.partial = run.survey.plan, run.survey.partial
+    survey = make_survey(parts, options.deadline, options.policy, view, memory, run.remembered, run.truth)
+    # Not before both readings are of the right account is anything of them remembered, or pinned.
+    check_account(run, survey.truth)
+    run.survey, run.truth, run.plan = survey, survey.truth, survey.plan
     brake(run)
     run.orphan_rows = orphans.judge(run)
+    run.partial = survey.partial
     if run.lease is not None:
         _write(run, run.lease)
     if run.partial and run.error is None:

@@ -98,7 +98,7 @@ def _memory(run: Run) -> Mapping[str, Mapping[str, Any]]:
     gone = {d.trade_id for d in written if d.action is Action.CLOSED}
     owners = {i: ids for i, ids in run.plan.own_orders.items() if i not in gone}
     sections: dict[str, Mapping[str, Any]] = {
-        "misses": {} if run.partial else counting.misses(run.plan, memory, now),
+        "misses": {} if run.error is not None else counting.misses(run.plan, memory, now),
         "first_seen": counting.first_seen(survey.world().trades, orphan_names, memory, now),
         "exits": counting.exits(written, memory),
         "orders": counting.final_orders(owners, survey.evidence, run.remembered),

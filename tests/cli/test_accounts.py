@@ -342,3 +342,22 @@ def test_a_429_at_a_look_up_holds_and_the_next_run_goes_on(world: World) -> None
     assert world.trade("msft")["status"] == "CLOSED"
     world.broker.clear_faults()
     assert world.reconcile().verdicts() == {"unknown": "vanished"}
+
+
+def test_an_account_that_changes_while_we_look_is_neither_pinned_nor_remembered(world: World) -> None:
+    world.broker.open_trade("AAPL", 10, 180, at=YESTERDAY)
+    sold = world.broker.open_trade("MSFT", 5, 400, at=YESTERDAY)
+    world.broker.sell("MSFT", 5, 410, at=YESTERDAY)
+    world.ledger(long("sold", "MSFT", alpacaOrderId=sold["id"], quantity=5))
+    readings = iter(range(10))
+
+    def change(_: object) -> None:
+        if next(readings) == 0:
+            world.broker.account["id"] = "00000000-0000-4000-8000-000000000000"
+
+    world.broker.after_request("account", change)
+    with world.untouched():
+        run = world.reconcile()
+    assert (run.code, run.document["error"]) == (5, "account_mismatch")
+    assert world.recall("pin") == {}
+    assert world.recall("orders") == {}
