@@ -52,13 +52,6 @@ class AccountMismatch(GhostcleanError):
     exit_code = 5
 
 
-class MassCloseStopped(GhostcleanError):
-    """The breaker tripped: too many closes without proof in one run."""
-
-    code = "mass_close_stopped"
-    exit_code = 5
-
-
 class DeadlineExceeded(GhostcleanError):
     """Time ran out or answers stayed open; what was decided and written stays, the rest waits."""
 
