@@ -114,10 +114,12 @@ def explain_gone(
     closing.sort(key=lambda lot: (lot.at is None, lot.at, lot.order_id))
     if len(cases) == 1 and (whole := _scaled_in(cases[0], free)) is not None:
         return {cases[0]: Explained(whole, whole=True)}
-    exact = {c: found for c, found in _exact(cases, vanished, closing).items() if c.certain}
-    attempts = [_explain(cases, vanished, closing, first) for first in ((exact, {}) if exact else ({},))]
-    valid = [found for found in attempts if _sums_agree(list(found), openings, closing)]
-    return max(valid, key=len, default={})
+    exact = _exact(cases, vanished, closing)
+    proven = {case: found for case, found in exact.items() if case.certain}
+    served = [_explain(cases, vanished, closing, first) for first in ((proven, {}) if proven else ({},))]
+    # What an order says of one trade alone holds, whatever can't be told of the others.
+    valid = [found for found in (*served, exact, proven) if _sums_agree(list(found), openings, closing)]
+    return max(valid, key=lambda found: (sum(1 for case in found if case.certain), len(found)), default={})
 
 
 def _explain(

@@ -504,6 +504,30 @@ def test_a_sale_of_exactly_one_trade_closes_that_one_beside_one_gone_without_a_t
     assert verdicts(records, [*orders, sale("S", qty="9")])["T1"] is Verdict.FILLED_BUT_GONE
 
 
+def test_what_one_order_says_of_one_trade_holds_although_the_others_sums_do_not_agree() -> None:
+    # B could be served from the hand's sale, were it not for all the hand had bought before.
+    orders = [entry("B", qty="4", submitted_at=ago(3 * DAY)), order("H", qty="45", submitted_at=ago(2 * DAY))]
+    orders += [entry(), sale("S", at=7200), sale("R", qty="6")]
+    plan = decide(world([trade(), trade("B", quantity=4)], orders))
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.EXITED, Verdict.FILLED_BUT_GONE)
+    assert of(plan).fields["closeOrderId"] == uid("S")
+
+
+def test_a_sale_of_exactly_a_nameless_trade_closes_it_beside_one_gone_without_a_trace() -> None:
+    orders = [entry(qty="24", submitted_at=ago(2 * DAY)), order("B", qty="27")]
+    sales = [sale("R", qty="1", at=7200), sale("S", qty="27")]
+    plan = decide(world([trade(quantity=24), nameless(quantity=27)], [*orders, *sales]))
+    assert (of(plan).verdict, of(plan, "N").verdict) == (Verdict.FILLED_BUT_GONE, Verdict.EXITED)
+    assert of(plan, "N").fields["closeOrderId"] == uid("S")
+
+
+def test_a_proven_trade_is_preferred_to_two_nameless_ones_that_fit_the_orders() -> None:
+    orders = [entry(qty="10"), sale("S", qty="6"), sale("R", qty="4")]
+    records = [trade(), nameless("N", quantity=6), nameless("M", quantity=4)]
+    found = verdicts(records, orders)
+    assert found == {"T1": Verdict.EXITED, "N": Verdict.VANISHED, "M": Verdict.VANISHED}
+
+
 def test_a_sale_that_fits_two_trades_closes_neither() -> None:
     found = verdicts([trade(), trade("B")], [entry(), entry("B"), sale("S")])
     assert set(found.values()) == {Verdict.FILLED_BUT_GONE}
