@@ -67,11 +67,11 @@ def missing_part(search: Search, case: Case) -> Decision | None:
     if settling_since(search, case) is not None:
         return _spared(search, case)
     found = search.explanation(case)
-    if found is None:
-        return _spared(search, case)
-    if search.may_be_a_rivals(case, found.lots):
+    if found is None and search.may_be_a_rivals(case):
         position = search.board.positions[case.key]
         return ambiguous(search, case, f"{plain(position.qty)} {position.side.lower()}, a sale may be of either")
+    if found is None:
+        return _spared(search, case)
     if found.whole:
         if case.own.works:
             return None

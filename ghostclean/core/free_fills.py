@@ -55,6 +55,11 @@ def total(lots: Iterable[Lot]) -> Decimal:
     return sum((lot.qty for lot in lots), ZERO)
 
 
+def before(lots: Sequence[Lot], end: datetime | None) -> Sequence[Lot]:
+    """The lots before a time, all of them for None; what has no time cannot be told to be before."""
+    return lots if end is None else [lot for lot in lots if lot.at is not None and lot.at < end]
+
+
 def _after(lot: Lot, since: datetime | None) -> bool:
     return since is None or lot.at is None or lot.at >= since
 

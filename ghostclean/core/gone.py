@@ -40,13 +40,12 @@ def gone(search: Search, case: Case) -> Decision:
     """Nothing is left: what took it away, or that nothing is known to have."""
     board = search.board
     found = search.explanation(case)
-    if found is not None and not search.may_be_a_rivals(case, found.lots):
+    if found is not None:
         return close_with(search, case, found.lots, "closed by fills that no trade owns")
-    if found is None and case.early is not None:
+    if case.early is not None:
         why = f"its exit order {case.early} filled before its entry, and nothing else explains where it went"
         return hold(board, case, Verdict.MISMATCH, why)
-    rival_since = search.rival_since(case)
-    if rival_since is not None and search.free_fills(case).closes_after(case.side, max(rival_since, case.start)):
+    if search.may_be_a_rivals(case):
         why = "several trades share the symbol, and a sale that nobody owns may have been of either"
         return hold(board, case, Verdict.AMBIGUOUS, why)
     if not case.certain and (lost := search.lost(case)) > case.tolerance:

@@ -20,7 +20,7 @@ from .case import Case, Share
 from .client_ids import parse_client_id
 from .evidence import ActivitiesSince, FillsSince, Need, OrderById, OrdersOf, RecordsOf, is_uuid
 from .finished import Finished
-from .free_fills import FreeFills, free_fills, total
+from .free_fills import FreeFills, before, free_fills, total
 from .instrument import Side
 from .numbers import ZERO, plain
 from .own_orders import Lot
@@ -157,7 +157,11 @@ class Search:
         return self.explanations(case).get(case)
 
     def explanations(self, case: Case) -> dict[Case, Explained]:
-        """The same for all trades of its instrument and side."""
+        """The same for all trades of its instrument and side.
+
+        Beside proven trades that still stand, fills from before these alone explain anything: a
+        later sale may as well have been of them.
+        """
         identity = (case.key, case.side)
         if identity not in self._explained:
             members = self.board.members(case)
@@ -165,14 +169,15 @@ class Search:
             found: dict[Case, Explained] = {}
             if len(members) > 1 and self.rivals_open(case):
                 pass  # somebody whose own orders are unknown may own these fills
-            elif short:
-                found = explain_short(short, short[0].has, self.free_fills(case))
             else:
-                gone = [c for c in members if c.share is Share.GONE]
-                vanished = self.finished(case).vanished(case.side)
-                found = explain_gone(
-                    gone, self.free_fills(case), self._surplus(case), self.openings_of_nobody(case), vanished
-                )
+                end = self._proven_since(case)
+                free = FreeFills(tuple(before(self.free_fills(case).lots, end)))
+                if short:
+                    found = explain_short(short, short[0].has, free)
+                else:
+                    gone = [c for c in members if c.share is Share.GONE]
+                    surplus, openings = before(self._surplus(case), end), before(self.openings_of_nobody(case), end)
+                    found = explain_gone(gone, free, surplus, openings, self.finished(case).vanished(case.side))
             self._explained[identity] = found
         return self._explained[identity]
 
@@ -184,7 +189,7 @@ class Search:
             self._open[identity] = any(c.own.needs or c.own.unanswered for c in members)
         return self._open[identity]
 
-    def proven_since(self, case: Case) -> datetime | None:
+    def _proven_since(self, case: Case) -> datetime | None:
         """The first entry of the proven trades that hold this instrument and side now."""
         identity = (case.key, case.side)
         if identity not in self._proven:
@@ -192,16 +197,10 @@ class Search:
             self._proven[identity] = min((c.start for c in members), default=None)
         return self._proven[identity]
 
-    def rival_since(self, case: Case) -> datetime | None:
-        """Since when a proven trade stands beside this unproven one, so that a sale may be of either."""
-        if case.certain or case.key not in self.board.positions:
-            return None
-        return self.proven_since(case)
-
-    def may_be_a_rivals(self, case: Case, lots: Iterable[Lot]) -> bool:
-        """Whether these sales may as well have been of a proven trade that stands beside this one."""
-        since = self.rival_since(case)
-        return since is not None and any(lot.at is None or lot.at >= since for lot in lots)
+    def may_be_a_rivals(self, case: Case) -> bool:
+        """Whether a sale that nobody owns may as well have been of a proven trade beside this unproven one."""
+        since = None if case.certain else self._proven_since(case)
+        return since is not None and self.free_fills(case).closes_after(case.side, max(since, case.start))
 
     def sharers(self, case: Case, most: int) -> str:
         """The trades that want a part of one position, with their quantities."""

@@ -268,6 +268,8 @@ class App:
         order = self.world.submit(truth.symbol, truth.closing, held, truth.id)
         truth.exits.append(order)
         if truth.id in self.store.records:
+            if self.store.records[truth.id].get("closeOrderId"):
+                truth.hand = True  # the order that closed an earlier part is named no more
             self.write(truth.id, closeOrderId=order.id)
         else:
             truth.hand = True  # its record comes later and will not name this order

@@ -259,8 +259,14 @@ class Play:
 
     def gone_involved(self) -> bool:
         """Whether anything may take two looks: `filled_but_gone`, or a hand's work that must settle."""
-        adopted = any(w.action == "adopted" for w in self.store.written)  # explains a position: a mismatch less
-        return adopted or self.twin_alone() or any(t.wiped for t in self.app.truths.values())
+        # A trade that was adopted or reopened explains a position from the next run on: a mismatch less.
+        explains = any(w.action == "adopted" or self.reopens(w) for w in self.store.written)
+        return explains or self.twin_alone() or any(t.wiped for t in self.app.truths.values())
+
+    @staticmethod
+    def reopens(written: Written) -> bool:
+        """Whether a write made an open trade of a closed one."""
+        return written.before is not None and is_final(written.before)
 
     def twin_alone(self) -> bool:
         """A duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
@@ -316,7 +322,7 @@ class Play:
         if not provable <= int(summary.get("totalSynced", "0")) <= synced:
             raise Violation(f"totalSynced {summary.get('totalSynced')}, really {synced}")
         ours = [w.change.trade_id for w in written if w.action == "closed"]
-        reopened = [w.change.trade_id for w in written if w.before is not None and is_final(w.before)]
+        reopened = [w.change.trade_id for w in written if self.reopens(w)]
         for trade_id in set(ours):
             if ours.count(trade_id) > 1 + reopened.count(trade_id):
                 raise Violation(f"{trade_id} was closed {ours.count(trade_id)} times")

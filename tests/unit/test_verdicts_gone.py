@@ -469,6 +469,17 @@ def test_a_purchase_of_nobody_that_nobody_sold_holds_the_trade_without_an_order(
     assert verdicts([trade(), nameless()], [entry(), bought])["N"] is Verdict.VANISHED, "nothing stands at all"
 
 
+def test_a_sale_since_a_proven_trade_stands_proves_no_earlier_one_either() -> None:
+    # A round trip of 25 by hand is over; the 14 sold since are of either, so the 25 were not its exit.
+    orders = [order("B", qty="14", submitted_at=ago(4 * DAY)), order("H", qty="25", submitted_at=ago(3 * DAY))]
+    orders += [sale("R", qty="25", at=2 * DAY), entry(qty="14"), sale("S", qty="14")]
+    records = [trade(quantity=14), nameless(quantity=14, createdAt=ago(4 * DAY))]
+    found = verdicts(records, orders, [position(qty="14")])
+    assert found == {"T1": Verdict.LIVE, "N": Verdict.AMBIGUOUS}
+    of_25 = [o if o["side"] == "buy" else sale("R", qty="39", at=2 * DAY) for o in orders[:3]]
+    assert verdicts(records, [*of_25, entry(qty="14")], [position(qty="14")])["N"] is Verdict.EXITED
+
+
 def test_two_trades_without_orders_are_both_held_where_one_of_them_is_held_by_the_broker() -> None:
     records = [trade(), nameless(), nameless("M")]
     found = verdicts(records, [entry(), order("B", qty="3")], [position()])
