@@ -4,8 +4,8 @@ Every write makes a complete new file beside the old one and puts it in its plac
 so a reader sees the old text or the new, and a crash leaves one of the two. Our own processes
 take turns by `<path>.lock`; an app that takes the same lock (flock) is never crossed at all. For
 one that does not, the file's content is compared just before the step, and what the step
-displaced is looked at once more: if it is not what we read, it is put back, and our changes are
-applied again to what the app wrote.
+displaced is looked at once more: if it is not what we read, it is put back (a reader may see
+our text for that instant), and our changes are applied again to what the app wrote.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, WriteOutcome
-from ghostclean.core.jsontext import PRETTY, BadJson
+from ghostclean.core.jsontext import PRETTY
 from ghostclean.errors import LedgerFailed
 
 from .file_swap import exchange
-from .ledger_text import LedgerText
+from .ledger_text import LedgerText, no_ledger
 
 _ATTEMPTS = 20
 _LOCK_SECONDS = 5.0
@@ -61,12 +61,14 @@ class FileLedger:
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         """The final records of these symbol keys, from the latest reading."""
-        return (self._reading or self._fresh()[1]).history(keys)
+        with no_ledger(self._failed):
+            return (self._reading or self._fresh()[1]).history(keys)
 
     def get(self, ids: Iterable[str]) -> dict[str, Record]:
         """The present records with these ids, read anew."""
         self._reading = self._fresh()[1]
-        return self._reading.get(ids)
+        with no_ledger(self._failed):
+            return self._reading.get(ids)
 
     def known_since(self) -> str:
         """Layout and size for people."""
@@ -85,12 +87,11 @@ class FileLedger:
                     )
                 return None, LedgerText(_NEW)
             try:
-                reading = LedgerText(self._decoded(raw))
-            except BadJson as error:
+                with no_ledger(self._failed):
+                    reading = LedgerText(self._decoded(raw))
+            except LedgerFailed:
                 if attempt + 1 == _GARBLED_READS:
-                    raise self._failed(
-                        f"is not a JSON array of trades: {error}", "repair it or restore a backup"
-                    ) from None
+                    raise
                 time.sleep(random.uniform(0, _PAUSE))
             else:
                 self._existed = True
@@ -130,7 +131,8 @@ class FileLedger:
     def _write(self, changes: Sequence[Change], lease: Lease) -> list[WriteOutcome]:
         for _ in range(_ATTEMPTS):
             before, reading = self._fresh()
-            text, outcomes = reading.apply(changes, PRETTY)
+            with no_ledger(self._failed):
+                text, outcomes = reading.apply(changes, PRETTY)
             if text == reading.source:
                 return outcomes
             with self._prepared(text.encode()) as prepared:

@@ -7,13 +7,28 @@ which every record that is not changed keeps its exact bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ghostclean.app.ports import Change, LedgerView, Record, WriteOutcome
 from ghostclean.core.instrument import symbol_key
-from ghostclean.core.jsontext import Style, append, edit_record, elements, find_array, loads, same_json, splice
+from ghostclean.core.jsontext import (
+    BadJson,
+    Element,
+    Style,
+    append,
+    edit_record,
+    elements,
+    find_array,
+    loads,
+    same_json,
+    splice,
+)
 from ghostclean.core.trade import FINAL, record_id, status_of, text
+from ghostclean.errors import LedgerFailed
+
+from .ledger_heads import heads
 
 
 class _Slot(NamedTuple):
@@ -26,7 +41,11 @@ class _Slot(NamedTuple):
 
 
 class LedgerText:
-    """One reading of such a ledger; raises BadJson when the text is not an array of records."""
+    """One reading of such a ledger; raises BadJson when the text is not an array of records.
+
+    A final record of a long text is not parsed before it is asked for: only then does a number
+    of impossible length in it raise BadJson.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -34,7 +53,9 @@ class LedgerText:
         self._slots: list[_Slot] = []
         self._strangers: list[str] = []
         active: list[Record] = []
-        for position, (start, end, value) in enumerate(elements(source, self._array)):
+        known = heads(source, self._array)
+        found: Iterable[Element] = elements(source, self._array) if known is None else known
+        for position, (start, end, value) in enumerate(found):
             if not isinstance(value, dict):
                 self._strangers.append(f"element {position + 1} is {kind_of(value)}, not a trade")
                 self._slots.append(_Slot(start, end, None, None))
@@ -42,7 +63,7 @@ class LedgerText:
                 self._slots.append(_Slot(start, end, record_id(value), text(value, "ticker", "symbol") or ""))
             else:
                 self._slots.append(_Slot(start, end, record_id(value), None))
-                active.append(value)
+                active.append(value if known is None else loads(source[start:end]))
         self._active = tuple(active)
 
     def view(self) -> LedgerView:
@@ -119,6 +140,15 @@ class LedgerText:
     def _record(self, slot: _Slot) -> dict[str, Any]:
         value: dict[str, Any] = loads(self.source[slot.start : slot.end])
         return value
+
+
+@contextlib.contextmanager
+def no_ledger(failed: Callable[[str, str], LedgerFailed]) -> Iterator[None]:
+    """What is not JSON, as the failure of a ledger: `failed` makes it of what is wrong and the cure."""
+    try:
+        yield
+    except BadJson as error:
+        raise failed(f"is not a JSON array of trades: {error}", "repair it or restore a backup") from None
 
 
 def result_of(change: Change) -> dict[str, Any]:

@@ -7,28 +7,24 @@ The remaining life (TTL) of the key is kept.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, WriteOutcome
-from ghostclean.core.jsontext import COMPACT, BadJson
+from ghostclean.core.jsontext import COMPACT
 
-from .ledger_text import LedgerText
+from .ledger_text import LedgerText, no_ledger
 from .redis_key import LedgerKey, pause
 
 _ATTEMPTS = 60
-_SENT_WHOLE = 65536  # longer texts are compared by digest, to send them only once
+_SENT_WHOLE = 65536  # longer texts are compared here, under WATCH: half the time of a digest in a script
 
+# ARGV: 2 new text, 3 'absent', 'text' or 'watched', 4 expected text
 _SWAP = """
-local now = redis.call('GET', KEYS[1])
-local how, expected = ARGV[2], ARGV[3]
-if how == 'absent' then
-  if now then return 'OTHER' end
-elseif not now then return 'OTHER'
-elseif how == 'text' then
-  if now ~= expected then return 'OTHER' end
-elseif redis.sha1hex(now) ~= expected then return 'OTHER' end
-redis.call('SET', KEYS[1], ARGV[4], 'KEEPTTL')
+if ARGV[3] ~= 'watched' then
+  local now = redis.call('GET', KEYS[1])
+  if ARGV[3] == 'absent' and now or ARGV[3] == 'text' and now ~= ARGV[4] then return 'OTHER' end
+end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 return 'DONE'
 """
 
@@ -45,10 +41,12 @@ class StringLayout:
         return self._fresh().view()
 
     def history(self, keys: frozenset[str]) -> list[Record]:
-        return (self._reading or self._fresh()).history(keys)
+        with no_ledger(self._key.failed):
+            return (self._reading or self._fresh()).history(keys)
 
     def get(self, ids: Iterable[str]) -> dict[str, Record]:
-        return self._fresh().get(ids)
+        with no_ledger(self._key.failed):
+            return self._fresh().get(ids)
 
     def describe(self) -> str:
         return f"Redis string, {self._fresh().view().total} trades"
@@ -56,7 +54,8 @@ class StringLayout:
     def write(self, changes: Sequence[Change], lease: Lease) -> list[WriteOutcome]:
         reading = self._reading or self._fresh()
         for attempt in range(_ATTEMPTS):
-            text, outcomes = reading.apply(changes, COMPACT)
+            with no_ledger(self._key.failed):
+                text, outcomes = reading.apply(changes, COMPACT)
             if text == reading.source:
                 if attempt:
                     return outcomes
@@ -69,14 +68,11 @@ class StringLayout:
         raise self._key.failed("is written by somebody else all the time", "run again when the app is quieter")
 
     def _swap(self, old: str, new: str, lease: Lease) -> bool:
-        expected = old.encode()
         if self._absent:
-            how, what = "absent", b""
-        elif len(expected) <= _SENT_WHOLE:
-            how, what = "text", expected
-        else:
-            how, what = "digest", hashlib.sha1(expected, usedforsecurity=False).hexdigest().encode()
-        return self._key.guarded(_SWAP, lease, how, what, new.encode()) == b"DONE"
+            return self._key.guarded(_SWAP, lease, new, "absent", "") == b"DONE"
+        if len(old) <= _SENT_WHOLE:
+            return self._key.guarded(_SWAP, lease, new, "text", old) == b"DONE"
+        return self._key.guarded(_SWAP, lease, new, "watched", "", holding=old) == b"DONE"
 
     def _fresh(self) -> LedgerText:
         raw: bytes | None = self._key.call("GET", self._key.name)
@@ -89,9 +85,9 @@ class StringLayout:
             return self._reading
         self._absent = False
         try:
-            self._reading = LedgerText(raw.decode())
+            text = raw.decode()
         except UnicodeDecodeError as error:
             raise self._key.failed(f"is not UTF-8 at byte {error.start}", "repair it or restore a backup") from None
-        except BadJson as error:
-            raise self._key.failed(f"is not a JSON array of trades: {error}", "repair it or restore a backup") from None
+        with no_ledger(self._key.failed):
+            self._reading = LedgerText(text)
         return self._reading

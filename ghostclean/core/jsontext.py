@@ -79,19 +79,20 @@ def _value(text: str, at: int) -> tuple[Any, int]:
         raise BadJson(f"a number of impossible length in the value at character {at}") from None
 
 
-def _skip(text: str, at: int) -> int:
+def skip(text: str, at: int) -> int:
+    """The first place at or after `at` that is no blank."""
     match = _space(text, at)
     return match.end() if match else at
 
 
 def _finish(text: str, at: int) -> None:
-    if _skip(text, at) != len(text):
+    if skip(text, at) != len(text):
         raise BadJson(f"something follows the end at character {at}")
 
 
 def loads(text: str) -> Any:
     """The value of a whole JSON text, with exact numbers; raises BadJson."""
-    value, end = _value(text, _skip(text, 0))
+    value, end = _value(text, skip(text, 0))
     _finish(text, end)
     return value
 
@@ -168,7 +169,7 @@ def same_json(left: Any, right: Any) -> bool:
 
 def find_array(text: str, name: str = "trades") -> int:
     """Where the array of records starts: the whole text, or the member `name` of an object."""
-    at = _skip(text, 0)
+    at = skip(text, 0)
     if text[at : at + 1] == "{":
         found = [m for m in _members(text, at) if m.key == name]
         if not found:
@@ -184,14 +185,14 @@ def elements(text: str, at: int) -> Iterator[Element]:
 
     For a whole-text array nothing may follow; inside an object `find_array` has checked it.
     """
-    whole = _skip(text, 0) == at
-    position = _skip(text, at + 1)
+    whole = skip(text, 0) == at
+    position = skip(text, at + 1)
     if text[position : position + 1] != "]":
         while True:
             value, end = _value(text, position)
             yield Element(position, end, value)
             # Most text has no blanks here: looking first halves the cost of 100,000 records
-            position = end if text[end : end + 1] in _MARKS else _skip(text, end)
+            position = end if text[end : end + 1] in _MARKS else skip(text, end)
             mark = text[position : position + 1]
             if mark == "]":
                 break
@@ -199,7 +200,7 @@ def elements(text: str, at: int) -> Iterator[Element]:
                 raise BadJson(f"neither a comma nor the end of the array at character {position}")
             position += 1
             if text[position : position + 1] != "{":
-                position = _skip(text, position)
+                position = skip(text, position)
     if whole:
         _finish(text, position + 1)
 
@@ -241,7 +242,7 @@ def _first(text: str, at: int, records: Sequence[Mapping[str, Any]], style: Styl
         return at + 1, at + 1, ",".join(dumps(record, style) for record in records)
     outer = style.margin[: -len(style.step)]
     body = ("," + outer).join(_object(record, style, outer) for record in records)
-    return at + 1, _skip(text, at + 1), outer + body + outer[: -len(style.step)]
+    return at + 1, skip(text, at + 1), outer + body + outer[: -len(style.step)]
 
 
 def _object(record: Mapping[str, Any], style: Style, closing: str) -> str:
@@ -266,18 +267,18 @@ class _Member(NamedTuple):
 def _members(text: str, at: int) -> list[_Member]:
     """The members of the object that starts at `at` and is all the rest of the text."""
     found: list[_Member] = []
-    position = _skip(text, at + 1)
+    position = skip(text, at + 1)
     if text[position : position + 1] != "}":
         while True:
             member = _member(text, position)
             found.append(member)
-            position = _skip(text, member.end)
+            position = skip(text, member.end)
             mark = text[position : position + 1]
             if mark == "}":
                 break
             if mark != ",":
                 raise BadJson(f"neither a comma nor the end of the object at character {position}")
-            position = _skip(text, position + 1)
+            position = skip(text, position + 1)
     _finish(text, position + 1)
     return found
 
@@ -286,10 +287,10 @@ def _member(text: str, start: int) -> _Member:
     if text[start : start + 1] != '"':
         raise BadJson(f"no key at character {start}")
     key, key_end = _value(text, start)
-    colon = _skip(text, key_end)
+    colon = skip(text, key_end)
     if text[colon : colon + 1] != ":":
         raise BadJson(f"no colon at character {colon}")
-    value_start = _skip(text, colon + 1)
+    value_start = skip(text, colon + 1)
     value, end = _value(text, value_start)
     return _Member(key, start, key_end, value_start, end, value)
 
