@@ -42,4 +42,4 @@ def _placed(text: str, at: int, found: Iterator[tuple[_Head, int]]) -> Iterator[
     for value, size in found:
         end = start + size
         yield Element(start, end, value)
-        start = end + 1 if text[end + 1 : end + 2] == "{" else skip(text, skip(text, end) + 1)
+        start = skip(text, skip(text, end) + 1)

@@ -16,14 +16,12 @@ from .ledger_text import LedgerText, no_ledger
 from .redis_key import LedgerKey, pause
 
 _ATTEMPTS = 60
-_SENT_WHOLE = 65536  # longer texts are compared here, under WATCH: half the time of a digest in a script
+_LONG = 65536  # characters; longer texts are not sent to be compared
 
-# ARGV: 2 new text, 3 'absent', 'text' or 'watched', 4 expected text
+# ARGV: 2 new text, 3 expected text, '' where there was no key
 _SWAP = """
-if ARGV[3] ~= 'watched' then
-  local now = redis.call('GET', KEYS[1])
-  if ARGV[3] == 'absent' and now or ARGV[3] == 'text' and now ~= ARGV[4] then return 'OTHER' end
-end
+local now = redis.call('GET', KEYS[1])
+if (now or '') ~= ARGV[3] or now == '' then return 'OTHER' end
 redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 return 'DONE'
 """
@@ -68,11 +66,9 @@ class StringLayout:
         raise self._key.failed("is written by somebody else all the time", "run again when the app is quieter")
 
     def _swap(self, old: str, new: str, lease: Lease) -> bool:
-        if self._absent:
-            return self._key.guarded(_SWAP, lease, new, "absent", "") == b"DONE"
-        if len(old) <= _SENT_WHOLE:
-            return self._key.guarded(_SWAP, lease, new, "text", old) == b"DONE"
-        return self._key.guarded(_SWAP, lease, new, "watched", "", holding=old) == b"DONE"
+        if len(old) > _LONG:
+            return self._key.replace(old, new, lease)
+        return self._key.guarded(_SWAP, lease, new, "" if self._absent else old) == b"DONE"
 
     def _fresh(self) -> LedgerText:
         raw: bytes | None = self._key.call("GET", self._key.name)

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ghostclean {__version__}")  # noqa: T201
         return 0
-    gc.set_threshold(100_000, 50, 50)  # a short life makes little garbage: 4 % of every start, 9 % with 500 trades
+    gc.set_threshold(500_000, 50, 50)  # a short life makes little garbage: 4 % of every start, 15 % of a long ledger
     from ghostclean.cli.app import run
 
     code = run(arguments)

@@ -26,6 +26,11 @@ _STOP_TYPES = frozenset({"stop", "stop_limit", "trailing_stop"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
+def is_uuid(text: str) -> bool:
+    """Whether a stored order id can be an id of the broker at all."""
+    return _UUID.fullmatch(text) is not None
+
+
 class Impossible(ValueError):
     """An answer that the API cannot have given."""
 
@@ -38,7 +43,7 @@ def _text(raw: Json, name: str) -> str:
 def _order_id(raw: Json, name: str) -> str:
     """An order id; a UUID in lower case, as the ledger's ids are read: its case means nothing."""
     value = _text(raw, name)
-    return value.lower() if _UUID.fullmatch(value) else value
+    return value.lower() if is_uuid(value) else value
 
 
 def _number(raw: Json, name: str, what: str) -> Decimal | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .broker import Activity, Fill, MarketClock, Order
+from .broker import Activity, Fill, MarketClock, Order, is_uuid
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,3 @@ class Evidence:
     def is_absent(self, order_id: str) -> bool:
         """Proven unknown to the broker under this text, both as id and as client order id."""
         return (order_id in self.absent or not is_uuid(order_id)) and order_id in self.absent_clients
-
-
-def is_uuid(text: str) -> bool:
-    """Whether a stored order id can be an id of the broker at all."""
-    return len(text) == 36 and text.count("-") == 4 and all(c in "0123456789abcdefABCDEF-" for c in text)

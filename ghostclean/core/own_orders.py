@@ -13,8 +13,8 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 
-from .broker import Order
-from .evidence import Evidence, Need, OrderByClientId, OrderById, is_uuid
+from .broker import Order, is_uuid
+from .evidence import Evidence, Need, OrderByClientId, OrderById
 from .numbers import ZERO
 from .trade import Trade
 

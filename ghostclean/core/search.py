@@ -15,10 +15,10 @@ from math import inf
 
 from .attribution import Explained, explain_gone, explain_short
 from .board import Board
-from .broker import Fill, Order
+from .broker import Fill, Order, is_uuid
 from .case import Case, Share
 from .client_ids import parse_client_id
-from .evidence import ActivitiesSince, FillsSince, Need, OrderById, OrdersOf, RecordsOf, is_uuid
+from .evidence import ActivitiesSince, FillsSince, Need, OrderById, OrdersOf, RecordsOf
 from .finished import Finished
 from .free_fills import FreeFills, before, free_fills, total
 from .instrument import Side

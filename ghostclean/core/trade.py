@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from .evidence import is_uuid
+from .broker import is_uuid
 from .instrument import Side, symbol_key
 from .numbers import ZERO, BadNumber, number
 from .times import parse_time

@@ -52,7 +52,7 @@ def _plain_script(url: str, key: str) -> float:
 
 
 def main() -> None:
-    gc.set_threshold(100_000, 50, 50)  # as the program does
+    gc.set_threshold(500_000, 50, 50)  # as the program does
     AlpacaTransport._exchange = _watched_exchange  # type: ignore[method-assign]
     survey.decide = _watched_decide
     settings = Settings.load()
