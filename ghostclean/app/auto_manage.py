@@ -1,8 +1,9 @@
 """Auto-manage: reconcile, then keep, tighten or close what is really there.
 
-Order of a run: lock, reconcile, own truth, an unfinished close, the reasons to skip, leftovers,
-then the trades: naked ones, losses to cut, stops to tighten; in the last minutes of the day all
-of them are closed. Nothing is sent but through `OrderDoor`.
+Order of a run: lock, reconcile, own truth, an unfinished close, stops that the sale of an orphan
+took away, the reasons to skip, leftovers, then the trades: naked ones, losses to cut, stops to
+tighten; in the last minutes of the day all of them are closed. Nothing is sent but through
+`OrderDoor`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
 from ghostclean.app.manage.within import within
 from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
+from ghostclean.app.orphans import OWED
+from ghostclean.app.outside import SECTION
+from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
 from ghostclean.core.broker import Account, BrokerTruth
@@ -108,6 +112,7 @@ class _Run:
     active: frozenset[str] | None = None
     duty: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orders: Sequence[Mapping[str, Any]] = ()
+    alerted: Mapping[str, Any] | None = None
     stores: Parts = field(init=False)
     manage: Manage = field(init=False)
     began: float = field(init=False)
@@ -153,7 +158,7 @@ class _Run:
             detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
         if self.tally.failures and outcome is not ManageOutcome.FAIL:
             outcome, reason = ManageOutcome.FAIL, self.tally.reason
-        return self._finish(self._report(outcome, reason, detail))
+        return self._finish(self._tell_outside(self._report(outcome, reason, detail)))
 
     def _lock(self) -> None:
         deadline, state = self.options.deadline, self.parts.state
@@ -186,8 +191,8 @@ class _Run:
 
     def _work(self) -> None:
         self._reconcile()
-        begun = self.parts.state.recall(FLATTEN)
-        if not self.manage.enabled and not begun:
+        begun, owed = self.parts.state.recall(FLATTEN), self.parts.state.recall(OWED)
+        if not self.manage.enabled and not begun and not owed:
             raise _Stop(ManageOutcome.SKIP, "disabled")
         seen = self.survey()
         self.active = frozenset(i for r in seen.view.active if (i := record_id(r)) is not None)
@@ -198,9 +203,23 @@ class _Run:
         if begun:
             self.books.settle_begun()
             trades.finish_begun()
+        if not self.options.dry_run:
+            self._give_back(owed, desk.door)
         if not self.manage.enabled:
             raise _Stop(ManageOutcome.SKIP, "disabled")
         trades.manage(self._chosen(desk, market))
+
+    def _give_back(self, stops: Mapping[str, Any], door: OrderDoor) -> None:
+        """Stops that `reconcile --orphans flatten` took away and could not put back."""
+        for orphan, raw in stops.items():
+            owed = Owed.parse(raw)
+            if owed is None:
+                continue
+            now = self.parts.broker.now()
+            settled = settle(door, self.parts.state, orphan, owed, grace=self.options.grace, now=now)
+            self.books.notes.append(f"{owed.symbol}: {'naked: ' if settled.naked else ''}{settled.said}")
+            if settled.naked:
+                self.tally.failures.append("naked")
 
     def _reconcile(self) -> None:
         result = self.reconcile_first(self.lease)
@@ -371,6 +390,24 @@ class _Run:
             detail=detail,
         )
 
+    def _tell_outside(self, result: ManageResult) -> ManageResult:
+        """Alerts of a change of the outcome, within the deadline and without touching it."""
+        eyes, left = self.parts.eyes, self.options.deadline.left
+        if eyes.webhook is None or result.dry_run or result.reason == "locked":
+            return result
+        before: Mapping[str, Any] | None = None
+        notes, failed_before = [], len(eyes.failures)
+        if self.state_ok:
+            try:
+                recall = self.stores.state.recall
+                found = bounded(lambda: recall(SECTION, [KIND]), max(left() / 4, 0.05)).get(KIND)
+                before = found if isinstance(found, Mapping) else {}
+            except (GhostcleanError, DeadlineExceeded) as error:
+                notes.append(f"alerts: {error}")
+        self.alerted = eyes.managed(result.to_dict(), before, left)
+        notes += [f"outside: {failure}" for failure in eyes.failures[failed_before:]]
+        return replace(result, notes=(*result.notes, *notes))
+
     def _finish(self, result: ManageResult) -> ManageResult:
         """Telemetry, journal and memory in one transaction, then the lock; spooled if that fails."""
         commit = self._commit(result)
@@ -438,7 +475,8 @@ class _Run:
                 numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.tally.touched else memory
-        return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty}
+        alerted = {SECTION: {KIND: self.alerted}} if self.alerted is not None else {}
+        return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **alerted}
 
 
 def _takes_no_orders(account: Account) -> str | None:

@@ -1,17 +1,22 @@
 """Sells orphans (`--orphans flatten`): exactly what no trade explains, through the one order door.
 
-Ledger and position are read again first; the intent is journaled before anything is cancelled;
-only an order that filled counts as flattened.
+Ledger and position are read again first; the intent is journaled, and a stop that holds the
+shares remembered, before anything is cancelled; only an order that filled counts as flattened.
+Whatever else becomes of a sale, its stop goes back: at once, or by the next run (`owed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
 
 from ghostclean.app.apply import Writer
+from ghostclean.app.manage.flatten import NEEDS_SECONDS
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
+from ghostclean.app.orphans import OWED
+from ghostclean.app.owed import Owed, Settled, forget, is_sale, settle
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import JournalEntry, Lease
 from ghostclean.app.survey import Survey
@@ -20,13 +25,13 @@ from ghostclean.core.decide import decide
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.market import Market
 from ghostclean.core.numbers import plain
-from ghostclean.core.orphans import adopted_id
+from ghostclean.core.orphans import adopted_id, orphan_name
 from ghostclean.core.plan import Orphan
-from ghostclean.core.stops import tightest
+from ghostclean.core.protection import OrderBook
 from ghostclean.core.times import iso
 from ghostclean.core.trade import order_ids
-from ghostclean.core.verdicts import Action, Decision, Proof
-from ghostclean.errors import BrokerError, DeadlineExceeded
+from ghostclean.core.verdicts import Action, Decision, Proof, Verdict
+from ghostclean.errors import BrokerError, DeadlineExceeded, StateFailed
 
 _SECONDS_AN_ORPHAN = 10.0
 _LEAST_SECONDS = 3.0
@@ -34,13 +39,21 @@ _LEAST_SECONDS = 3.0
 
 @dataclass(slots=True)
 class Flattener:
-    """Flattens the orphans of one run."""
+    """Flattens the orphans of one run, and gives back the stops that sales took away.
+
+    `owed` are the stops of earlier runs by the orphan's name; `notes` is what is said of those
+    that no row tells of, `naked` one line for each stop that is still not back.
+    """
 
     parts: Parts
     options: Options
     survey: Survey
     lease: Lease
     entries: list[JournalEntry]
+    owed: Mapping[str, Any]
+    notes: list[str] = field(default_factory=list)
+    naked: list[str] = field(default_factory=list)
+    _settled: set[str] = field(default_factory=set)
 
     def flatten(self, decision: Decision) -> Decision:
         """The row with what became of the orphan; never raises for what a broker does."""
@@ -56,36 +69,122 @@ class Flattener:
         if not self._still_unexplained(orphan):
             return _left(decision, "a trade explains it by now")
         position = orphan.position
+        earlier = Owed.parse(self.owed.get(orphan_name(orphan), {}))
+        name = earlier.name if earlier is not None else self._name(orphan)
         door = self._door()
-        name = adopted_id(orphan, self.survey.truth.account.id, self.survey.evidence, self._day(orphan))
         claim = Claim(
             name, position.symbol, position.key, position.side, orphan.qty, orphan.qty, position.is_crypto,
             self.parts.broker.now(),
         )  # fmt: skip
-        holders = [o for o in door.look(claim).closing if not self._is_owned(o.id)]
+        closing = door.look(claim).closing
+        sale = next((o for o in closing if is_sale(o, name)), None)
+        if sale is not None:
+            return _left(decision, f"its sale {sale.id} is {sale.status}: in progress")
+        holders = [o for o in closing if not self._is_owned(o.id)]
         why = door.why_not_close(claim, [o.id for o in holders])
         if why is not None:
             return _left(decision, why)
-        writer = self._writer()
-        intent = writer.entry(replace(decision, trade_id=name), "intended", 0)
+        owed = self._owe(claim, holders, earlier)
+        if owed is not None and self.options.deadline.left() < NEEDS_SECONDS:
+            return _left(decision, f"less than {NEEDS_SECONDS:.0f} s of deadline are left to take its stop away")
+        intent = self._writer().entry(replace(decision, trade_id=name), "intended", 0)
         self.options.deadline.writing(lambda: self.parts.state.intend([intent]))
-        still = door.cancel(claim, holders, _SECONDS_AN_ORPHAN, "it holds shares that no trade explains")
-        if still:
-            self.entries.append(replace(intent, outcome="left"))
-            return _left(decision, f"order {still[0].id} still holds its shares")
-        answer = door.flatten_orphan(position, orphan.qty, name, _SECONDS_AN_ORPHAN)
-        proof = tuple(json_value(entry) for entry in door.log)
-        order = answer.order
-        if order is not None and order.status == "filled":
-            price = f" at {plain(order.avg_price)}" if order.avg_price is not None else ""
-            self.entries.append(replace(intent, outcome="written", proof=(*intent.proof, *proof)))
-            sold = Proof("order", order.fill_time, {"orderId": order.id, "filledQty": plain(order.filled_qty)})
-            return replace(
-                decision, reason=f"{plain(orphan.qty)} sold{price}, no trade explained them",
-                proof=(*decision.proof, sold), facts="done",
-            )  # fmt: skip
-        self.entries.append(replace(intent, outcome="left", proof=(*intent.proof, *proof)))
-        return _left(decision, f"not sold yet: {answer.reason}{_put_back(door, claim, answer, holders)}")
+        if owed is not None:
+            self.parts.state.remember(OWED, {orphan_name(orphan): owed.to_dict()})
+        return self._sell(door, claim, orphan, holders, owed, decision, intent)
+
+    def _owe(self, claim: Claim, holders: Sequence[Order], earlier: Owed | None) -> Owed | None:
+        """The stop that goes back unless the sale fills; without one now, the one of an earlier try."""
+        now = Owed.of(claim, holders, claim.at)
+        if now is not None or earlier is None:
+            return now
+        return replace(earlier, qty=claim.open_qty, orders={o.id: o.filled_qty for o in holders}, at=claim.at)
+
+    def _sell(
+        self,
+        door: OrderDoor,
+        claim: Claim,
+        orphan: Orphan,
+        holders: Sequence[Order],
+        owed: Owed | None,
+        decision: Decision,
+        intent: JournalEntry,
+    ) -> Decision:
+        try:
+            answer = self._cancel_and_sell(door, claim, orphan, holders)
+        except StateFailed as error:
+            door.state_lost = True
+            why = f"not sold: {error}{self._settle(door, orphan_name(orphan), owed).said}"
+            self.entries.append(replace(intent, outcome="left", reason=why, proof=(*intent.proof, *_sent(door))))
+            raise
+        order, said = answer.order, ""
+        if order is None or order.status != "filled":
+            settled = self._settle(door, orphan_name(orphan), owed)
+            order, said = settled.sale or order, settled.said
+        elif owed is not None:
+            forget(self.parts.state, orphan_name(orphan))
+        self._settled.add(orphan_name(orphan))
+        if order is None or order.status != "filled":
+            left = _left(decision, f"not sold yet: {answer.reason}{said}")
+            proof = (*intent.proof, *_sent(door))
+            self.entries.append(replace(intent, outcome="left", reason=left.reason, proof=proof))
+            return left
+        price = f" at {plain(order.avg_price)}" if order.avg_price is not None else ""
+        self.entries.append(replace(intent, outcome="written", proof=(*intent.proof, *_sent(door))))
+        sold = Proof("order", order.fill_time, {"orderId": order.id, "filledQty": plain(order.filled_qty)})
+        return replace(
+            decision, reason=f"{plain(orphan.qty)} sold{price}, no trade explained them",
+            proof=(*decision.proof, sold), facts="done",
+        )  # fmt: skip
+
+    def _cancel_and_sell(self, door: OrderDoor, claim: Claim, orphan: Orphan, holders: Sequence[Order]) -> Answer:
+        """The sale's answer; a broker that fails on the way leaves it open what stands."""
+        try:
+            still = door.cancel(claim, holders, _SECONDS_AN_ORPHAN, "it holds shares that no trade explains")
+            if still:
+                return Answer(Outcome.BLOCKED, f"order {still[0].id} still holds its shares")
+            return door.flatten_orphan(orphan.position, orphan.qty, claim.name, _SECONDS_AN_ORPHAN)
+        except (BrokerError, DeadlineExceeded) as error:
+            return Answer(Outcome.UNKNOWN, str(error))
+
+    # ------------------------------------------------------------------ stops that are owed
+
+    def _settle(self, door: OrderDoor, name: str, owed: Owed | None) -> Settled:
+        """What became of the sale and its stop, as the end of a sentence."""
+        if owed is None:
+            return Settled("")
+        settled = settle(door, self.parts.state, name, owed, grace=self.options.policy.grace, now=self._now())
+        self._settled.add(name)
+        if settled.naked:
+            self.naked.append(f"{owed.symbol}: {settled.said}")
+        return replace(settled, said=f"; {settled.said}")
+
+    def give_back(self) -> None:
+        """The stops of earlier sales that this run has not sold again; never raises for what a broker does."""
+        for name, raw in self.owed.items():
+            owed = Owed.parse(raw)
+            if owed is None or name in self._settled:
+                continue
+            try:
+                door = self._door()
+            except (BrokerError, DeadlineExceeded) as error:
+                settled = owed.not_back(str(error))
+            else:
+                settled = settle(door, self.parts.state, name, owed, grace=self.options.policy.grace, now=self._now())
+                if _sent(door):
+                    told = Decision(owed.name, owed.symbol, Verdict.ORPHAN, Action.KEPT, settled.said)
+                    self.entries.append(replace(self._writer().entry(told, "noted", 1), proof=_sent(door)))
+            line = f"{owed.symbol}: {settled.said}"
+            (self.naked if settled.naked else self.notes).append(line)
+
+    # ------------------------------------------------------------------ what it works with
+
+    def _now(self) -> datetime:
+        return self.parts.broker.now()
+
+    def _name(self, orphan: Orphan) -> str:
+        seen = self.survey.memory.seen(orphan_name(orphan), self.survey.truth.at)
+        return adopted_id(orphan, self.survey.truth.account.id, self.survey.evidence, iso(seen))
 
     def _still_unexplained(self, orphan: Orphan) -> bool:
         """The orphan by a fresh reading of the ledger."""
@@ -96,13 +195,12 @@ class Flattener:
     def _is_owned(self, order_id: str) -> bool:
         return any(order_id in set(order_ids(record)) for record in self.survey.view.active)
 
-    def _day(self, orphan: Orphan) -> str:
-        return iso(
-            self.survey.memory.seen(f"orphan:{orphan.position.key}:{orphan.position.side}", self.survey.truth.at)
-        )
-
     def _door(self) -> OrderDoor:
         broker, deadline = self.parts.broker, self.options.deadline
+        # Legs that wait (`held`) are in no list of working orders: only their family shows them.
+        book = OrderBook()
+        book.add(self.survey.evidence.orders.values())
+        book.set_working(self.survey.truth.orders)
         clock = deadline.writing(broker.clock)
         today = clock.at.date()
         sessions = deadline.writing(lambda: broker.calendar(today - timedelta(days=4), today + timedelta(days=1)))
@@ -113,6 +211,8 @@ class Flattener:
             deadline,
             grace=self.options.policy.grace,
             verify=self.lease.verify,
+            book=book,
+            sleep=self.parts.pause,
         )
 
     def _writer(self) -> Writer:
@@ -120,17 +220,8 @@ class Flattener:
         return Writer(self.parts, self.options.deadline, self.lease, self.options.run_id, self.options.source, at)
 
 
-def _put_back(door: OrderDoor, claim: Claim, answer: Answer, holders: Sequence[Order]) -> str:
-    """The stop that made room for a sale which the broker refused; what is said about it.
-
-    Not while the sale may still fill: a stop beside it could sell the shares twice.
-    """
-    stops = [o.stop_price for o in holders if o.is_stop and o.stop_price is not None]
-    if not stops or answer.outcome is Outcome.UNKNOWN or (answer.order is not None and not answer.order.is_final):
-        return ""
-    stop = tightest(claim.side, stops)
-    back = door.place_stop(claim, stop)
-    return f"; its stop at {plain(stop)} is {'back' if back.is_done else f'not back: {back.reason}'}"
+def _sent(door: OrderDoor) -> tuple[Mapping[str, Any], ...]:
+    return tuple(json_value(entry) for entry in door.log)
 
 
 def _left(decision: Decision, why: str) -> Decision:

@@ -227,22 +227,34 @@ class OrderDoor:
 
     # ------------------------------------------------------------------ placing
 
-    def place_stop(self, claim: Claim, stop: Decimal, *, least: Decimal = ZERO) -> Answer:
+    def place_stop(
+        self,
+        claim: Claim,
+        stop: Decimal,
+        *,
+        least: Decimal = ZERO,
+        most: Decimal | None = None,
+        time_in_force: str | None = None,
+    ) -> Answer:
         """A missing stop for what no other closing order can take; `least` is covered already.
 
         A stop beside one that covers a part has a purpose, and so a name, of its own: under the
-        name of the first it would be taken for it, and the rest would stay without one.
+        name of the first it would be taken for it, and the rest would stay without one. `most` and
+        `time_in_force` are those of a stop that is put back as it was.
         """
         purpose = REST if least else "stop"
         sight = self.look(claim)
         qty, why = self._quantity(claim, sight, missing_stop=True)
         qty = min(qty, self.open_now(claim) - least)
+        if most is not None:
+            qty = min(qty, most)
         if qty <= 0:
             return self._blocked(claim, purpose, why or "a stop covers it already")
         if (crossed := self._crossed(claim, purpose, stop)) is not None:
             return crossed
         whole = qty == qty.to_integral_value()
         limit = stop_limit(claim.side, stop, self.increment(claim)) if claim.crypto else None
+        lasts = "day" if time_in_force == "day" or not whole else "gtc"
 
         def request(name: str) -> OrderRequest:
             return OrderRequest(
@@ -250,7 +262,7 @@ class OrderDoor:
                 claim.side.closing,
                 qty,
                 "stop_limit" if claim.crypto else "stop",
-                "gtc" if claim.crypto or whole else "day",
+                "gtc" if claim.crypto else lasts,
                 name,
                 limit_price=limit,
                 stop_price=stop,
@@ -258,7 +270,7 @@ class OrderDoor:
 
         return self._send(claim, purpose, request)
 
-    def place_oco(self, claim: Claim, stop: Decimal, target: Decimal) -> Answer:
+    def place_oco(self, claim: Claim, stop: Decimal, target: Decimal, *, time_in_force: str | None = None) -> Answer:
         """Stop and target in one order of which only one can fill; whole shares only."""
         sight = self.look(claim)
         qty, why = self._quantity(claim, sight, missing_stop=True)
@@ -275,7 +287,7 @@ class OrderDoor:
                 claim.side.closing,
                 qty,
                 "limit",
-                "gtc",
+                "day" if time_in_force == "day" else "gtc",
                 name,
                 limit_price=target,
                 order_class="oco",
@@ -283,6 +295,27 @@ class OrderDoor:
                 stop_loss=stop,
             ),
         )
+
+    def put_back(
+        self,
+        claim: Claim,
+        stop: Decimal,
+        target: Decimal | None,
+        *,
+        most: Decimal | None = None,
+        time_in_force: str | None = None,
+    ) -> Answer:
+        """The stop (and the target) that stood before a close was tried, as one OCO where that can be.
+
+        `most` and `time_in_force` are the stop's own, where no trade says what it should be.
+        """
+        whole = claim.open_qty == claim.open_qty.to_integral_value()
+        all_of_it = most is None or most >= claim.open_qty
+        if target is not None and whole and all_of_it and not claim.crypto:
+            answer = self.place_oco(claim, stop, target, time_in_force=time_in_force)
+            if answer.is_done or answer.outcome in (Outcome.UNKNOWN, Outcome.CROSSED):
+                return answer
+        return self.place_stop(claim, stop, most=most, time_in_force=time_in_force)
 
     def close(self, claim: Claim, purpose: str, *, exactly: Decimal | None = None) -> Answer:
         """A market order for the trade's quantity, only while its market is open.
@@ -358,8 +391,11 @@ class OrderDoor:
             why = f"orders that are not its own hold the shares: {others}"
         return why
 
-    def latest(self, claim_name: str, purpose: str) -> Order | None:
-        """The last order of a trade and purpose that any run sent; None if the broker has none."""
+    def latest(self, claim_name: str, purpose: str, *, since: datetime | None = None) -> Order | None:
+        """The last order of a trade and purpose that any run sent; None if the broker has none.
+
+        One submitted before `since` belongs to an earlier try, over long ago.
+        """
         counter = client_id(claim_name, purpose, 0)
         last = self._state.recall(NUMBERS, [counter]).get(counter)
         if not isinstance(last, int):
@@ -368,7 +404,18 @@ class OrderDoor:
         if found is None:
             return None
         self.book.add(found)
-        return self.book.orders[found[0].id]
+        order = self.book.orders[found[0].id]
+        is_old = since is not None and order.submitted_at is not None and order.submitted_at < since
+        return None if is_old else order
+
+    def end_of(self, claim: Claim, order: Order, seconds: float) -> Order:
+        """A close at its end, or as far as it got; in a closed market it must not wait for the next open."""
+        if order.is_final:
+            return order
+        if self._market.is_open(claim.crypto, self._broker.now()):
+            return self.watch(order.id, seconds) or order
+        left = self.cancel(claim, [order], seconds, "the market has closed")
+        return left[0] if left else self.read_order(order.id) or order
 
     # ------------------------------------------------------------------ moving
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ghostclean.app.manage.within import within
 from ghostclean.app.ports import Lease
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey
@@ -14,6 +15,7 @@ from ghostclean.core.trade import record_id, text
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import DeadlineExceeded
 
+OWED = "owed_stops"  # the state section of stops that a sale took away, by the orphan's name
 _WRITTEN = (Action.ADOPTED, Action.REOPENED)
 
 
@@ -81,11 +83,21 @@ def writes(run: Run, survey: Survey) -> list[Decision]:
 
 
 def sell(run: Run, lease: Lease) -> None:
-    """Sells the orphans that are to be flattened."""
-    if not any(row.action is Action.FLATTENED for row in run.orphan_rows):
+    """Sells the orphans that are to be flattened, and gives back the stops that earlier sales took away."""
+    selling = any(row.action is Action.FLATTENED for row in run.orphan_rows)
+    # The short run inside auto-manage leaves the stops to the longer one around it.
+    if not selling and (run.inner or not run.owed):
         return
-    # Only this option sends orders; every other run does without that code.
+    # Only this sends orders; every other run does without that code.
     from ghostclean.app.flatten import Flattener
 
-    flattener = Flattener(run.parts, run.options, run.surveyed(), lease, run.applied.entries)
-    run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in run.orphan_rows]
+    parts, options = within(run.parts, run.options.deadline), run.options
+    flattener = Flattener(parts, options, run.surveyed(), lease, run.applied.entries, run.owed)
+    try:
+        rows = run.orphan_rows
+        run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in rows]
+        flattener.give_back()
+    finally:
+        run.notes += [*flattener.notes, *flattener.naked]
+    if flattener.naked and run.error is None:
+        run.failed("reconcile_failed", "; ".join(flattener.naked))

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from ghostclean.app.deadline import bounded
-from ghostclean.core.alerts import Alert, changes, health_change, report
+from ghostclean.core.alerts import Alert, changes, health_change, manage_changes, report
 from ghostclean.core.times import iso, parse_time
 from ghostclean.errors import DeadlineExceeded, GhostcleanError
 
@@ -85,6 +85,16 @@ class OutsideEyes:
             return None
         return self._alert(memory, document, listed, left)
 
+    def managed(
+        self, document: Mapping[str, Any], before: Mapping[str, Any] | None, left: Callable[[], float]
+    ) -> dict[str, Any] | None:
+        """An auto-manage run is over; `before`, `left` and what is returned are those of `ended`."""
+        if before is None:
+            self._alert_without_state(document, left)
+            return None
+        alerts, state = manage_changes(before, document)
+        return self._tell(alerts, {**before, **state}, document, left)
+
     def _measure(
         self, document: Mapping[str, Any], success: datetime | None, now: datetime, left: Callable[[], float]
     ) -> None:
@@ -102,13 +112,24 @@ class OutsideEyes:
         """Tells what has changed; what does not arrive is told by the next run."""
         local = self._local()
         alerts, state = changes({**memory, "error": local} if local else memory, document, listed)
-        waiting = [Alert(str(event), str(text)) for event, text in memory.pop("untold", ())]
-        alerts = [*waiting, *alerts][-_MOST_UNTOLD:]
-        if alerts and self.webhook is not None and not self._send(alerts, document, left):
-            state["untold"] = [[alert.event, alert.text] for alert in alerts]
+        kept = self._tell(alerts, {**memory, **state}, document, left)
         if local:
             self._keep_local(None)
-        return {**memory, **state}
+        return kept
+
+    def _tell(
+        self,
+        alerts: Sequence[Alert],
+        kept: dict[str, Any],
+        document: Mapping[str, Any],
+        left: Callable[[], float],
+    ) -> dict[str, Any]:
+        """Sends the alerts, before them those that did not arrive; what is kept for the next run."""
+        waiting = [Alert(str(event), str(text)) for event, text in kept.pop("untold", ())]
+        alerts = [*waiting, *alerts][-_MOST_UNTOLD:]
+        if alerts and self.webhook is not None and not self._send(alerts, document, left):
+            kept["untold"] = [[alert.event, alert.text] for alert in alerts]
+        return kept
 
     def _alert_without_state(self, document: Mapping[str, Any], left: Callable[[], float]) -> None:
         """The state is lost, so a word on this machine keeps a failure from being told every run."""

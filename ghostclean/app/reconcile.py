@@ -158,6 +158,7 @@ def _recall(run: Run) -> Memory:
         memory = recall(parts, deadline)
         run.remembered = recall_section(parts, deadline, "orders", dict)
         run.verdicts = recall_section(parts, deadline, "verdicts", dict)
+        run.owed = recall_section(parts, deadline, orphans.OWED, dict)
         scanned = deadline.reading(lambda: parts.state.recall(index.SECTION, [index.NAME]))
         run.scanned = scanned.get(index.NAME)
         run.pin = recall_pin(parts, deadline)

@@ -22,8 +22,8 @@ class Run:
     """One run; what is not known yet, or never came to be known, is None or empty.
 
     `inner` is a run inside auto-manage, under a lock that is not its own. `remembered`,
-    `verdicts` and `scanned` are what earlier runs left; `recovered` and `restored` what a dead
-    run would have left; `alerted` what the outside eyes compare with next time.
+    `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered` and `restored`
+    what a dead run would have left; `alerted` what the outside eyes compare with next time.
     """
 
     parts: Parts
@@ -45,6 +45,7 @@ class Run:
     remembered: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[str, Any] = field(default_factory=dict)
     scanned: Any = None
+    owed: dict[str, Any] = field(default_factory=dict)
     recovered: list[JournalEntry] = field(default_factory=list)
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pin: Pin | None = None

@@ -9,6 +9,7 @@ from typing import Any
 ASK_A_PERSON = frozenset({"mismatch", "ambiguous", "filled_but_gone", "unreadable"})
 _NO_NEWS = frozenset({"unknown", "settling"})  # not decided in this run: what was told before still stands
 _SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
+_NOT_LOOKED = "market_closed"
 _SHOWN = 5
 _REPORTED = 100
 
@@ -59,6 +60,25 @@ def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
         return Alert("recovered", f"runs succeed again (the last one failed with {was})")
     event = "breaker" if error == "mass_close_stopped" else "failed"
     return Alert(event, f"{error}: {document['detail']}")
+
+
+def manage_changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
+    """The alerts that a finished auto-manage run calls for, and what the next one compares with.
+
+    Every reason to fail is told once until a run succeeds: two that take turns are no news. A run
+    that found the market closed looked at no trade, so what was told before still stands.
+    """
+    failing, reason = [str(told) for told in before.get("failing") or ()], document["error"]
+    if reason is None:
+        if not failing or document["reason"] == _NOT_LOOKED:
+            return [], {"failing": failing}
+        text = f"auto-manage succeeds again (it failed with {', '.join(failing)})"
+        return [Alert("manage_recovered", text)], {"failing": []}
+    if reason in failing:
+        return [], {"failing": failing}
+    detail = str(document["detail"])
+    why = detail if detail.startswith(f"{reason}:") else f"{reason}: {detail}"
+    return [Alert("manage_failed", f"auto-manage failed: {why}")], {"failing": [*failing, reason]}
 
 
 def _kind(error: str | None) -> str | None:

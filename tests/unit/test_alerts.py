@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostclean.core.alerts import ASK_A_PERSON, changes, report
+from ghostclean.core.alerts import ASK_A_PERSON, changes, manage_changes, report
 from ghostclean.result import EXIT_CODES
 
 Row = dict[str, Any]
@@ -162,3 +162,70 @@ def test_a_long_report_is_bounded() -> None:
 
     assert len(lines) == 103
     assert lines[-1] == "and 400 more"
+
+
+# --------------------------------------------------------------------------- auto-manage
+
+
+def managed(reason: str | None = None, *, ok: bool = True, detail: str | None = None) -> dict[str, Any]:
+    return {"reason": reason, "error": None if ok else reason, "detail": detail}
+
+
+def failed(reason: str) -> dict[str, Any]:
+    return managed(reason, ok=False, detail=f"{reason}: AAPL a: why")
+
+
+SUCCESS, CLOSED, NOTHING_OPEN = managed(), managed("market_closed"), managed("no_open_trades")
+
+
+def manage_told(*documents: dict[str, Any]) -> list[list[str]]:
+    state: dict[str, Any] = {}
+    events = []
+    for document in documents:
+        alerts, state = manage_changes(state, document)
+        events.append([alert.event for alert in alerts])
+    return events
+
+
+def test_a_failure_of_auto_manage_and_its_end_are_told_once() -> None:
+    naked = failed("naked")
+
+    assert manage_told(SUCCESS, naked, naked, naked, SUCCESS, SUCCESS, naked) == [
+        [], ["manage_failed"], [], [], ["manage_recovered"], [], ["manage_failed"]
+    ]  # fmt: skip
+
+
+def test_every_reason_is_told_once_even_when_they_take_turns() -> None:
+    naked, missed = failed("naked"), failed("eod_missed")
+
+    assert manage_told(naked, missed, naked, missed, SUCCESS) == [
+        ["manage_failed"], ["manage_failed"], [], [], ["manage_recovered"]
+    ]  # fmt: skip
+
+
+def test_an_alert_of_auto_manage_names_reason_and_trade_and_its_end_what_is_over() -> None:
+    first, state = manage_changes({}, failed("naked"))
+    second, state = manage_changes(state, managed("broker_truth_failed", ok=False, detail="the broker failed"))
+    last, _ = manage_changes(state, SUCCESS)
+
+    assert [alert.text for alert in (*first, *second, *last)] == [
+        "auto-manage failed: naked: AAPL a: why",
+        "auto-manage failed: broker_truth_failed: the broker failed",
+        "auto-manage succeeds again (it failed with naked, broker_truth_failed)",
+    ]
+
+
+def test_a_closed_market_is_no_recovery_and_an_empty_ledger_is() -> None:
+    assert manage_told(failed("naked"), CLOSED, CLOSED, failed("naked"), NOTHING_OPEN, CLOSED) == [
+        ["manage_failed"], [], [], [], ["manage_recovered"], []
+    ]  # fmt: skip
+
+
+MANAGED = st.sampled_from([SUCCESS, CLOSED, NOTHING_OPEN, failed("naked"), failed("eod_missed"), failed("clock")])
+
+
+@given(st.lists(MANAGED, max_size=6), MANAGED)
+def test_the_same_auto_manage_run_twice_tells_nothing_the_second_time(
+    past: list[dict[str, Any]], last: dict[str, Any]
+) -> None:
+    assert manage_told(*past, last, last)[-1] == []

@@ -25,6 +25,7 @@ from ghostclean.core.verdicts import Verdict
 from ghostclean.result import Result
 from ghostclean.settings import Settings
 from ghostclean.wiring import auto_manage, opened, reconcile
+from tests.fakebroker import FakeBroker
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 7, 38, tzinfo=UTC)
@@ -458,3 +459,99 @@ def test_a_failed_reconcile_inside_auto_manage_raises_no_alarm(eye: Eye, tmp_pat
 
     assert document["reconcile"]["error"] == "broker_truth_failed"
     assert eye.seen == []
+
+
+# --------------------------------------------------------------------------- auto-manage's own outcome
+
+
+def sample_manage(
+    tmp_path: Path, eye: Eye, run_id: str, broker: str, seconds: float = 4, **more: Any
+) -> dict[str, Any]:
+    """One enabled auto-manage run against a broker that is not there, or the recorded one."""
+    for name in ("trades.json", "broker.json"):
+        if not (tmp_path / name).exists():
+            (tmp_path / name).write_text((ROOT / "ghostclean" / "sample" / name).read_text())
+    places = {"GHOSTCLEAN_BROKER": f"file:{tmp_path}/broker.json"}
+    if broker != "snapshot":
+        places = {
+            "GHOSTCLEAN_TRADING_URL": broker,
+            "GHOSTCLEAN_DATA_URL": broker,
+            "ALPACA_API_KEY": "key-1",
+            "ALPACA_SECRET_KEY": "secret-1",
+        }
+    variables = {
+        "AUTO_MANAGE_ENABLED": "1",
+        "GHOSTCLEAN_LEDGER": f"file:{tmp_path}/trades.json",
+        "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/state.db",
+        "GHOSTCLEAN_ALERT_URL": eye.url,
+    }
+    return auto_manage(settings={**variables, **places}, run_id=run_id, deadline=seconds, **more).to_dict()
+
+
+def heard(eye: Eye) -> list[tuple[str, str]]:
+    """What arrived of auto-manage: run id and event."""
+    return [
+        (document["runId"], event["event"])
+        for document in eye.documents()
+        for event in document["events"]
+        if event["event"].startswith("manage_")
+    ]
+
+
+def test_an_auto_manage_that_fails_is_told_once(eye: Eye, tmp_path: Path) -> None:
+    for number in range(3):
+        document = sample_manage(tmp_path, eye, f"m-{number}", "http://127.0.0.1:1")
+        assert document["error"] == "broker_truth_failed"
+
+    assert heard(eye) == [("m-0", "manage_failed")]
+    assert "auto-manage failed: broker_truth_failed: " in eye.documents()[0]["text"]
+    with opened(Settings.of({"GHOSTCLEAN_LEDGER": f"file:{tmp_path}/trades.json",
+                             "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/state.db"})) as kept:  # fmt: skip
+        assert kept.state.recall("alerts")["auto-manage"] == {"failing": ["broker_truth_failed"]}
+
+
+def test_an_auto_manage_alert_that_did_not_arrive_goes_out_with_the_next_run(eye: Eye, tmp_path: Path) -> None:
+    eye.status = 500
+    first = sample_manage(tmp_path, eye, "m-0", "http://127.0.0.1:1")
+    eye.status = 200
+    sample_manage(tmp_path, eye, "m-1", "http://127.0.0.1:1")
+    sample_manage(tmp_path, eye, "m-2", "http://127.0.0.1:1")
+
+    assert "outside: alert: HTTP 500" in first["notes"]
+    assert heard(eye) == [("m-0", "manage_failed"), ("m-1", "manage_failed")]
+
+
+def test_a_dry_auto_manage_tells_nobody(eye: Eye, tmp_path: Path) -> None:
+    sample_manage(tmp_path, eye, "dry", "http://127.0.0.1:1", dry_run=True)
+    sample_manage(tmp_path, eye, "real", "http://127.0.0.1:1")
+
+    assert heard(eye) == [("real", "manage_failed")]
+
+
+def test_auto_manage_without_its_state_is_told_once(eye: Eye, tmp_path: Path) -> None:
+    lost = {"source": "cron", "error": "state_failed", "reason": "state_failed", "detail": "no state"}
+
+    for number in range(2):
+        eyes = OutsideEyes(webhook=Webhook(eye.url, tmp_path / "memo"))
+        assert eyes.managed({"runId": f"m-{number}", **lost}, None, minute) is None
+
+    assert [document["runId"] for document in eye.documents()] == ["m-0"]
+
+
+def test_a_naked_trade_is_told_once_and_its_end_too(eye: Eye, tmp_path: Path) -> None:
+    with FakeBroker(now="2026-11-18T17:00:00Z") as broker:
+        entry = broker.open_trade("AAPL", 10, 100, at="2026-11-17T15:00:00Z")
+        trade = {
+            "id": "a", "ticker": "AAPL", "side": "LONG", "status": "OPEN", "quantity": 10, "entryPrice": 100,
+            "stopPrice": 95, "alpacaOrderId": entry["id"], "openedAt": "2026-11-17T15:00:00Z",
+        }  # fmt: skip
+        (tmp_path / "trades.json").write_text(json.dumps([trade]))
+        reasons = []
+        for number, price in enumerate((94, 94, 101, 101)):
+            broker.set_price("AAPL", price)
+            reasons.append(sample_manage(tmp_path, eye, f"m-{number}", broker.url, 30)["error"])
+            broker.advance(minutes=5)
+
+    assert reasons == ["naked", "naked", None, None]
+    assert heard(eye) == [("m-0", "manage_failed"), ("m-2", "manage_recovered")]
+    assert "auto-manage failed: naked: AAPL a: " in eye.documents()[0]["text"]

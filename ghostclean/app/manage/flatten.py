@@ -232,12 +232,10 @@ class Flattener:
     def finish(self, work: Work, intent: Intent) -> Closing:
         """Finishes a close of an earlier run while its day lasts, else takes it back."""
         word = REASONS[intent.purpose]
-        order = self._door.latest(work.claim.name, intent.purpose)
-        if order is not None and order.submitted_at is not None and order.submitted_at < intent.at - _SKEW:
-            order = None  # an earlier close of this trade, over long ago
+        order = self._door.latest(work.claim.name, intent.purpose, since=intent.at - _SKEW)
         if order is not None and not order.is_final:
             order = self._end_of(work, order)
-            if order is None or not order.is_final:
+            if not order.is_final:
                 return Closing(order=order)
             if order.status == "filled":
                 return Closing(done=True, order=order)
@@ -261,18 +259,13 @@ class Flattener:
             return Closing(failed="flatten_unfinished")
         return Closing(failed="eod_missed" if intent.purpose == EOD else None)
 
-    def _end_of(self, work: Work, order: Order) -> Order | None:
-        """Waits for a working close; in a closed market it must not wait for the next open."""
-        if self._market.is_open(work.claim.crypto, self._now()):
-            now = self._door.watch(order.id, _FILL_SECONDS)
-            if now is not None and not now.is_final:
-                self._books.note(work.holding, f"its close {now.id} is in progress ({now.status})")
-            return now
-        left = self._door.cancel(work.claim, [order], _CANCEL_SECONDS, "the market has closed")
-        if left:
-            self._books.note(work.holding, f"its close {order.id} is still {left[0].status} in the closed market")
-            return left[0]
-        return self._door.read_order(order.id)
+    def _end_of(self, work: Work, order: Order) -> Order:
+        now = self._door.end_of(work.claim, order, _FILL_SECONDS)
+        if not now.is_final and self._market.is_open(work.claim.crypto, self._now()):
+            self._books.note(work.holding, f"its close {now.id} is in progress ({now.status})")
+        elif not now.is_final:
+            self._books.note(work.holding, f"its close {now.id} is still {now.status} in the closed market")
+        return now
 
     def end_queued(self, trade_id: str, purpose: str) -> None:
         """Cancels a close that waits for the next open though nothing else is proven of its trade."""

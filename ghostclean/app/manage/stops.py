@@ -188,12 +188,7 @@ class StopKeeper:
 
     def put_back(self, work: Work, stop: Decimal, target: Decimal | None) -> Kept:
         """The stop (and the target) a trade had before its close was tried; no grace is waited for."""
-        whole = work.holding.open_qty == work.holding.open_qty.to_integral_value()
-        if target is not None and whole and not work.claim.crypto:
-            answer = self._door.place_oco(work.claim, stop, target)
-            if answer.is_done or answer.outcome in (Outcome.UNKNOWN, Outcome.CROSSED):
-                return self._placed(work, answer, "stop_restored", Rule.BROKER)
-        return self._placed(work, self._door.place_stop(work.claim, stop), "stop_restored", Rule.BROKER)
+        return self._placed(work, self._door.put_back(work.claim, stop, target), "stop_restored", Rule.BROKER)
 
     def _placed(self, work: Work, answer: Answer, action: str, rule: Rule | None) -> Kept:
         if answer.order is not None and answer.order.id in {o.id for o in work.protection.stops} and not answer.request:
