@@ -79,7 +79,7 @@ def writer(layout: str, url: str, key: str, path: Path, number: int, writes: int
             if new is not None:
                 records[new["id"]] = new
 
-        if layout == "string":
+        if layout in ("string", "long"):
             write_string(client, key, edit)
         elif layout == "file":
             write_file(path, edit)
@@ -198,7 +198,7 @@ def main() -> None:
         return
     options = argparse.ArgumentParser(prog="python -m tests.crash.concurrency")
     options.add_argument("--writes", type=int, default=10_000)
-    options.add_argument("--layout", choices=("string", "hash", "file"), default="string")
+    options.add_argument("--layout", choices=("string", "long", "hash", "file"), default="string")
     asked = options.parse_args()
     broker, records = build_broker()
     with redis_server() as url, tempfile.TemporaryDirectory() as folder:

@@ -29,6 +29,7 @@ from tests.fakebroker import FakeBroker
 ROOT = Path(__file__).resolve().parents[2]
 NOW = "2026-11-18T15:00:00Z"
 DAY_BEFORE = "2026-11-17T15:00:00Z"
+LONG = {"id": "long", "ticker": "IBM", "status": "DRAFT", "quantity": 1, "note": "long " * 20_000}
 CLOSED = {"stopped", "sold", "never", "vanished"}
 SYNCED = {"live", "half"}
 
@@ -111,7 +112,10 @@ def _record(trade_id: str, ticker: str, qty: int, order: str, **more: Any) -> di
 
 @dataclass
 class Scene:
-    """One ledger and one state of their own on shared servers."""
+    """One ledger and one state of their own on shared servers.
+
+    The layout `long` is a string that is too long to be sent for comparison.
+    """
 
     runner: Runner
     broker: FakeBroker
@@ -128,6 +132,8 @@ class Scene:
         self.home.mkdir(parents=True)
         self.key = f"{self.name}:trades"
         self.path = self.home / "trades.json"
+        if self.layout == "long":
+            self.layout, self.records = "string", [*self.records, LONG]
         self.seed()
 
     # ------------------------------------------------------------------ the ledger

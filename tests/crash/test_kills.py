@@ -18,7 +18,7 @@ BATCHES = 6
 
 
 @pytest.mark.parametrize("how", ["kill_before", "kill_after"])
-@pytest.mark.parametrize("pair", PAIRS[:3], ids="-".join)
+@pytest.mark.parametrize("pair", [*PAIRS[:3], ("long", "redis")], ids="-".join)
 def test_killed_at_every_effect(make_scene: MakeScene, pair: tuple[str, str], how: str) -> None:
     right, effects = right_end(make_scene(*pair))
     assert {name.partition(".")[2] for name in effects} >= {
