@@ -62,7 +62,10 @@ class RedisState:
         self.place = server.place
         self._server = server
         self._prefix = prefix
-        self._own = f"{prefix}ghostclean:{namespace(ledger_place)}:"
+        # Beside its ledger a state is found by the ledger's key, however a machine spells the server.
+        beside = ledger_place.startswith(f"{server.place}#")
+        name = ledger_place.removeprefix(server.place) if beside else ledger_place
+        self._own = f"{prefix}ghostclean:{namespace(name)}:"
         self._journal_kept = journal_kept
         self._journal_keys = [self._own + name for name in ("journal", "journal:order", "journal:intended", "sequence")]
 

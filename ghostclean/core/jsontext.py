@@ -150,14 +150,29 @@ def _string(value: str, style: Style) -> str:
 
 def same_json(left: Any, right: Any) -> bool:
     """Whether two values are the same JSON: 1 is 1.0, but true is not 1; key order is free."""
+    pairs = [(left, right)]  # no recursion: the ledger's values nest as deep as the app likes
+    while pairs:
+        left, right = pairs.pop()
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            if left.keys() != right.keys():
+                return False
+            pairs += ((value, right[key]) for key, value in left.items())
+        elif _is_list(left) and _is_list(right):
+            if len(left) != len(right):
+                return False
+            pairs += zip(left, right, strict=True)
+        elif not _same_scalar(left, right):
+            return False
+    return True
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _same_scalar(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(same_json(v, right[k]) for k, v in left.items())
-    if isinstance(left, str) or isinstance(right, str):
-        return isinstance(left, str) and isinstance(right, str) and left == right
-    if isinstance(left, Sequence) and isinstance(right, Sequence):
-        return len(left) == len(right) and all(map(same_json, left, right))
     if isinstance(left, float):
         left = Decimal(repr(left))
     if isinstance(right, float):

@@ -8,6 +8,7 @@ ZERO = Decimal(0)
 ONE = Decimal(1)
 CENT = Decimal("0.01")
 BASIS_POINT = Decimal("0.0001")
+_MOST_DIGITS = 30
 
 
 class BadNumber(ValueError):
@@ -17,7 +18,7 @@ class BadNumber(ValueError):
 def number(value: object) -> Decimal | None:
     """The exact Decimal of a JSON number or numeric string; None for null and blank.
 
-    Raises BadNumber for booleans, containers, words, NaN and infinities.
+    Raises BadNumber for booleans, containers, words, NaN, infinities and sizes that no amount has.
     """
     if value is None:
         return None
@@ -26,7 +27,7 @@ def number(value: object) -> Decimal | None:
     elif isinstance(value, bool):
         raise BadNumber("a true/false where a number belongs")
     elif isinstance(value, int):
-        return Decimal(value)
+        result = Decimal(value)
     elif isinstance(value, float):
         result = Decimal(repr(value))
     elif isinstance(value, str):
@@ -41,7 +42,14 @@ def number(value: object) -> Decimal | None:
         raise BadNumber(f"a {type(value).__name__} where a number belongs")
     if not result.is_finite():
         raise BadNumber(f"{value!s:.40} is no finite number")
+    if _is_huge(result):
+        raise BadNumber(f"{result:.6E} is no amount of anything")
     return result
+
+
+def _is_huge(value: Decimal) -> bool:
+    """Whether arithmetic with it, or writing it out, would overflow or take for ever."""
+    return bool(value) and abs(value.adjusted()) > _MOST_DIGITS
 
 
 def money(value: Decimal) -> Decimal:
@@ -55,13 +63,20 @@ def ratio4(value: Decimal) -> Decimal:
 
 
 def plain(value: Decimal) -> str:
-    """The shortest plain spelling: no exponent, no trailing zeros (`187.4`, `10`, `0.00001`)."""
+    """The shortest plain spelling: no exponent, no trailing zeros (`187.4`, `10`, `0.00001`).
+
+    A size that no amount has keeps its exponent.
+    """
     if not value:
         return "0"
+    if _is_huge(value):
+        return str(value)
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def json_number(value: Decimal) -> int | float:
-    """The JSON number outside for a Decimal inside."""
+def json_number(value: Decimal) -> int | float | str:
+    """The JSON number outside for a Decimal inside; as text where no reader could hold it."""
+    if _is_huge(value):
+        return str(value)
     return int(value) if value == value.to_integral_value() else float(value)

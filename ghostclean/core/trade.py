@@ -88,6 +88,17 @@ def text(record: Mapping[str, Any], *names: str) -> str | None:
     return None
 
 
+def is_storable(value: str) -> bool:
+    """Whether a text can be sent and stored: half a surrogate pair, which JSON can spell, cannot."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def status_of(record: Mapping[str, Any]) -> str:
     """The record's status in upper case, empty when it has none."""
     value = record.get("status")
@@ -131,9 +142,9 @@ def record_size(record: Mapping[str, Any]) -> Decimal | None:
 
 
 def record_id(record: Mapping[str, Any]) -> str | None:
-    """The id as text; a numeric id counts as its digits."""
+    """The id as text; a numeric id counts as its digits, half a surrogate pair makes none."""
     value = record.get("id")
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip() and is_storable(value):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -168,6 +179,11 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
 
     size, size_field = _size(record, problems)
     has_order = text(record, *ENTRY_ORDER_FIELDS, "clientOrderId") is not None
+    problems += [
+        f"{name} is no text that can be sent"
+        for name in ("ticker", "symbol", *ORDER_ID_FIELDS)
+        if isinstance(value := record.get(name), str) and not is_storable(value)
+    ]
     if size is None and not has_order:
         problems.append("it has no positive size and no entry order to take one from")
     return Trade(

@@ -361,3 +361,14 @@ def test_an_account_that_changes_while_we_look_is_neither_pinned_nor_remembered(
     assert (run.code, run.document["error"]) == (5, "account_mismatch")
     assert world.recall("pin") == {}
     assert world.recall("orders") == {}
+
+
+def test_one_server_by_another_name_has_the_same_pin_and_journal(world: World) -> None:
+    other = world.env["REDIS_URL"].replace("127.0.0.1", "localhost")
+    assert other != world.env["REDIS_URL"]
+    world.ledger(live(world), sold(world))
+    assert world.reconcile(REDIS_URL=other).document["closed"] == 1
+    assert "exited" in world.run("explain", "msft").stdout
+    world.broker.market.new_account()
+    with world.untouched():
+        assert world.reconcile().document["error"] == "account_mismatch"

@@ -144,6 +144,11 @@ UNREADABLE = {
     "negative-price": bad(entryPrice=-1),
     "text-price": bad(entryPrice="much"),
     "odd-side": bad(side="SIDEWAYS"),
+    "endless-size": bad(quantity="1e999999999"),
+    "endless-price": bad(entryPrice="1e5000000"),
+    "half-a-pair-id": bad(id="x\ud800y"),
+    "half-a-pair-symbol": bad(ticker="K\ud800"),
+    "half-a-pair-order": bad(alpacaOrderId="\udfff"),
 }
 
 
@@ -167,6 +172,34 @@ def test_an_unreadable_trade_is_left_as_it_is_and_the_others_go_on(
     assert raw[1]["status"] == "CLOSED"
     with world.untouched():
         assert world.inside().exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ['"realizedPnL":1e3000000', '"updatedAt":-1E-999999999', '"note":"\\ud800"', '"deep":' + "[" * 500 + "]" * 500],
+    ids=["endless", "vanishing", "half a pair", "deep"],
+)
+@pytest.mark.parametrize("layout", ["string", "hash", "file"])
+def test_odd_json_in_a_trade_that_we_close_delays_nothing(make_world: MakeWorld, layout: str, odd: str) -> None:
+    world = make_world(layout)
+    text = json.dumps(sold(world))[:-1] + f",{odd}}}"
+    if layout == "hash":
+        world.redis.hset(LEDGER_KEY, "good", text)
+    elif layout == "string":
+        world.redis.set(LEDGER_KEY, f"[{text}]")
+    else:
+        (world.folder / "trades.json").write_text(f"[{text}]")
+    run = world.reconcile("--deadline", "10")
+    assert (run.code, run.document["closed"]) == (0, 1), run.stderr
+    raw = world.redis.hget(LEDGER_KEY, "good").decode() if layout == "hash" else world.store.raw()
+    raw = raw.decode() if isinstance(raw, bytes) else raw
+    assert '"status": "CLOSED"' in raw
+    assert (odd in raw) is not (odd.startswith(('"updatedAt"', '"realizedPnL"'))), "what we leave alone stays"
+    with world.untouched():
+        assert world.reconcile().code == 0
+    assert world.run("explain", "good").code == 0
+    undone = world.run("undo", run.document["runId"])
+    assert undone.code == 0, undone.stderr
 
 
 def test_unreadable_trades_are_said_in_one_line(world: World) -> None:

@@ -13,7 +13,14 @@ from tests.servers import redis_server
 
 from .scene import Runner, Scene, build_broker, right_end
 
-PAIRS = (("string", "redis"), ("hash", "redis"), ("file", "sqlite"), ("file", "redis"), ("string", "sqlite"), ("long", "redis"))
+PAIRS = (
+    ("string", "redis"),
+    ("hash", "redis"),
+    ("file", "sqlite"),
+    ("file", "redis"),
+    ("string", "sqlite"),
+    ("long", "redis"),
+)
 DEADLINE = 20.0
 KILLED = -9
 

@@ -224,7 +224,7 @@ class Scene:
 
     def own(self, name: str) -> str:
         """One of ghostclean's own Redis keys."""
-        return f"{self.name}:ghostclean:{namespace(self.place())}:{name}"
+        return f"{self.name}:ghostclean:{namespace(f'#{self.key}')}:{name}"
 
     def place(self) -> str:
         return f"file:{self.path}" if self.layout == "file" else f"{RedisServer(self.redis_url).place}#{self.key}"

@@ -263,3 +263,15 @@ def test_what_has_no_json_form() -> None:
             dumps(value)
     with pytest.raises(TypeError):
         dumps({1})
+
+
+def test_values_nested_as_deep_as_can_be_read_are_compared() -> None:
+    deep = loads("[" * 900 + "1" + "]" * 900)
+    assert same_json(deep, loads("[" * 900 + "1.0" + "]" * 900))
+    assert not same_json(deep, loads("[" * 900 + "2" + "]" * 900))
+
+
+def test_a_number_beyond_all_amounts_keeps_its_exponent_and_takes_no_time() -> None:
+    for text in ("1E+999999999", "-2.5E-999999999"):
+        assert dumps(loads(text)) == text
+    assert dumps(loads("1e30")) == "1" + "0" * 30
