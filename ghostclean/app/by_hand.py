@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 from ghostclean.core.broker import Account
-from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.safety import Pin
 from ghostclean.core.times import iso
 from ghostclean.errors import AccountMismatch, GhostcleanError, Locked
@@ -188,7 +187,7 @@ def entry(
         action=action,
         reason=reason,
         proof=tuple(proof),
-        before=json_value({name: base[name] for name in touched if name in base}),
-        after=json_value(dict(change.fields)),
+        before={name: base[name] for name in touched if name in base},
+        after=dict(change.fields),
         outcome="intended",
     )

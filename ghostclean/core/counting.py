@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .evidence import Evidence
-from .jsonvalue import json_value
 from .numbers import plain
 from .plan import Plan
 from .remembered import remember_order
@@ -107,8 +106,8 @@ def unproven_close(
     return {
         "at": at,
         "runId": run_id,
-        "before": json_value(before),
-        "after": json_value(after),
+        "before": dict(before),
+        "after": dict(after),
         "key": trade.key,
         "side": str(trade.side),
         "qty": plain(qty) if qty is not None else None,

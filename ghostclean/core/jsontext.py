@@ -23,6 +23,11 @@ from .numbers import plain
 _space = re.compile(r"[ \t\n\r]*").match
 
 
+# Made once: `json.dumps` would make an encoder for every text.
+_escaped = json.JSONEncoder().encode
+_spelled = json.JSONEncoder(ensure_ascii=False).encode
+
+
 class BadJson(ValueError):
     """The text is no strict JSON; says what was found and where, never quotes the content."""
 
@@ -140,11 +145,13 @@ def _number(value: Decimal | int | float) -> str:
 
 
 def _string(value: str, style: Style) -> str:
-    text = json.dumps(value, ensure_ascii=style.ascii)
+    text = _escaped(value) if style.ascii else _spelled(value)
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
-        return json.dumps(value)
+        return _escaped(value)
     return text
 
 
