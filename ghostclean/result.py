@@ -20,6 +20,14 @@ EXIT_CODES: Mapping[str | None, int] = {
 }
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a run; `result` says what it had done until then."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        self.result = result
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """The outcome of one reconcile run.

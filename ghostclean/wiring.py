@@ -312,12 +312,12 @@ def _close(state: State) -> None:
         state.close()
 
 
-def not_begun(error: str, detail: str) -> Result:
-    """The result of a run that never began."""
+def not_begun(error: str, detail: str, run_id: str | None = None) -> Result:
+    """The result of a run that never began, under the id that it was to have."""
     from ghostclean.core.times import iso
 
     known = error if error in EXIT_CODES else "reconcile_failed"
-    return Result("", "cli", iso(datetime.now(UTC)), 0, error=known, detail=detail)
+    return Result(run_id or "", "cli", iso(datetime.now(UTC)), 0, error=known, detail=detail)
 
 
 # --------------------------------------------------------------------------- looking

@@ -140,13 +140,13 @@ class FakeState:
             else:
                 kept[name] = value
 
-    def intend(self, entries: Sequence[JournalEntry]) -> None:
+    def intend(self, entries: Sequence[JournalEntry], lease: Any = None) -> None:
         self.entries.update((entry.id, entry) for entry in entries)
 
     def intents(self) -> list[JournalEntry]:
         return [entry for entry in self.entries.values() if entry.outcome == "intended"]
 
-    def commit(self, commit: RunCommit) -> None:
+    def commit(self, commit: RunCommit, lease: Any = None) -> None:
         if any((c.kind, c.run_id) == (commit.kind, commit.run_id) for c in self.commits):
             return
         self.commits.append(commit)

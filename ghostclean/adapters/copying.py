@@ -1,26 +1,33 @@
 """Copies a ledger between places and layouts, record by record, each with its exact text.
 
-The source is only read. The target must not exist or hold no trades; what was written is read
-back and compared with the source, which must still be what was read at the start.
+The source is only read. The target must not exist or hold no trades; it is replaced only while it
+still is what was looked at, and a file keeps its mode, its owner and, if it is an object with an
+empty `trades`, its other members. Those of a source are left behind and named in the notes. What
+was written is read back and compared with the source, which must still be what was read at the
+start.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ghostclean.core.jsontext import BadJson, edit_record, loads
+from ghostclean.core.jsontext import BadJson, edit_record, find_array, loads, skip, splice
 from ghostclean.core.trade import record_id
 from ghostclean.errors import BadSettings, LedgerFailed
 from ghostclean.places import Place
 
+from .ledger_file import LedgerFile
 from .ledger_text import LedgerText
-from .private_file import write_private
 from .redis_client import RedisServer
 from .redis_key import LedgerKey
 
+_log = logging.getLogger("ghostclean")
+
+_NAMED = 5  # members of a source that the note names
 _PAGE = 500
 _PAGE_BYTES = 4_000_000
 _LEFTOVER_SECONDS = 3600  # a copy that was never finished goes away by itself
@@ -41,15 +48,13 @@ def copy_ledger(source: Place, target: Place, *, layout: str | None, dry_run: bo
         raise BadSettings("--layout is for a Redis target; a file is always a JSON array (nothing was done)")
     if _same(source, target):
         raise BadSettings("FROM and TO are the same ledger (nothing was done)")
-    texts = _read(source)
+    found = _read(source)
+    texts = found.texts
     wanted = "file" if target.kind == "file" else layout or "string"
     if wanted == "hash":
         _check_ids(texts)
-    held = _read(target, may_miss=True)
-    if held:
-        raise LedgerFailed(
-            f"{target.describe()} already holds {len(held)} trades; nothing was changed; name an empty place"
-        )
+    _check_empty(target, _read(target, may_miss=True))
+    notes = _notes(source, found)
     if not dry_run:
         _write(target, wanted, texts)
         _verify(source, target, texts, wanted)
@@ -60,9 +65,22 @@ def copy_ledger(source: Place, target: Place, *, layout: str | None, dry_run: bo
         "to": target.describe(),
         "layout": wanted,
         "trades": len(texts),
+        "notes": notes,
         "error": None,
         "detail": None,
     }
+
+
+def _notes(source: Place, found: _Found) -> list[str]:
+    """What is not copied, for the document, and as warnings for people."""
+    notes = []
+    if found.others:
+        more = f" and {len(found.others) - _NAMED} more" if len(found.others) > _NAMED else ""
+        names = ", ".join(name[:40] for name in found.others[:_NAMED])
+        notes.append(f"only trades are copied: {source.describe()} also has {names}{more}")
+    for note in notes:
+        _log.warning(note)
+    return notes
 
 
 def _same(source: Place, target: Place) -> bool:
@@ -72,51 +90,57 @@ def _same(source: Place, target: Place) -> bool:
 # --------------------------------------------------------------------------- reading
 
 
-def _read(place: Place, *, may_miss: bool = False) -> list[str]:
-    """The exact text of every record; raises LedgerFailed for anything that is not a ledger."""
-    text = _file_text(place) if place.kind == "file" else None
+class _Found(NamedTuple):
+    """The exact text of every record, and the names of what an object holds besides."""
+
+    texts: list[str]
+    others: tuple[str, ...] = ()
+
+
+def _read(place: Place, *, may_miss: bool = False) -> _Found:
+    """All that stands there; raises LedgerFailed for anything that is not a ledger."""
     if place.kind == "file":
-        return _missing(place, may_miss) if text is None else _elements(place, text)
+        raw = LedgerFile(place.path).content()
+        return _missing(place, may_miss) if raw is None else _elements(place, raw)
     key = LedgerKey(RedisServer(place.where), place.key)
     kind = key.type()
     if kind == "none":
         return _missing(place, may_miss)
     if kind == "string":
-        return _elements(place, _decoded(place, key.call("GET", place.key)))
+        return _elements(place, key.call("GET", place.key))
     if kind == "hash":
-        return [_field_text(place, field, raw) for field, raw in sorted(_hash_fields(key).items())]
+        return _Found([_field_text(place, field, raw) for field, raw in sorted(_hash_fields(key).items())])
     raise LedgerFailed(f"{place.describe()} is a Redis {kind}, not a ledger; nothing was changed; check the key")
 
 
-def _missing(place: Place, may_miss: bool) -> list[str]:
+def _missing(place: Place, may_miss: bool) -> _Found:
     if may_miss:
-        return []
+        return _Found([])
     raise LedgerFailed(f"{place.describe()} does not exist; nothing was changed; check FROM")
 
 
-def _file_text(place: Place) -> str | None:
-    try:
-        return place.path.read_bytes().decode()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
+def _check_empty(target: Place, found: _Found) -> None:
+    if found.texts:
         raise LedgerFailed(
-            f"{place.describe()} cannot be read ({error}); nothing was changed; check the file"
-        ) from None
+            f"{target.describe()} already holds {len(found.texts)} trades; nothing was changed; name an empty place"
+        )
 
 
 def _decoded(place: Place, raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise LedgerFailed(f"{place.describe()} is not UTF-8; nothing was changed; check the key") from None
+        raise LedgerFailed(f"{place.describe()} is not UTF-8; nothing was changed; repair it first") from None
 
 
-def _elements(place: Place, text: str) -> list[str]:
+def _elements(place: Place, raw: bytes) -> _Found:
+    text = _decoded(place, raw)
     try:
-        return LedgerText(text).records()
+        texts = LedgerText(text, bare=place.kind == "redis").records()
+        whole = loads(text) if text.lstrip().startswith("{") else {}
     except BadJson as error:
         raise LedgerFailed(f"{place.describe()} is damaged: {error}; nothing was changed; repair it first") from None
+    return _Found(texts, tuple(name for name in whole if name != "trades"))
 
 
 def _hash_fields(key: LedgerKey) -> dict[bytes, bytes]:
@@ -173,9 +197,7 @@ def _id_of(text: str) -> str | None:
 
 def _write(target: Place, layout: str, texts: Sequence[str]) -> None:
     if layout == "file":
-        pretty = "[\n" + ",\n".join(texts) + "\n]\n" if texts else "[]\n"
-        target.path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(target.path, pretty)
+        _write_file(target, texts)
         return
     if layout == "hash" and not texts:
         return  # a hash without fields is a key that is not there
@@ -199,7 +221,29 @@ def _write(target: Place, layout: str, texts: Sequence[str]) -> None:
         raise
     if answer != b"DONE":
         call("UNLINK", beside)
-        raise LedgerFailed(f"{target.describe()} is no longer empty; nothing was changed; name an empty place")
+        raise _taken(target)
+
+
+def _taken(target: Place) -> LedgerFailed:
+    return LedgerFailed(f"{target.describe()} is no longer empty; nothing was changed; name an empty place")
+
+
+def _write_file(target: Place, texts: Sequence[str]) -> None:
+    """Puts the records into the file's empty array, as carefully as every run writes there."""
+    file = LedgerFile(target.path)
+    try:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file.failed(f"cannot be written: {error.strerror}", "check the path and its permissions") from None
+    with file.turn():
+        before = file.content()
+        if before is not None:
+            _check_empty(target, _elements(target, before))
+        text = "[]\n" if before is None else _decoded(target, before)
+        start = find_array(text) + 1
+        records = "\n" + ",\n".join(texts) + "\n" if texts else ""
+        if not file.replace(before, splice(text, [(start, skip(text, start), records)]).encode()):
+            raise _taken(target)
 
 
 def _empty_text(key: LedgerKey) -> str:
@@ -228,11 +272,11 @@ def _pages(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def _verify(source: Place, target: Place, texts: Sequence[str], layout: str) -> None:
     """Reads both again: the copy must equal what was read, and the source must still be that."""
-    if sorted(_read(target, may_miss=not texts)) != sorted(texts):
+    if sorted(_read(target, may_miss=not texts).texts) != sorted(texts):
         raise LedgerFailed(
             f"the copy in {target.describe()} is not what was read; the source is untouched; remove the copy"
         )
-    if sorted(_read(source)) != sorted(texts):
+    if sorted(_read(source).texts) != sorted(texts):
         raise LedgerFailed(
             f"{source.describe()} changed while it was copied, so the copy in {target.describe()} ({layout}) is old; "
             "stop the app, remove the copy and migrate again"

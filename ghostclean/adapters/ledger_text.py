@@ -23,6 +23,7 @@ from ghostclean.core.jsontext import (
     find_array,
     loads,
     same_json,
+    skip,
     splice,
 )
 from ghostclean.core.trade import FINAL, record_id, status_of, text
@@ -43,11 +44,14 @@ class _Slot(NamedTuple):
 class LedgerText:
     """One reading of such a ledger; raises BadJson when the text is not an array of records.
 
+    With `bare` nothing but the array will do; else it may be the `trades` of an object, as in a file.
     A final record of a long text is not parsed before it is asked for: only then does a number
     of impossible length in it raise BadJson.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, bare: bool = False) -> None:
+        if bare and source.startswith("{", skip(source, 0)):
+            raise BadJson("an object, which only a ledger in a file may be")
         self.source = source
         self._array = find_array(source)
         self._slots: list[_Slot] = []

@@ -18,18 +18,31 @@ _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 10.0
 _OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
-# What a server says at the start of an error, and what that means for a person.
+# Marks of a failure, what it means for a person, and the cure. A mark is the class that redis-py has for an error,
+# whose code it strips from the text, or a piece of the text: where it has no class, or an old server's script quotes.
 _REASONS = (
-    ("OOM", "the server is out of memory", "free memory or raise maxmemory"),
-    ("READONLY", "the server is a read-only replica", "use the URL of the primary"),
-    ("MISCONF", "the server cannot save to disk and refuses writes", "look at its log and disk"),
-    ("LOADING", "the server is still loading its data", "wait until it has started"),
-    ("BUSY", "the server is busy with a script", "wait, or look at what else uses it"),
-    ("NOPERM", "the user of the URL lacks a permission", "allow it the key and the command in the ACL"),
-    ("CERTIFICATE_VERIFY_FAILED", "its TLS certificate is not trusted", "add ?ssl_ca_certs=FILE to the URL"),
-    ("WRONGTYPE", "a key holds another type of value", "check the key and GHOSTCLEAN_KEY_PREFIX"),
+    (("OutOfMemoryError", "OOM command"), "the server is out of memory", "free memory or raise maxmemory"),
+    (("ReadOnlyError", "READONLY "), "the server is a read-only replica", "use the URL of the primary"),
+    (("MasterDownError", "MASTERDOWN "), "the server is a replica without its primary", "use the URL of the primary"),
+    (("BusyLoadingError", "LOADING "), "the server is still loading its data", "wait until it has started"),
     (
-        "unknown command",
+        ("NoPermissionError", "NOPERM ", "ACL failure in script", "The user executing the script can't run"),
+        "the user of the URL lacks a permission",
+        "allow it the key and the command in the ACL",
+    ),
+    (
+        ("AskError", "ClusterError", "ClusterCrossSlotError", "MOVED ", "CLUSTERDOWN ", "CROSSSLOT "),
+        "the server is part of a Redis Cluster",
+        "use a Redis that is none",
+    ),
+    (("MISCONF ",), "the server cannot save to disk and refuses writes", "look at its log and disk"),
+    (("NOREPLICAS ",), "the server has too few replicas and refuses writes", "look at its replicas"),
+    (("BUSY ",), "the server is busy with a script", "wait, or look at what else uses it"),
+    (("max number of clients",), "the server has no connection left", "close idle clients or raise maxclients"),
+    (("CERTIFICATE_VERIFY_FAILED",), "its TLS certificate is not trusted", "add ?ssl_ca_certs=FILE to the URL"),
+    (("WRONGTYPE ",), "a key holds another type of value", "check the key and GHOSTCLEAN_KEY_PREFIX"),
+    (
+        ("unknown command",),
         "the server lacks a command that is needed (scripting: EVAL)",
         "use Redis 6 or newer, or Valkey",
     ),
@@ -69,8 +82,9 @@ class RedisServer:
             return "the server refused the user or password", "check the credentials in the Redis URL"
         if isinstance(error, exceptions.TimeoutError | TimeoutError):
             return "the server gave no answer in time", "check that it is up and the network reaches it"
-        for word, reason, cure in _REASONS:
-            if word in said:
+        marked = " ".join((*(kind.__name__ for kind in type(error).__mro__), said))
+        for marks, reason, cure in _REASONS:
+            if any(mark in marked for mark in marks):
                 return reason, cure
         return (
             _masked(said, self._secrets)[:200] or type(error).__name__,

@@ -68,11 +68,18 @@ class RedisLedger:
         """The present records with these ids, read anew."""
         return self._detect().get(list(ids))
 
-    def write(self, changes: Sequence[Change], lease: Lease) -> list[WriteOutcome]:
-        """Compare-and-set, one outcome a change; raises FencedOff and LedgerFailed."""
-        if not changes:
-            return []
-        return (self._layout or self._detect()).write(changes, lease)
+    def write(
+        self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
+    ) -> list[WriteOutcome]:
+        """Compare-and-set, one outcome a change; raises FencedOff and LedgerFailed.
+
+        `done` gets each outcome as soon as it stands: a hash is written trade by trade, and what
+        was written before a failure stays written.
+        """
+        outcomes = [] if done is None else done
+        if changes:
+            outcomes.extend((self._layout or self._detect()).write(changes, lease))
+        return outcomes
 
     def known_since(self) -> str:
         """Layout and size for people."""

@@ -52,25 +52,29 @@ local function trim(kept)
 end
 """
 
-# ARGV: entries (count, then id, text, '1' when intended), journal limit
+# KEYS 5: fence   ARGV: number of the run's lock or '', entries (count, then id, text, '1' when intended), journal limit
 INTEND = (
     _JOURNAL
     + """
+local fence = take()
+if fence ~= '' and tonumber(redis.call('GET', KEYS[5]) or 0) > tonumber(fence) then return 'FENCED' end
 write_entries()
 trim(tonumber(take()))
 return 'DONE'
 """
 )
 
-# KEYS 5..8: done, summary, runs, schema; 9..: one a memory section
-# ARGV: run id, run text, list limit, done limit, schema; additions, totals (entry id, name), puts,
-# entries, journal limit, memory (section number, id, text, '1' to keep), each with its count first.
-# A total goes up only if its entry does not stand as written yet.
+# KEYS 5..9: done, summary, runs, schema, fence; 10..: one a memory section
+# ARGV: run id, number of its lock or '', run text, list limit, done limit, schema; additions, totals
+# (entry id, name), puts, entries, journal limit, memory (section number, id, text, '1' to keep),
+# each with its count first. A total goes up only if its entry does not stand as written yet.
 COMMIT = (
     _JOURNAL
     + """
-local run_id, run, listed, remembered, schema = take(), take(), tonumber(take()), tonumber(take()), take()
+local run_id, fence, run = take(), take(), take()
+local listed, remembered, schema = tonumber(take()), tonumber(take()), take()
 if redis.call('ZSCORE', KEYS[5], run_id) then return 'AGAIN' end
+if fence ~= '' and tonumber(redis.call('GET', KEYS[9]) or 0) > tonumber(fence) then return 'FENCED' end
 for key, kind in pairs({[KEYS[6]] = 'hash', [KEYS[7]] = 'list'}) do
   local found = redis.call('TYPE', key).ok
   if found ~= 'none' and found ~= kind then return 'TYPE' .. key end
@@ -94,7 +98,7 @@ redis.call('LTRIM', KEYS[7], 0, listed - 1)
 write_entries()
 trim(tonumber(take()))
 for _ = 1, tonumber(take()) do
-  local key, id, text, keep = KEYS[8 + tonumber(take())], take(), take(), take()
+  local key, id, text, keep = KEYS[9 + tonumber(take())], take(), take(), take()
   if keep == '1' then redis.call('HSET', key, id, text) else redis.call('HDEL', key, id) end
 end
 return 'DONE'

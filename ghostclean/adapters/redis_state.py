@@ -27,7 +27,9 @@ from .state_form import (
     check_schema,
     entry_from,
     entry_text,
+    lock_number,
     namespace,
+    overtaken,
     run_from,
     runs_kept,
     value_from,
@@ -144,9 +146,13 @@ class RedisState:
 
     # ------------------------------------------------------------------ journal
 
-    def intend(self, entries: Sequence[JournalEntry]) -> None:
-        """Journals entries before the ledger is written."""
-        self._script("Writing the journal", INTEND, self._journal_keys, *_spread(entries), self._journal_kept)
+    def intend(self, entries: Sequence[JournalEntry], lease: Lease | None = None) -> None:
+        """Journals entries before the ledger is written; FencedOff once another run has had the lock."""
+        keys = (*self._journal_keys, self._own + "fence")
+        fence = "" if lease is None else lock_number(lease)
+        answer = self._script("Writing the journal", INTEND, keys, fence, *_spread(entries), self._journal_kept)
+        if answer == b"FENCED":
+            raise overtaken()
 
     def intents(self) -> list[JournalEntry]:
         """Entries still `intended`, oldest first."""
@@ -169,14 +175,18 @@ class RedisState:
 
     # ------------------------------------------------------------------ runs
 
-    def commit(self, commit: RunCommit) -> None:
-        """Stores a run's record in one transaction; a second delivery of it does nothing."""
+    def commit(self, commit: RunCommit, lease: Lease | None = None) -> None:
+        """Stores a run's record in one transaction; a second delivery of it does nothing.
+
+        With `lease`, FencedOff and nothing stored when another run has taken the lock since.
+        """
         sections = list(commit.memory)
         keys = [
             *self._journal_keys,
             f"{self._own}done:{commit.kind}",
             *self._telemetry(commit.kind),
             self._own + "schema",
+            self._own + "fence",
             *(self._memory(section) for section in sections),
         ]
         memory = [
@@ -189,13 +199,22 @@ class RedisState:
             "Recording the run",
             COMMIT,
             keys,
-            *(commit.run_id, dumps(commit.run), runs_kept(commit.kind), DONE_KEPT, SCHEMA),
+            *(
+                commit.run_id,
+                "" if lease is None else lock_number(lease),
+                dumps(commit.run),
+                runs_kept(commit.kind),
+                DONE_KEPT,
+                SCHEMA,
+            ),
             *(len(commit.add), *(part for pair in commit.add.items() for part in pair)),
             *(len(commit.totals), *(part for pair in commit.totals.items() for part in pair)),
             *(len(commit.put), *(part for pair in commit.put.items() for part in pair)),
             *(*_spread(commit.entries), self._journal_kept),
             *(len(memory) // 4, *memory),
         )
+        if answer == b"FENCED":
+            raise overtaken()
         if answer.startswith(b"TYPE"):
             raise StateFailed(
                 f"Recording the run at {self.place} failed: the key {answer[4:].decode()} is not ours to use; "

@@ -8,6 +8,7 @@ The remaining life (TTL) of the key is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, WriteOutcome
 from ghostclean.core.jsontext import COMPACT
@@ -36,7 +37,8 @@ class StringLayout:
         self._reading: LedgerText | None = None
 
     def read(self) -> LedgerView:
-        return self._fresh().view()
+        view = self._fresh().view()
+        return replace(view, exists=not self._absent)
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         with no_ledger(self._key.failed):
@@ -85,5 +87,5 @@ class StringLayout:
         except UnicodeDecodeError as error:
             raise self._key.failed(f"is not UTF-8 at byte {error.start}", "repair it or restore a backup") from None
         with no_ledger(self._key.failed):
-            self._reading = LedgerText(text)
+            self._reading = LedgerText(text, bare=True)
         return self._reading

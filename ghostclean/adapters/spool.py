@@ -2,12 +2,14 @@
 
 One file a record, complete or absent (written beside and renamed), named so that the oldest
 sorts first. Delivered exactly once: the state ignores a record that it already has, and the
-file goes only after the state took it. A file nobody can read is set aside as `.bad`.
+file goes only after the state took it. What is no record is set aside as `.bad`, with a warning:
+the others are delivered, and runs go on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from ghostclean.app.ports import RunCommit, State
 from ghostclean.errors import StateFailed
 
 from .state_form import commit_from, commit_text, namespace
+
+_log = logging.getLogger("ghostclean")
 
 
 class FolderSpool:
@@ -52,8 +56,9 @@ class FolderSpool:
                     commit = commit_from(file.read_text(encoding="utf-8"))
                 except FileNotFoundError:  # another run was quicker
                     continue
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    file.rename(file.with_suffix(".bad"))
+                except (ValueError, KeyError, TypeError, IsADirectoryError):
+                    aside = file.rename(file.with_suffix(".bad"))
+                    _log.warning("%s is no record of a run, so it was not delivered; it is kept as %s", file, aside)
                     continue
             state.commit(commit)
             with self._translated("delivered"):

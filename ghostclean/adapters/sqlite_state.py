@@ -32,7 +32,9 @@ from .state_form import (
     check_schema,
     entry_from,
     entry_text,
+    lock_number,
     namespace,
+    overtaken,
     run_from,
     runs_kept,
     value_from,
@@ -203,10 +205,18 @@ class SqliteState:
 
     # ------------------------------------------------------------------ journal
 
-    def intend(self, entries: Sequence[JournalEntry]) -> None:
-        """Journals entries, on disk before this returns."""
+    def intend(self, entries: Sequence[JournalEntry], lease: Lease | None = None) -> None:
+        """Journals entries, on disk before this returns; FencedOff once another run has had the lock."""
         with self._writing("Writing the journal") as db:
+            self._check_fence(db, lease)
             self._write_entries(db, entries)
+
+    def _check_fence(self, db: sqlite3.Connection, lease: Lease | None) -> None:
+        if lease is None:
+            return
+        row = db.execute("SELECT fence FROM lock WHERE ns = ?", (self._ns,)).fetchone()
+        if row is not None and row[0] > lock_number(lease):
+            raise overtaken()
 
     def intents(self) -> list[JournalEntry]:
         """Entries still `intended`, oldest first."""
@@ -244,12 +254,16 @@ class SqliteState:
 
     # ------------------------------------------------------------------ runs
 
-    def commit(self, commit: RunCommit) -> None:
-        """Stores a run's record in one transaction; a second delivery of it does nothing."""
+    def commit(self, commit: RunCommit, lease: Lease | None = None) -> None:
+        """Stores a run's record in one transaction; a second delivery of it does nothing.
+
+        With `lease`, FencedOff and nothing stored when another run has taken the lock since.
+        """
         with self._writing("Recording the run") as db:
             mine = (self._ns, commit.kind, commit.run_id)
             if not db.execute("INSERT OR IGNORE INTO done (ns, kind, run_id) VALUES (?, ?, ?)", mine).rowcount:
                 return
+            self._check_fence(db, lease)
             db.execute(
                 "DELETE FROM done WHERE ns = ? AND kind = ? AND seq <= "
                 "(SELECT seq FROM done WHERE ns = ? AND kind = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",

@@ -9,9 +9,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, RunCommit
+from ghostclean.app.ports import JournalEntry, Lease, RunCommit
 from ghostclean.core.jsontext import BadJson, dumps, loads
-from ghostclean.errors import StateFailed
+from ghostclean.errors import FencedOff, StateFailed
 
 SCHEMA = 1
 JOURNAL_KEPT = 20_000
@@ -19,6 +19,7 @@ DONE_KEPT = 10_000
 INTENDED = "intended"
 WRITTEN = "written"
 LEFT = "left"
+_COUNTER_BITS = 53  # more than any counter, fewer than a state can add to one
 _RUNS_KEPT = {"reconcile": 100, "auto-manage": 200}
 
 
@@ -39,6 +40,16 @@ def check_schema(found: int, place: str) -> None:
             f"The state at {place} was written by a newer ghostclean (schema {found}, this one knows {SCHEMA}); "
             "nothing was changed. Cure: upgrade ghostclean here."
         )
+
+
+def lock_number(lease: Lease) -> int:
+    """How many times the lock had been taken when it became ours: a larger number is a newer run's."""
+    return int(lease.token.partition(":")[0])
+
+
+def overtaken() -> FencedOff:
+    """The failure of a run whose record comes after another run has had the lock."""
+    return FencedOff("Another run has had the lock since: the memory of this one is out of date. Cure: run again.")
 
 
 def entry_text(entry: JournalEntry) -> str:
@@ -95,15 +106,67 @@ def commit_text(commit: RunCommit) -> str:
 
 
 def commit_from(text: str) -> RunCommit:
-    """A run's record from its stored form; raises BadJson, KeyError or TypeError when broken."""
-    data = loads(text)
+    """A run's record from its stored form; raises ValueError, KeyError or TypeError when it is none."""
+    data = _table(loads(text))
     return RunCommit(
-        kind=data["kind"],
-        run_id=data["runId"],
-        run=data["run"],
-        add={str(k): int(v) for k, v in data["add"].items()},
-        put={str(k): str(v) for k, v in data["put"].items()},
-        entries=tuple(JournalEntry.from_dict(entry) for entry in data["entries"]),
-        memory=data["memory"],
-        totals={str(k): str(v) for k, v in data.get("totals", {}).items()},
+        kind=_text(data["kind"]),
+        run_id=_text(data["runId"]),
+        run=_table(data["run"]),
+        add={name: _count(number) for name, number in _table(data["add"]).items()},
+        put={name: _text(value) for name, value in _table(data["put"]).items()},
+        entries=tuple(_entry(entry) for entry in _list(data["entries"])),
+        memory={section: _section(section, values) for section, values in _table(data["memory"]).items()},
+        totals={entry_id: _text(name) for entry_id, name in _table(data.get("totals", {})).items()},
     )
+
+
+def _section(name: str, value: Any) -> dict[str, Any]:
+    """A section of the memory; in those that late records carry another shape would stop every run after it."""
+    values = _table(value)
+    for part in values.values():
+        if part is not None and name == "exits":
+            for order_id in _list(part):
+                _text(order_id)
+        elif part is not None and name == "unproven":
+            _table(part)
+    return values
+
+
+def _entry(value: Any) -> JournalEntry:
+    data = _table(value)
+    for name, part in data.items():
+        if name == "proof":
+            for proof in _list(part):
+                _table(proof)
+        elif name not in ("before", "after"):
+            _text(part)
+        elif part is not None:
+            _table(part)
+    return JournalEntry.from_dict(data)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    value.encode()  # half a character can be stored nowhere
+    return value
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("no object")
+    for name in value:
+        _text(name)
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("no array")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value.bit_length() > _COUNTER_BITS:
+        raise TypeError("no count")
+    return value

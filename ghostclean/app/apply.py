@@ -1,20 +1,20 @@
 """Writes a plan: journal first, then the ledger by compare-and-set, closes before syncs.
 
-What the app changed meanwhile is reported back to be decided again; what was written by the
-deadline stays written, journaled and counted.
+What the app changed meanwhile is reported back to be decided again; what was written before the
+deadline, a failure or Ctrl-C stays written, journaled and counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
-from ghostclean.app.deadline import Deadline
+from ghostclean.app.deadline import Deadline, explained
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import Change, JournalEntry, Lease, WriteOutcome
+from ghostclean.app.ports import Change, JournalEntry, Lease, WriteOutcome, WrittenByTrade
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.verdicts import Action, Decision, Proof
-from ghostclean.errors import DeadlineExceeded
 
 _RESERVE = 0.2  # seconds kept for the run's own record
 
@@ -41,7 +41,7 @@ class Writer:
     at: str
 
     def apply(self, decisions: Sequence[Decision], applied: Applied) -> None:
-        """Journals and writes; outcomes are added to `applied`."""
+        """Journals and writes; outcomes are added to `applied`, also when this fails half-way."""
         size = max(1, getattr(self.parts.ledger, "chunk", len(decisions) or 1))
         for start in range(0, len(decisions), size):
             chunk = decisions[start : start + size]
@@ -57,20 +57,25 @@ class Writer:
         # trade only the last can be open when we are killed.
         again = {e.trade_id for e in entries}
         settled = [e for e in applied.entries if e.outcome == "left" and e.trade_id in again]
-        self.deadline.writing(lambda: self.parts.state.intend([*settled, *entries]), reserve=_RESERVE)
+        state, ledger = self.parts.state, self.parts.ledger
+        unchanged = "no more was changed" if applied.written else "nothing was changed"
+        with explained(f"Writing the journal at {state.place}", unchanged):
+            self.deadline.writing(lambda: state.intend([*settled, *entries], self.lease), reserve=_RESERVE)
+        done: list[WriteOutcome] = []
+        unknown = "changes without an answer may or may not be written, the next run finds out"
         try:
-            outcomes = self.deadline.writing(lambda: self.parts.ledger.write(changes, self.lease), reserve=_RESERVE)
-        except DeadlineExceeded:
-            # Whether it was written is not known: the intent stays, the next run completes it.
-            applied.out_of_time = True
-            return
-        for decision, entry, outcome in zip(chunk, entries, outcomes, strict=True):
-            if outcome is WriteOutcome.WRITTEN:
-                applied.written.append(decision)
-                applied.entries.append(replace(entry, outcome="written"))
-            else:
-                applied.left[decision.trade_id or ""] = outcome
-                applied.entries.append(replace(entry, outcome="left"))
+            with explained(f"Writing the ledger at {ledger.place}", unknown):
+                self.deadline.writing(lambda: self._write(changes, done), reserve=_RESERVE)
+        finally:
+            # Of what has no outcome the intent stays, and the next run completes it.
+            _settle(chunk, entries, done, applied)
+
+    def _write(self, changes: Sequence[Change], done: list[WriteOutcome]) -> None:
+        ledger = self.parts.ledger
+        if hasattr(ledger, "chunk"):
+            cast(WrittenByTrade, ledger).write(changes, self.lease, done)
+        else:
+            done += ledger.write(changes, self.lease)
 
     def entry(self, decision: Decision, outcome: str, number: int) -> JournalEntry:
         """The journal's form of a decision; the id is the same however often it is made.
@@ -90,10 +95,23 @@ class Writer:
             action=str(decision.action),
             reason=decision.reason,
             proof=tuple(json_value(p.to_dict()) for p in proof),
-            before=json_value(decision.before()) if decision.action.writes else None,
-            after=json_value(after(decision)) if decision.action.writes else None,
+            before=decision.before() if decision.action.writes else None,
+            after=after(decision) if decision.action.writes else None,
             outcome=outcome,
         )
+
+
+def _settle(
+    chunk: Sequence[Decision], entries: Sequence[JournalEntry], outcomes: Sequence[WriteOutcome], applied: Applied
+) -> None:
+    """Keeps what became of the first decisions; of the others nothing is known."""
+    for decision, entry, outcome in zip(chunk, entries, outcomes, strict=False):
+        if outcome is WriteOutcome.WRITTEN:
+            applied.written.append(decision)
+            applied.entries.append(replace(entry, outcome="written"))
+        else:
+            applied.left[decision.trade_id or ""] = outcome
+            applied.entries.append(replace(entry, outcome="left"))
 
 
 def after(decision: Decision) -> dict[str, object] | None:

@@ -27,6 +27,7 @@ from ghostclean.app.outside import SECTION
 from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
+from ghostclean.app.record import deliver
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.instrument import is_option
@@ -414,7 +415,9 @@ class _Run:
         try:
             if not self.state_ok:
                 raise StateFailed("the state was never reached")
-            bounded(lambda: self.stores.state.commit(commit), max(self.options.deadline.left(), _LAST_WORDS))
+            bounded(
+                lambda: deliver(self.stores.state, commit, self.lease), max(self.options.deadline.left(), _LAST_WORDS)
+            )
         except (GhostcleanError, DeadlineExceeded) as error:
             result = self._spooled(result, commit, str(error))
         lease = self.lease

@@ -146,7 +146,7 @@ def carry_out(
     """
     ready = [act for act in acts if act.refusal is None]
     state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
-    state.intend([act.entry for act in ready])
+    state.intend([act.entry for act in ready], lease)
     outcomes = ledger.write([act.change for act in ready], lease)
     for act, outcome in zip(ready, outcomes, strict=True):
         if outcome is not WriteOutcome.WRITTEN:

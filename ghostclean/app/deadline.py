@@ -6,10 +6,11 @@ thread never keeps the process alive, so a hung socket cannot outlive the run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from ghostclean.errors import DeadlineExceeded
 T = TypeVar("T")
 
 _SHARE_KEPT_FOR_WRITING = 0.25
+_LAST_MOMENT = 0.5  # seconds in which a call that Ctrl-C overtakes may still come back
 
 
 def process_age() -> float:
@@ -60,23 +62,44 @@ class Deadline:
 
 
 def bounded(call: Callable[[], T], seconds: float) -> T:
-    """The result of `call`, or DeadlineExceeded after `seconds`; the call is then abandoned."""
+    """The result of `call`, or DeadlineExceeded after `seconds`; the call is then abandoned.
+
+    So it is by Ctrl-C, a moment later: a write that is on its way is better known than in doubt.
+    """
     if seconds <= 0:
         raise DeadlineExceeded("no time left")
     outcome: list[T] = []
     failure: list[BaseException] = []
+    over = threading.Event()  # not `join`: after Ctrl-C it takes a running thread for a finished one
 
     def run() -> None:
         try:
             outcome.append(call())
         except BaseException as error:  # noqa: BLE001 - carried over to the caller, whatever it is
             failure.append(error)
+        finally:
+            over.set()
 
     worker = threading.Thread(target=run, daemon=True, name="ghostclean-call")
-    worker.start()
-    worker.join(seconds)
-    if worker.is_alive():
+    try:
+        worker.start()
+        in_time = over.wait(seconds)
+    except KeyboardInterrupt:
+        over.wait(min(seconds, _LAST_MOMENT))
+        raise
+    if not in_time:
         raise DeadlineExceeded(f"no answer within {seconds:.1f} s")
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+@contextlib.contextmanager
+def explained(doing: str, meaning: str) -> Iterator[None]:
+    """Makes a DeadlineExceeded inside one line for a person: what failed, and what that means for the ledger."""
+    try:
+        yield
+    except DeadlineExceeded as error:
+        raise DeadlineExceeded(
+            f"{doing} failed: {error}; {meaning}. Cure: see `ghostclean doctor`, or raise --deadline."
+        ) from None

@@ -111,7 +111,8 @@ def _ledger(patient: Patient) -> Iterator[Check]:
             "correct the record in the app",
         )
     for stranger in view.strangers[:5]:
-        yield Check("ledger", None, f"an element is no trade: {stranger}", "remove it in the app")
+        cure = "repair it in the app; remove it only if it never was a trade"
+        yield Check("ledger", None, f"not readable as a trade: {stranger}", cure)
 
 
 def _state(patient: Patient) -> Iterator[Check]:

@@ -153,6 +153,7 @@ class LedgerView:
     in ledger order; `total` counts every record. Elements that are no object stand in
     `strangers` as short descriptions. `complete` is False when only what the app's index names
     was read; `index_sound` is True when all was read and such an index named every active record.
+    `exists` is False for a key or a file that was never there: a ledger without trades.
     """
 
     active: tuple[Record, ...]
@@ -160,6 +161,7 @@ class LedgerView:
     strangers: tuple[str, ...] = ()
     complete: bool = True
     index_sound: bool = False
+    exists: bool = True
 
 
 class Lease(Protocol):
@@ -190,11 +192,23 @@ class Ledger(Protocol):
         """Compare-and-set, one outcome a change, in order. FencedOff when the lease is lost.
 
         A change is applied only if the record still equals its `base` (as JSON values);
-        everything else in the ledger keeps its exact text.
+        everything else in the ledger keeps its exact text. When it fails nothing is written, or
+        it is not known whether; a ledger for which that is not true is `WrittenByTrade`.
         """
 
     def known_since(self) -> str:
         """A short description of layout and size for people."""
+
+
+class WrittenByTrade(Ledger, Protocol):
+    """A ledger that writes one change after the other, at best `chunk` of them at once."""
+
+    chunk: int
+
+    def write(
+        self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
+    ) -> list[WriteOutcome]:
+        """As `Ledger.write`; `done` gets each outcome as soon as it stands, and keeps it when the rest fails."""
 
 
 # --------------------------------------------------------------------------- state
@@ -321,14 +335,21 @@ class State(Protocol):
     def remember(self, section: str, values: Mapping[str, Any]) -> None:
         """Stores JSON values by id at once; None forgets."""
 
-    def intend(self, entries: Sequence[JournalEntry]) -> None:
-        """Journals entries with outcome `intended`, durable before this returns."""
+    def intend(self, entries: Sequence[JournalEntry], lease: Lease | None = None) -> None:
+        """Journals entries with outcome `intended`, durable before this returns.
+
+        With `lease`, FencedOff and nothing journaled when another run has taken the lock since:
+        an intent of a run that may write no more could be taken for what that other run wrote.
+        """
 
     def intents(self) -> list[JournalEntry]:
         """Entries still `intended`: a run died between the journal and its commit."""
 
-    def commit(self, commit: RunCommit) -> None:
-        """Stores a run's record in one transaction; a second delivery of it does nothing."""
+    def commit(self, commit: RunCommit, lease: Lease | None = None) -> None:
+        """Stores a run's record in one transaction; a second delivery of it does nothing.
+
+        With `lease`, FencedOff and nothing stored when another run has taken the lock since.
+        """
 
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
         """Entries of a trade or a run, oldest first."""

@@ -17,10 +17,11 @@ from typing import Any
 
 from ghostclean.app import index, orphans
 from ghostclean.app.brakes import brake, check_account, recall_pin
+from ghostclean.app.deadline import explained
 from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease, LedgerView, WriteOutcome
-from ghostclean.app.record import late_record, record
+from ghostclean.app.record import deliver, late_record, record
 from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
@@ -37,7 +38,7 @@ from ghostclean.errors import (
     Locked,
     StateFailed,
 )
-from ghostclean.result import Result
+from ghostclean.result import Interrupted, Result
 
 _log = logging.getLogger("ghostclean")
 
@@ -50,14 +51,25 @@ _LAST_WORDS = 0.25  # seconds kept for the run's own record
 def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None) -> Result:
     """Makes one run and returns what happened; never raises for anything the world does.
 
-    `lease` is the lock a caller already holds (auto-manage).
+    `lease` is the lock a caller already holds (auto-manage). Ctrl-C comes out as `Interrupted`,
+    with the result so far.
     """
     run = Run.begin(parts, options, lease)
+    try:
+        _carry_out(run)
+    except KeyboardInterrupt as stop:
+        run.failed("reconcile_failed", _why_stopped(run))
+        raise Interrupted(report(run)) from stop
+    return report(run)
+
+
+def _carry_out(run: Run) -> None:
+    """The run from its start to its own record, whatever happens."""
     try:
         _prepare(run)
         _work(run)
     except GhostcleanError as error:
-        run.failed(error.code, str(error))
+        run.failed(error.code, f"{error}{_what_stands(run)}")
     except BrokerError as error:
         run.failed("broker_truth_failed", f"broker truth is not observed ({error}): nothing was closed")
     except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
@@ -65,12 +77,23 @@ def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None)
         # Its text may quote a URL or a key; the log, which is scrubbed, has it.
         kind = type(error).__name__
         run.failed("reconcile_failed", f"an unexpected {kind}; what was written is journaled; see --verbose")
-    except BaseException as error:  # Ctrl-C and the like: recorded as the failure that it is
-        run.failed("reconcile_failed", f"the run was stopped ({type(error).__name__}); what was written stays")
+    except BaseException:  # Ctrl-C and the like: recorded as the failure that it is
+        run.failed("reconcile_failed", _why_stopped(run))
         raise
     finally:
         _finish(run)
-    return report(run)
+
+
+def _what_stands(run: Run) -> str:
+    """What a run that failed has changed nevertheless, as a sentence to follow the failure."""
+    written = len(run.applied.written)
+    return f" Written before that, and journaled: {written}." if written else ""
+
+
+def _why_stopped(run: Run) -> str:
+    written = len(run.applied.written)
+    so_far = f" after {written} change{'s' * (written != 1)} of the ledger" if written else ""
+    return f"interrupted{so_far}; what was written stays and is journaled, the next run goes on from there"
 
 
 # --------------------------------------------------------------------------- before anything is read
@@ -145,7 +168,7 @@ def _read_ledger(run: Run, *, whole: bool = False) -> LedgerView:
         view: LedgerView = run.options.deadline.reading(read)
     except DeadlineExceeded:
         raise _too_late(run, "ledger") from None
-    run.ledger_seen = view.total > 0
+    run.ledger_seen = view.exists
     for stranger in view.strangers:
         run.notes.append(f"ledger: {stranger} is no trade and was left alone")
     return view
@@ -182,7 +205,8 @@ def _why_partial(run: Run) -> str:
 def _write(run: Run, lease: Lease) -> None:
     survey, applied = run.surveyed(), run.applied
     writer = run.writer(lease)
-    writing: Sequence[Decision] = [*run.plan.writing, *orphans.writes(run, survey)]
+    with explained(f"Reading the ledger at {run.parts.ledger.place} again", "nothing was changed"):
+        writing: Sequence[Decision] = [*run.plan.writing, *orphans.writes(run, survey)]
     for _ in range(_ROUNDS_AGAINST_THE_APP):
         if not writing:
             break
@@ -197,7 +221,10 @@ def _write(run: Run, lease: Lease) -> None:
 
 def _decide_again(run: Run, survey: Survey, ids: frozenset[str]) -> list[Decision]:
     """New decisions for the trades that the app changed, or took away, while we worked."""
-    plan = survey.decide_again(run.options.deadline.writing(run.parts.ledger.read))
+    ledger, unchanged = run.parts.ledger, "trades that the app changed meanwhile were left alone"
+    with explained(f"Reading the ledger at {ledger.place} again", unchanged):
+        view = run.options.deadline.writing(ledger.read)
+    plan = survey.decide_again(view)
     if run.error == "mass_close_stopped":
         plan = without_unproven(plan, "the breaker tripped")
     fresh = {d.trade_id: d for d in plan.decisions}
@@ -237,7 +264,7 @@ def _deliver(run: Run) -> bool:
     """Commits the run's record; a state that is lost by now makes the run a failed one."""
     commit, deadline = record(run), run.options.deadline
     try:
-        deadline.within(lambda: run.parts.state.commit(commit), max(deadline.left(), _LAST_WORDS))
+        deadline.within(lambda: deliver(run.parts.state, commit, run.lease), max(deadline.left(), _LAST_WORDS))
     except GhostcleanError as error:
         run.notes.append("the run's record is kept locally, a later run delivers it")
         if run.error is None:

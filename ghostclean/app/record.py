@@ -8,7 +8,7 @@ from typing import Any
 
 from ghostclean.app import index
 from ghostclean.app.outside import SECTION
-from ghostclean.app.ports import JournalEntry, RunCommit
+from ghostclean.app.ports import JournalEntry, Lease, RunCommit, State
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey
@@ -16,6 +16,7 @@ from ghostclean.core import counting
 from ghostclean.core.orphans import orphan_name
 from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Action, Verdict
+from ghostclean.errors import FencedOff
 from ghostclean.result import Result
 
 KIND = "reconcile"
@@ -79,7 +80,7 @@ def _delivery(run: Run) -> str:
 
 
 def late_record(commit: RunCommit) -> RunCommit:
-    """The record for the spool: by the time it arrives, newer runs may know better than its memory.
+    """The record that comes late: by the time it arrives, newer runs may know better than its memory.
 
     What its own writes imply is true for good; all else is left out, as of any failed run.
     """
@@ -87,11 +88,20 @@ def late_record(commit: RunCommit) -> RunCommit:
     return replace(commit, memory=kept)
 
 
+def deliver(state: State, commit: RunCommit, lease: Lease | None) -> None:
+    """Commits a run's record; one that another run has overtaken meanwhile comes as a late one."""
+    try:
+        state.commit(commit, lease)
+    except FencedOff:
+        state.commit(late_record(commit))
+
+
 def _memory(run: Run) -> Mapping[str, Mapping[str, Any]]:
-    """What the next runs should know; a run without a plan changes nothing."""
+    """What the next runs should know; of a run without a plan only that it has seen the ledger."""
     survey = run.survey
+    seen: Mapping[str, Any] = {"seen": True} if run.ledger_seen else {}
     if survey is None:
-        return {}
+        return {index.SECTION: seen} if seen else {}
     memory, now, run_id = survey.memory, survey.truth.at, run.options.run_id
     written = run.applied.written
     orphan_names = [orphan_name(o) for o in run.plan.orphans]
@@ -112,8 +122,8 @@ def _memory(run: Run) -> Mapping[str, Mapping[str, Any]]:
         sections["last_worked"] = {d.trade_id: iso(now) for d in run.plan.decisions if d.trade_id}
     if run.may_pin and run.pin is not None:
         sections["pin"] = {"account": {"id": run.pin.account, "live": run.pin.live, "at": iso(now)}}
-    if run.ledger_seen:
-        sections[index.SECTION] = {"seen": True, **_index_memory(run, survey)}
+    if seen:
+        sections[index.SECTION] = {**seen, **_index_memory(run, survey)}
     return {name: values for name, values in sections.items() if values}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import Run
+from ghostclean.app.undo import CONCLUDED, UNDONE
 from ghostclean.core import counting
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.verdicts import Action, Verdict
@@ -22,10 +23,7 @@ def recover(run: Run, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
     settled = []
     for entry in reversed(intents):  # the newest first: what it wrote hides what stood there before
         record = present.get(entry.trade_id)
-        # The app may have closed a trade since we synced or reduced it: its status is no sign then.
-        but = ("updatedAt", "status") if entry.action in (Action.SYNCED, Action.REDUCED) else ("updatedAt",)
-        written = bool(entry.after) and record is not None and _says_all(record, entry.after or {}, but)
-        written = written and not _written_by_another(run, entry, record or {})
+        written = record is not None and _shows(record, entry) and not _written_by_another(run, entry, record)
         settled.append(replace(entry, outcome="written" if written else "left"))
         if written and record is not None:
             _restore(run, entry, record)
@@ -38,11 +36,27 @@ def with_restored(run: Run, memory: Memory) -> Memory:
     """The memory as it would be, had no run died: the breaker and the free fills rest on it."""
     exits = run.restored.get("exits", {})
     for trade_id, orders in exits.items():
-        exits[trade_id] = list(dict.fromkeys((*memory.exits.get(trade_id, ()), *orders)))
-    unproven = {**memory.unproven, **run.restored.get("unproven", {})}
+        if orders is not None:
+            exits[trade_id] = list(dict.fromkeys((*memory.exits.get(trade_id, ()), *orders)))
     return replace(
-        memory, exits={**memory.exits, **exits}, unproven={i: e for i, e in unproven.items() if e is not None}
+        memory,
+        exits=_known({**memory.exits, **exits}),
+        unproven=_known({**memory.unproven, **run.restored.get("unproven", {})}),
     )
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is to be forgotten."""
+    return {i: value for i, value in values.items() if value is not None}
+
+
+def _shows(record: Mapping[str, Any], entry: JournalEntry) -> bool:
+    """Whether a record says all that an entry was to write, and nothing of what it was to take out."""
+    before, after = entry.before or {}, entry.after or {}
+    # The app may have closed a trade since we synced or reduced it: its status is no sign then.
+    but = ("updatedAt", "status") if entry.action in (Action.SYNCED, Action.REDUCED) else ("updatedAt",)
+    removed = before.keys() - after.keys() - set(but)
+    return bool(before or after) and removed.isdisjoint(record) and _says_all(record, after, but)
 
 
 def _written_by_another(run: Run, entry: JournalEntry, record: Mapping[str, Any]) -> bool:
@@ -55,16 +69,27 @@ def _written_by_another(run: Run, entry: JournalEntry, record: Mapping[str, Any]
 
 
 def _restore(run: Run, entry: JournalEntry, record: Mapping[str, Any]) -> None:
-    """What the dead run would have remembered of a change that it did make."""
+    """What the dead run would have remembered, or forgotten, of a change that it did make."""
+    for section, value in _remembered(entry, record).items():
+        # The newest entry of a trade comes first, and its word stands.
+        run.restored.setdefault(section, {}).setdefault(entry.trade_id, value)
+
+
+def _remembered(entry: JournalEntry, record: Mapping[str, Any]) -> dict[str, Any]:
+    """By section; None forgets."""
+    if entry.action == UNDONE:
+        return dict.fromkeys(CONCLUDED)
+    found: dict[str, Any] = {}
     if entry.verdict == Verdict.VANISHED and entry.action == Action.CLOSED:
-        run.restored.setdefault("unproven", {})[entry.trade_id] = counting.unproven_close(
+        found["unproven"] = counting.unproven_close(
             entry.at, entry.run_id, entry.before or {}, entry.after or {}, record
         )
     if entry.verdict == Verdict.REOPENED:
-        run.restored.setdefault("unproven", {})[entry.trade_id] = None
+        found["unproven"] = None
     orders = [str(p["orderId"]) for p in entry.proof if p.get("what") == "fill" and p.get("orderId")]
     if orders and entry.action in (Action.CLOSED, Action.REDUCED):
-        run.restored.setdefault("exits", {})[entry.trade_id] = list(dict.fromkeys(orders))
+        found["exits"] = list(dict.fromkeys(orders))
+    return found
 
 
 def _says_all(record: Mapping[str, Any], after: Mapping[str, Any], but: Collection[str] = ("updatedAt",)) -> bool:

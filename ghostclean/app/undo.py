@@ -23,7 +23,7 @@ UNDONE = "undone"
 
 _WRITTEN, _INTENDED = "written", "intended"
 # What the undone run concluded from the facts: kept, it would itself look like a change of facts.
-_CONCLUDED = ("exits", "unproven")
+CONCLUDED = ("exits", "unproven")
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ def undo_run(
                 now=at,
                 subject=run_id,
                 holds=holds,
-                forget=_CONCLUDED,
+                forget=CONCLUDED,
                 settled=tuple(settled.values()),
             )
     return Report(undo_id, run_id, dry_run, tuple(act.row(dry_run=dry_run) for act in acts))

@@ -65,10 +65,13 @@ def auto_manage(
             detail=result.detail or f"auto-manage failed: {result.reason}" if failed else None,
         )
 
-    perform("auto-manage", show, body, non_fatal=non_fatal, failed_document=failed_document)
+    def failed(error: str, detail: str) -> dict[str, Any]:
+        return failed_document(error, detail, run_id)
+
+    perform("auto-manage", show, body, non_fatal=non_fatal, failed_document=failed)
 
 
-def failed_document(error: str, detail: str) -> dict[str, Any]:
+def failed_document(error: str, detail: str, run_id: str | None = None) -> dict[str, Any]:
     """The document of a run that never began."""
     from datetime import UTC, datetime
 
@@ -79,7 +82,7 @@ def failed_document(error: str, detail: str) -> dict[str, Any]:
     result = ManageResult(
         ManageOutcome.FAIL,
         error,
-        run_id="",
+        run_id=run_id or "",
         source="cli",
         started_at=now,
         duration_ms=0,

@@ -100,7 +100,7 @@ def perform(
             failed_document
         )
     except KeyboardInterrupt as stop:
-        outcome = Failure("reconcile_failed", _stopped_code(stop), _STOPPED).outcome(failed_document)
+        outcome = Failure("reconcile_failed", stopped_code(stop), _STOPPED).outcome(failed_document)
     except typer.Exit:
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line, never a traceback with secrets
@@ -215,11 +215,13 @@ def ending(code: int) -> int:
 def interrupted(stop: BaseException | None = None) -> int:
     """Says what an interruption means and returns its exit code."""
     say(f"ghostclean: {_STOPPED}")
-    return _stopped_code(stop)
+    return stopped_code(stop)
 
 
-def _stopped_code(stop: BaseException | None) -> int:
-    return stop.exit_code if isinstance(stop, Terminated) else 130
+def stopped_code(stop: BaseException | None) -> int:
+    """The exit code of an interruption, which may have been given another form on its way."""
+    cause = stop.__cause__ if stop is not None else None
+    return next((s.exit_code for s in (stop, cause) if isinstance(s, Terminated)), 130)
 
 
 # --------------------------------------------------------------------------- preparing

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ghostclean.cli.options import DeadlineText, DryRun, Json, NonFatal, Quiet, RunId, Source, Verbose, name, seconds
-from ghostclean.cli.output import Outcome, Show, perform
+from ghostclean.cli.output import Outcome, Show, perform, stopped_code
 
 _HELP = """Close ghosts and sync live trades: one run.
 
@@ -59,6 +59,7 @@ def reconcile(
     def body() -> Outcome:
         from ghostclean import wiring
         from ghostclean.render.progress import progress
+        from ghostclean.result import Interrupted
 
         options: dict[str, Any] = {
             "dry_run": dry_run,
@@ -72,19 +73,26 @@ def reconcile(
             "orphans": orphans,
             "allow_mass_close": allow_mass_close,
         }
-        with progress("asking the broker", show.json or show.quiet):
-            result = wiring.reconcile(**options, counted_from_start=True)
+        try:
+            with progress("asking the broker", show.json or show.quiet):
+                result = wiring.reconcile(**options, counted_from_start=True)
+            exit_code = result.exit_code
+        except Interrupted as stop:
+            result, exit_code = stop.result, stopped_code(stop)
         document = result.to_dict()
         return Outcome(
             document,
-            result.exit_code,
+            exit_code,
             lambda: lines(document, show),
             error=result.error,
             detail=result.detail,
             warnings=tuple(warnings(document)),
         )
 
-    perform("reconcile", show, body, non_fatal=non_fatal, failed_document=failed_document)
+    def failed(error: str, detail: str) -> dict[str, Any]:
+        return failed_document(error, detail, run_id)
+
+    perform("reconcile", show, body, non_fatal=non_fatal, failed_document=failed)
 
 
 def lines(document: dict[str, Any], show: Show) -> Iterable[str]:
@@ -109,8 +117,8 @@ def warnings(document: dict[str, Any]) -> Iterator[str]:
         yield f"{len(unsolved)} {need} a person: {listed}{more}; `ghostclean explain TRADE_ID` says why"
 
 
-def failed_document(error: str, detail: str) -> dict[str, Any]:
+def failed_document(error: str, detail: str, run_id: str | None = None) -> dict[str, Any]:
     """The document of a run that never began, such as one with wrong settings."""
     from ghostclean.wiring import not_begun
 
-    return not_begun(error, detail).to_dict()
+    return not_begun(error, detail, run_id).to_dict()

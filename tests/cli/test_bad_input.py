@@ -101,6 +101,26 @@ def test_a_ledger_never_seen_is_no_trades_and_one_that_went_missing_is_an_error(
     assert "missing" in one_line(run)
 
 
+@pytest.mark.parametrize("layout", ["string", "file"])
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_ledger_seen_once_may_not_go_missing(make_world: MakeWorld, layout: str, failed: bool) -> None:
+    """Whether that run failed at the broker, or found the ledger empty: adopting would make a rival ledger."""
+    world = make_world(layout)
+    world.broker.open_trade("TSLA", 5, 200, at=DAY_AGO)
+    if failed:
+        world.ledger(sold(world))
+        world.broker.fault("account", 500)
+    assert world.reconcile().code == (3 if failed else 0)
+    world.broker.clear_faults()
+    if layout == "file":
+        (world.folder / "trades.json").unlink()
+    else:
+        world.redis.delete(LEDGER_KEY)
+    run = world.reconcile("--orphans", "adopt")
+    assert (run.code, run.document["error"], run.document["backfilled"]) == (4, "ledger_failed", 0)
+    assert "missing" in one_line(run)
+
+
 # --------------------------------------------------------------------------- single records
 
 STRANGERS = [None, 17, "text", ["list"], True, 1.5]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from redis.client import Pipeline
 
-from ghostclean.adapters import file_ledger
+from ghostclean.adapters import ledger_file
 from ghostclean.adapters.file_ledger import FileLedger
 from ghostclean.adapters.file_swap import exchange
 from ghostclean.adapters.ledger_text import LedgerText
@@ -582,7 +582,7 @@ def test_an_app_write_after_the_last_comparison_survives(tmp_path: Path, monkeyp
             fresh.replace(kit.path)
         return swap(one, other)
 
-    monkeypatch.setattr(file_ledger, "exchange", replaced)
+    monkeypatch.setattr(ledger_file, "exchange", replaced)
     assert close_a(ledger) == [WRITTEN]
     assert record(kit, "c")["n"] == 2
     assert record(kit, "a")["status"] == "CLOSED"
@@ -598,7 +598,7 @@ def test_a_file_made_by_the_app_at_the_last_instant_survives(tmp_path: Path) -> 
 def test_without_exchange_the_comparison_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kit, ledger = file_kit(tmp_path)
     kit.seed(A, C)
-    monkeypatch.setattr(file_ledger, "exchange", lambda *_: False)
+    monkeypatch.setattr(ledger_file, "exchange", lambda *_: False)
     counted = itertools.count()
     lease = FreeLease(spy=lambda: kit.app_sets("c", n=1) if next(counted) < 2 else None)
     assert ledger.write([Change("a", ledger.get(["a"])["a"], {"status": "CLOSED"})], lease) == [WRITTEN]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,41 @@ def test_a_commit_carries_memory(kit: StateKit) -> None:
     state.commit(commit("r1", memory={"seen": {"a": None, "c": 3}, "pin": {"account": {"id": "PA1"}}}))
     assert state.recall("seen") == {"b": 1, "c": 3}
     assert state.recall("pin") == {"account": {"id": "PA1"}}
+
+
+def test_a_run_that_was_overtaken_leaves_no_stale_memory(kit: StateKit) -> None:
+    slow: Any = kit.open()
+    quick: Any = kit.open()
+    old = slow.acquire("slow", 0.1)
+    assert old is not None
+    slow.intend([entry(1)])
+    time.sleep(0.15)
+    new = quick.acquire("quick", 30)
+    assert new is not None
+    quick.commit(commit("new", memory={"misses": {"a": None, "b": 2}}), new)
+    late = commit("old", entries=(entry(1, "written"),), totals={"e1": "totalSynced"}, memory={"misses": {"b": 1}})
+    with pytest.raises(FencedOff):
+        slow.commit(late, old)
+    assert slow.recall("misses") == {"b": 2}
+    assert [run["runId"] for run in slow.telemetry("reconcile", 5).runs] == ["new"]
+    with pytest.raises(FencedOff):
+        slow.intend([entry(2)], old)
+    assert [e.outcome for e in slow.journal()] == ["intended"]
+    for _ in range(2):  # what is true for good is recorded without the lease, and once
+        slow.commit(replace(late, memory={}), None)
+    assert slow.recall("misses") == {"b": 2}
+    assert slow.telemetry("reconcile", 5).summary["totalSynced"] == "1"
+    assert [run["runId"] for run in slow.telemetry("reconcile", 5).runs] == ["old", "new"]
+    slow.commit(late, old)  # a second delivery
+
+
+def test_a_lock_that_ended_without_a_successor_may_still_commit(kit: StateKit) -> None:
+    state: Any = kit.open()
+    lease = state.acquire("slow", 0.1)
+    assert lease is not None
+    time.sleep(0.15)
+    state.commit(commit("r1", memory={"misses": {"a": 1}}), lease)
+    assert state.recall("misses") == {"a": 1}
 
 
 def test_many_ids_at_once(kit: StateKit) -> None:
@@ -593,6 +629,50 @@ def test_a_broken_spool_file_is_set_aside(kit: StateKit, tmp_path: Path) -> None
     assert spool.waiting() == 0
     assert len(list(spool.folder.glob("*.bad"))) == 6
     assert all(f.stat().st_mode & 0o777 == 0o600 for f in spool.folder.glob("0*-*.json"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kind": ["reconcile"]},
+        {"runId": None},
+        {"runId": "half \ud800"},
+        {"run": "x"},
+        {"add": {"runs": 10**30}},
+        {"add": {"runs": "1"}},
+        {"put": {"lastOk": None}},
+        {"memory": []},
+        {"memory": {"exits": "x"}},
+        {"memory": {"exits": {"a": 5}}},
+        {"memory": {"unproven": {"a": []}}},
+        {"memory": {"ex\ud800": {}}},
+        {"entries": [{**entry(1).to_dict(), "id": 7}]},
+        {"entries": [{**entry(1).to_dict(), "after": "CLOSED"}]},
+        {"entries": [{**entry(1).to_dict(), "proof": ["x"]}]},
+        {"entries": {}},
+        {"totals": {"e1": 1}},
+    ],
+    ids=str,
+)
+def test_a_record_of_wrong_types_is_set_aside(
+    kit: StateKit, tmp_path: Path, broken: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = FolderSpool(tmp_path, ledger_place=LEDGER)
+    spool.put(commit("r1", entries=(entry(1),), totals={"e1": "totalClosed"}))
+    (good,) = spool.folder.glob("*.json")
+    bad = spool.folder / "00000-bad.json"
+    bad.write_text(json.dumps({**json.loads(good.read_text()), **json.loads(json.dumps(broken, default=float))}))
+    assert spool.deliver(kit.open()) == 1
+    assert [file.name for file in spool.folder.iterdir()] == ["00000-bad.bad"]
+    assert str(bad) in caplog.text
+
+
+def test_a_folder_named_like_a_record_is_set_aside(kit: StateKit, tmp_path: Path) -> None:
+    spool = FolderSpool(tmp_path, ledger_place=LEDGER)
+    spool.put(commit("r1"))
+    (spool.folder / "00000.json").mkdir()
+    assert spool.deliver(kit.open()) == 1
+    assert [file.name for file in spool.folder.iterdir()] == ["00000.bad"]
 
 
 def test_what_could_not_be_delivered_waits(kit: StateKit, tmp_path: Path) -> None:

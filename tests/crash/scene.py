@@ -193,7 +193,7 @@ class Scene:
                    "fault": {"name": name, "how": "stop_before", "marker": str(marker)}}  # fmt: skip
         waiting = threading.Thread(target=lambda: answers.append(runner(**request)))
         waiting.start()
-        while not marker.exists():
+        while not marker.exists() or not is_stopped(int(marker.read_text())):
             time.sleep(0.005)
 
         def go_on() -> Answer:
@@ -282,6 +282,11 @@ class Scene:
         finally:
             state.close()
         assert self.spooled() == 0
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process lies stopped: it says that it is about to, and may be slow to do so."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def timeless(record: Mapping[str, Any]) -> dict[str, Any]:

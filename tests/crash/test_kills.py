@@ -94,3 +94,16 @@ def test_a_paused_run_whose_lock_expired_writes_nothing(make_scene: MakeScene) -
         assert answers[0].code in (0, 7), answers[0].stdout
         assert scene.run().code == 0
         scene.judge_end(right)
+
+
+def test_a_run_paused_before_its_record_leaves_no_stale_memory(make_scene: MakeScene) -> None:
+    """Its record is counted once; what the overtaking run remembers of the trades stands."""
+    for pair in (("string", "redis"), ("file", "sqlite")):
+        scene = make_scene(*pair)
+        slow = scene.slow_run("State.commit")
+        scene.lock_expires()
+        assert scene.run().code == 0
+        remembered = scene.state().recall("verdicts")
+        assert slow().code == 0
+        assert scene.state().recall("verdicts") == remembered
+        assert scene.summary()["runs"] == "2"

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from .play import play
 
 _BATCH = 250
+_TOLD = 200  # batches
 
 
 def failures(first: int, count: int) -> list[tuple[int, str]]:
@@ -45,7 +46,9 @@ def main() -> int:
     sizes = [min(_BATCH, asked.first + asked.seeds - start) for start in starts]
     bad: list[tuple[int, str]] = []
     with ProcessPoolExecutor(asked.jobs) as pool:
-        for found in pool.map(failures, starts, sizes):
+        for batch, found in enumerate(pool.map(failures, starts, sizes), 1):
+            if batch % _TOLD == 0:
+                print(f"{batch * _BATCH} seeds after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             for seed, why in found:
                 print(f"seed {seed}: {why}\n  replay: python -m tests.sim --seed {seed} -v", flush=True)
             bad += found

@@ -89,6 +89,7 @@ class SimLedger:
         self._store, self._effect, self._run, self._one_text = store, effect, run, one_text
         self._snapshot: list[Record] = []
         if not one_text:
+            self.chunk = 25
             self.write = self._write_one_by_one  # type: ignore[method-assign]
 
     def read(self) -> LedgerView:
@@ -120,8 +121,13 @@ class SimLedger:
     def write(self, changes: Sequence[Change], lease: Lease) -> list[Outcome]:
         return self._effect("ledger", lambda: self._apply(changes, lease))
 
-    def _write_one_by_one(self, changes: Sequence[Change], lease: Lease) -> list[Outcome]:
-        return [self._effect("ledger", lambda c=c: self._apply([c], lease))[0] for c in changes]
+    def _write_one_by_one(
+        self, changes: Sequence[Change], lease: Lease, done: list[Outcome] | None = None
+    ) -> list[Outcome]:
+        outcomes = [] if done is None else done
+        for change in changes:
+            outcomes += self._effect("ledger", lambda c=change: self._apply([c], lease))
+        return outcomes
 
     def _apply(self, changes: Sequence[Change], lease: Lease) -> list[Outcome]:
         lease.verify()
@@ -212,20 +218,29 @@ class SimState:
             else:
                 stored[i] = dumps(value)
 
-    def intend(self, entries: Sequence[JournalEntry]) -> None:
-        self._effect("state", lambda: self._store.journal.update({e.id: e for e in entries}))
+    def intend(self, entries: Sequence[JournalEntry], lease: Lease | None = None) -> None:
+        self._effect("state", lambda: self._intend(entries, lease))
+
+    def _intend(self, entries: Sequence[JournalEntry], lease: Lease | None) -> None:
+        self._check_fence(lease)
+        self._store.journal.update({e.id: e for e in entries})
+
+    def _check_fence(self, lease: Lease | None) -> None:
+        if lease is not None and self._store.fence > int(lease.token.partition(":")[0]):
+            raise FencedOff("another run has had the lock since")
 
     def intents(self) -> list[JournalEntry]:
         return self._effect("state", lambda: [e for e in self._store.journal.values() if e.outcome == "intended"])
 
-    def commit(self, commit: RunCommit) -> None:
-        self._effect("state", lambda: self._commit(commit))
+    def commit(self, commit: RunCommit, lease: Lease | None = None) -> None:
+        self._effect("state", lambda: self._commit(commit, lease))
 
-    def _commit(self, commit: RunCommit) -> None:
+    def _commit(self, commit: RunCommit, lease: Lease | None) -> None:
         store = self._store
         dumps(commit.run)
         if (commit.kind, commit.run_id) in store.done:
             return
+        self._check_fence(lease)
         store.done.add((commit.kind, commit.run_id))
         add = dict(commit.add)
         for entry in commit.entries:

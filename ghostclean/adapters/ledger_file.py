@@ -1,0 +1,228 @@
+"""The file that a ledger lives in, replaced as a whole while the app writes it too.
+
+A replacement is a complete, synced new file that takes the old one's place in one step, with
+its mode and owner; a reader sees the old text or the new, and a crash leaves one of the two.
+Invariants:
+
+1. Our own processes take turns by `<path>.lock`; an app that takes the same lock (flock) is
+   never crossed at all.
+2. For one that does not, the content is compared just before the step, and what the step
+   displaced is looked at once more: if it is not what we read, it is put back (a reader may see
+   our text for that instant), and the replacement did not happen.
+3. What is displaced is never lost, not even by a kill between the step and the putting back:
+   until it is known to be what we read it stands in a file whose name has the digests of both
+   texts, and whoever comes next puts it back, or keeps it where the file has changed since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import random
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ghostclean.errors import LedgerFailed
+
+from .file_swap import exchange
+
+_log = logging.getLogger("ghostclean")
+
+LOCK_SECONDS = 5.0
+_TURN = 0.004
+
+
+class LedgerFile:
+    """Such a file; links are followed."""
+
+    def __init__(self, path: str | Path, lock_seconds: float = LOCK_SECONDS) -> None:
+        self.path = Path(os.path.realpath(Path(path).expanduser()))
+        self._lock_seconds = lock_seconds
+
+    def content(self) -> bytes | None:
+        """The content, None for no file; raises LedgerFailed."""
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.failed(f"cannot be read: {error.strerror}", "check the path and its permissions") from None
+
+    def failed(self, what: str, cure: str) -> LedgerFailed:
+        """The error for a file that is no ledger, or that cannot be used."""
+        return LedgerFailed(f"The ledger {self.path} {what}; nothing was changed. Cure: {cure}.")
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Our turn to write, bounded in time; what a killed process left half done is settled first."""
+        try:
+            with self._lock(self._lock_seconds):
+                self._settle()
+                yield
+        except OSError as error:
+            raise self.failed(
+                f"cannot be written: {error.strerror}", "check free space and the folder's permissions"
+            ) from None
+
+    def settle(self) -> None:
+        """Puts right what a killed process left half done, unless somebody is at work just now.
+
+        Readers do this too: until it is done they do not see what the app wrote last.
+        """
+        # One that may not write here leaves it to the next writer; that one fails aloud.
+        with contextlib.suppress(OSError, LedgerFailed):
+            if self._swaps():
+                with self._lock(0):
+                    self._settle()
+
+    # ------------------------------------------------------------------ replacing
+
+    def replace(self, before: bytes | None, content: bytes, last_check: Callable[[], None] = lambda: None) -> bool:
+        """Replaces the content if it is still `before`, in our turn; `last_check` may forbid it by raising."""
+        with self._prepared(content) as new:
+            last_check()
+            if self.content() != before or not self._put_in_place(new, before, content):
+                return False
+            _sync_folder(self.path.parent)
+        return True
+
+    def _put_in_place(self, new: Path, before: bytes | None, content: bytes) -> bool:
+        """Makes the new file the ledger, unless that is no longer the one we read."""
+        if before is None:
+            with contextlib.suppress(FileExistsError):
+                self.path.hardlink_to(new)
+                return True
+            return False
+        swap = new.rename(self.path.with_name(f".{self.path.name}.{_digest(before)}.{_digest(content)}.swap"))
+        try:
+            exchanged = exchange(swap, self.path)
+        except OSError:
+            swap.unlink()
+            raise
+        if not exchanged:  # not on this system: the comparison above must do
+            swap.replace(self.path)
+            return True
+        displaced = swap.read_bytes()
+        if displaced != before:
+            self._put_back(swap, displaced, content)
+        swap.unlink()
+        return displaced == before
+
+    def _put_back(self, swap: Path, displaced: bytes, placed: bytes) -> None:
+        """Exchanges until the newest foreign text stands there again, and we hold our own."""
+        while True:
+            exchange(swap, self.path)
+            taken = swap.read_bytes()
+            if taken == placed:
+                return
+            placed, displaced = displaced, taken
+
+    @contextlib.contextmanager
+    def _prepared(self, content: bytes) -> Iterator[Path]:
+        """A complete, synced new file beside the ledger, with its mode and owner."""
+        new = self.path.with_name(f".{self.path.name}.new")
+        new.unlink(missing_ok=True)  # left by a killed process: it is our turn
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                self._dress(file.fileno())
+                file.flush()
+                os.fsync(file.fileno())
+            yield new
+        finally:
+            new.unlink(missing_ok=True)  # missing when it has become the ledger
+
+    def _dress(self, handle: int) -> None:
+        """Mode and owner of the ledger, for a file that takes its place."""
+        try:
+            old = self.path.stat()
+        except FileNotFoundError:
+            os.fchmod(handle, 0o600)
+            return
+        mine = os.fstat(handle)
+        if (old.st_uid, old.st_gid) != (mine.st_uid, mine.st_gid):
+            try:
+                os.fchown(handle, old.st_uid, old.st_gid)
+            except PermissionError:
+                raise self.failed(
+                    "belongs to another user, and its owner could not be kept", "run ghostclean as its owner"
+                ) from None
+        os.fchmod(handle, stat.S_IMODE(old.st_mode))
+
+    # ------------------------------------------------------------------ after a kill
+
+    def _swaps(self) -> list[Path]:
+        start = f".{self.path.name}."
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path.parent) as found:
+            return [Path(e.path) for e in found if e.name.startswith(start) and e.name.endswith(".swap")]
+        return []
+
+    def _settle(self) -> None:
+        """Deletes what a killed process prepared or rightly displaced, and puts back what it did not know."""
+        for swap in self._swaps():
+            before, _, ours = swap.name.removesuffix(".swap").removeprefix(f".{self.path.name}.").partition(".")
+            held, now = swap.read_bytes(), self.content()
+            if _digest(held) in (before, ours):
+                swap.unlink()
+            elif now is not None and _digest(now) == ours:
+                self._put_back(swap, held, now)
+                swap.unlink()
+                _log.warning("%s: what the app had written while a run was killed stands there again", self.path)
+            else:
+                kept = self.path.with_name(f"{self.path.name}.kept-{_digest(held)}")
+                swap.rename(kept)
+                _log.warning("%s has changed since a run was killed; what it displaced is kept as %s", self.path, kept)
+            _sync_folder(self.path.parent)
+
+    # ------------------------------------------------------------------ the lock
+
+    @contextlib.contextmanager
+    def _lock(self, seconds: float) -> Iterator[None]:
+        """The lock that all processes share; waited for so long, LedgerFailed after that."""
+        handle = self._lock_file()
+        try:
+            end = time.monotonic() + seconds
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= end:
+                        raise self.failed(
+                            f"is locked: somebody holds {self.path}.lock", "let that process end, then run again"
+                        ) from None
+                    time.sleep(random.uniform(_TURN / 10, _TURN))  # a busy app leaves only short gaps
+            yield
+        finally:
+            os.close(handle)
+
+    def _lock_file(self) -> int:
+        """The lock file, opened; a new one belongs to the ledger's owner, so that the app may take it too."""
+        name, flags = f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            handle = os.open(name, flags | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return os.open(name, flags, 0o666)
+        with contextlib.suppress(OSError):  # no ledger yet, or not ours to give: then it stays ours
+            ledger = self.path.stat()
+            os.fchown(handle, ledger.st_uid, ledger.st_gid)
+            os.fchmod(handle, stat.S_IMODE(ledger.st_mode) | stat.S_IRUSR | stat.S_IWUSR)
+        return handle
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
