@@ -10,23 +10,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
 from .case import Case
 from .free_fills import FreeFills, total
-from .numbers import ZERO
+from .numbers import ONE, ZERO
 from .own_orders import Lot
 
 
 @dataclass(slots=True)
 class Explained:
-    """Free fills that took (a part of) a trade out."""
+    """Free fills that took (a part of) a trade out.
+
+    `times` is how often what is gone fits into what was sold net of purchases: more than once
+    after a split; `sold` are all sales then, where they can only be of this one trade.
+    """
 
     lots: list[Lot]
     whole: bool
+    times: Decimal = ONE
+    sold: Sequence[Lot] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,22 @@ def explain_gone(
     served = [_explain(cases, vanished, closing, first) for first in ((proven, {}) if proven else ({},))]
     # What an order says of one trade alone holds, whatever can't be told of the others.
     valid = [found for found in (*served, exact, proven) if _sums_agree(list(found), openings, closing)]
-    return max(valid, key=lambda found: (sum(1 for case in found if case.certain), len(found)), default={})
+    best = max(valid, key=lambda found: (sum(1 for case in found if case.certain), len(found)), default={})
+    return _with_all_sold(best, cases, openings, closing)
+
+
+def _with_all_sold(
+    found: dict[Case, Explained], cases: Sequence[Case], openings: Sequence[Lot], closing: Sequence[Lot]
+) -> dict[Case, Explained]:
+    """The same, and how much more than all that is gone was sold: with a split in between, that is theirs too."""
+    if not found:
+        return found
+    sold, bought = _sold_and_bought(cases, openings, closing)
+    net, gone = total(sold) - bought, sum((c.open_qty for c in cases), ZERO)
+    if net <= gone or not gone:
+        return found
+    alone = sold if len(cases) == 1 and not bought else ()
+    return {case: replace(explained, times=net / gone, sold=alone) for case, explained in found.items()}
 
 
 def _explain(
@@ -192,12 +213,19 @@ def _sums_agree(cases: Sequence[Case], openings: Sequence[Lot], closing: Sequenc
     """Whether the sales also cover what was bought by nobody since; else something else took it."""
     if not cases:
         return False
+    sold, bought = _sold_and_bought(cases, openings, closing)
+    return total(sold) - bought >= sum((c.open_qty - c.tolerance for c in cases), ZERO)
+
+
+def _sold_and_bought(
+    cases: Sequence[Case], openings: Sequence[Lot], closing: Sequence[Lot]
+) -> tuple[list[Lot], Decimal]:
+    """All sales since the first entry, and how much nobody bought since."""
     start = min(c.start for c in cases)
-    sold = total(lot for lot in closing if not _is_before(lot, start))
     bought = total(lot for lot in openings if not _is_before(lot, start))
     # The entry of a trade without a known order is itself a fill that nobody owns.
     bought -= min(bought, sum((c.entry_qty for c in cases if not c.certain), ZERO))
-    return sold - bought >= sum((c.open_qty - c.tolerance for c in cases), ZERO)
+    return [lot for lot in closing if not _is_before(lot, start)], bought
 
 
 def _scaled_in(case: Case, free: FreeFills) -> list[Lot] | None:
@@ -219,12 +247,16 @@ def explain_short(cases: Sequence[Case], held: Decimal, free: FreeFills) -> dict
     case = eligible[0]
     closing = free.closing(case.side, case.start)
     sold, bought = total(closing), total(free.opening(case.side, case.start))
-    if missing > case.open_qty or missing not in (sold, sold - bought):
+    # Crypto fee dust of all that share the position is missing as well, and nobody sold it.
+    dust = sum((c.tolerance for c in cases), ZERO)
+    fitting = (qty for qty in (sold, sold - bought) if abs(missing - qty) <= dust)
+    gone, whole = next(fitting, ZERO), missing >= case.open_qty - case.tolerance
+    if not 0 < gone <= case.open_qty or (gone == case.open_qty and not whole):
         return {}
-    served = _Supply(closing).serve([(case.start, case, missing)])
+    served = _Supply(closing).serve([(case.start, case, gone)])
     lots = served[case] if served is not None else []
     # Only whole orders can be named as its exits; a part of one would count in full ever after.
     orders = {lot.order_id for lot in lots}
-    if total(lots) != total(lot for lot in closing if lot.order_id in orders) or total(lots) < missing:
+    if total(lots) != total(lot for lot in closing if lot.order_id in orders) or total(lots) < gone:
         return {}
-    return {case: Explained(lots, whole=missing >= case.open_qty - case.tolerance)}
+    return {case: Explained(lots, whole=whole)}

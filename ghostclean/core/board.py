@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -139,6 +139,16 @@ class Board:
 
     def twin_of_other_name(self, case: Case) -> Orphan | None:
         """An orphan of the same side and quantity or cost: probably this trade under a new name."""
+        return next(self._twins(case), None)
+
+    def may_be(self, case: Case) -> Iterator[Orphan]:
+        """The orphans that may be what a trade has of which nothing is left, or not known what."""
+        if case.share is Share.EMPTY:
+            yield from (o for o in self.orphans if o.position.key == case.key and o.position.side is case.side)
+        elif case.share in (Share.GONE, Share.UNKNOWN):
+            yield from self._twins(case)
+
+    def _twins(self, case: Case) -> Iterator[Orphan]:
         if self._orphan_sizes is None:
             self._orphan_sizes = {
                 side: _Sizes(o for o in self.orphans if o.position.side is side and not o.remainder) for side in Side
@@ -165,23 +175,21 @@ class _Sizes:
         self._by_qty = sorted(((o.qty, o) for o in orphans), key=lambda row: row[0])
         self._by_cost = sorted(priced, key=lambda row: row[0])
 
-    def like(self, case: Case) -> Orphan | None:
+    def like(self, case: Case) -> Iterator[Orphan]:
         price = case.entry_price
-        found = _near(self._by_qty, case.open_qty, case)
-        if found is None and price is not None:
-            found = _near(self._by_cost, price * case.open_qty, case)
-        return found
+        yield from _near(self._by_qty, case.open_qty, case)
+        if price is not None:
+            yield from _near(self._by_cost, price * case.open_qty, case)
 
 
-def _near(rows: Sequence[tuple[Decimal, Orphan]], wanted: Decimal, case: Case) -> Orphan | None:
+def _near(rows: Sequence[tuple[Decimal, Orphan]], wanted: Decimal, case: Case) -> Iterator[Orphan]:
     index = bisect_left(rows, wanted * (ONE - SAME_COST), key=lambda row: row[0])
     while index < len(rows) and rows[index][0] <= wanted / (ONE - SAME_COST):
         size, orphan = rows[index]
         alike = orphan.position.is_crypto == case.crypto and is_option(orphan.position.key) == is_option(case.key)
         if alike and within(size, wanted, SAME_COST):
-            return orphan
+            yield orphan
         index += 1
-    return None
 
 
 def _readable(trades: Sequence[Trade], others: Sequence[Trade]) -> tuple[list[Trade], list[tuple[Trade, str]]]:

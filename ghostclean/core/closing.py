@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from . import fields as write
@@ -20,8 +21,8 @@ from .verdicts import Action, Decision, Proof, Verdict
 _SPLITS = frozenset({"SPLIT", "REORG", "OPCA"})
 
 
-def close_with(search: Search, case: Case, lots: Sequence[Lot], how: str) -> Decision:
-    """Closes a trade by its own exits or by free fills."""
+def close_with(search: Search, case: Case, lots: Sequence[Lot], how: str, *, priced: bool = True) -> Decision:
+    """Closes a trade by its own exits or by free fills; not `priced`: what a share of it brought is not known."""
     lots = whole_exit(case, lots)
     entries = entry_lots(search, case, lots)
     exit_ = settle(
@@ -33,6 +34,8 @@ def close_with(search: Search, case: Case, lots: Sequence[Lot], how: str) -> Dec
         initial_stop=case.initial_stop,
         cash_flow=_split_between(search, case, entries, lots),
     )
+    if not priced:
+        exit_ = replace(exit_, price=None, pnl=None, r=None)
     reason = _reason(search, case, lots[-1]) if lots else "manual_close"
     fields = write.closed(reason, exit_.at or search.board.now, exit_, case.own)
     price = f" at {plain(exit_.price)}" if exit_.price is not None else ""
@@ -41,12 +44,17 @@ def close_with(search: Search, case: Case, lots: Sequence[Lot], how: str) -> Dec
     return change(search.board, case, Verdict.EXITED, Action.CLOSED, text, fields, exits=lots)
 
 
-def close_option(search: Search, case: Case, reason: str, at: datetime, why: str, *, worthless: bool) -> Decision:
-    """An option that ended without an order; `worthless`: expired, and an activity says so."""
+def close_option(
+    search: Search, case: Case, reason: str, at: datetime, why: str, *, worthless: bool, sold: Sequence[Lot] = ()
+) -> Decision:
+    """An option that ended without an order; `worthless`: expired, and an activity says so.
+
+    `sold` is the part that free fills had taken out before.
+    """
     fields = write.closed(reason, at, None, case.own)
-    earlier = whole_exit(case, [])
+    earlier = whole_exit(case, sold)
     if worthless:
-        lots = [*earlier, Lot("", case.side.closing, case.open_qty, ZERO, at)]
+        lots = [*earlier, Lot("", case.side.closing, case.open_qty - total(sold), ZERO, at)]
         entries = entry_lots(search, case, lots)
         stop, units = case.initial_stop, multiplier(case.key)
         exit_ = settle(case.side, entries, lots, units=units, tolerance=ZERO, initial_stop=stop)
@@ -97,10 +105,15 @@ def _split_between(search: Search, case: Case, entries: Sequence[Lot], exits: Se
     """Whether an activity proves a split between an entry and an exit that differ in quantity."""
     if not entries or not exits or abs(total(entries) - total(exits)) <= case.tolerance:
         return False
-    if not search.knows_activities(case.start):
-        return False
-    first = case.start.date().isoformat()
-    return any(a.key == case.key and a.type in _SPLITS and a.day >= first for a in search.board.evidence.activities)
+    return search.knows_activities(case.start) and split_before(search, case, exits)
+
+
+def split_before(search: Search, case: Case, exits: Sequence[Lot]) -> bool:
+    """Whether a known activity may have changed the number of its shares between entry and exits."""
+    now = search.board.now
+    first, last = case.start, max((lot.at or now for lot in exits), default=now)
+    days = [a.day for a in search.board.evidence.activities if a.key == case.key and a.type in _SPLITS]
+    return any(first.date().isoformat() <= day <= last.date().isoformat() for day in days)
 
 
 def _reason(search: Search, case: Case, last: Lot) -> str:

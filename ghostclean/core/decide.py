@@ -18,6 +18,7 @@ which fills are free, `finished` what final records may own, `attribution` which
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from . import fields as write
@@ -26,8 +27,9 @@ from .case import Case, Share
 from .closing import close_with, needs_more_entries
 from .covered import ambiguous, covered, missing_part, unexplained, working
 from .gone import gone, never_filled
+from .instrument import Side
 from .numbers import ZERO, plain
-from .plan import Holding, Plan
+from .plan import Holding, Orphan, Plan
 from .ruling import change, hold
 from .search import Search
 from .settling import settling, settling_since
@@ -53,7 +55,7 @@ def decide(world: World) -> Plan:
         tuple(sorted(search.needs, key=repr)),
         search.suspects,
         holdings,
-        tuple(board.orphans),
+        _orphans(board, {d.trade_id for d in decisions if d.action is not Action.HELD}),
         board.last_activity(),
         sum(1 for t in world.trades if not t.is_pending),
         {t.id: frozenset() for t, _ in board.unreadable if t.id}
@@ -214,6 +216,16 @@ def _held_after_undo(world: World, decision: Decision) -> Decision:
 
 def _unwritten(decision: Decision, action: Action, reason: str) -> Decision:
     return replace(decision, action=action, reason=reason, fields={}, unproven=False, exit_orders=())
+
+
+def _orphans(board: Board, settled: AbstractSet[str | None]) -> tuple[Orphan, ...]:
+    """The orphans, each with a trade that is held, or waits for another run, and may be it."""
+    awaited: dict[tuple[str, Side], str] = {}
+    for case in board.cases:
+        if case.name not in settled and len(awaited) < len(board.orphans):
+            for orphan in board.may_be(case):
+                awaited.setdefault((orphan.position.key, orphan.position.side), case.name)
+    return tuple(replace(o, awaited_by=awaited.get((o.position.key, o.position.side))) for o in board.orphans)
 
 
 def _holding(board: Board, case: Case) -> Holding | None:

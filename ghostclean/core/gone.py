@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from . import fields as write
-from .case import Case
-from .closing import close_option, close_with
+from .attribution import Explained
+from .case import Case, Share
+from .closing import close_option, close_with, split_before
 from .evidence import ClockNow
+from .free_fills import total
 from .instrument import expiry, is_option
-from .numbers import ZERO, plain
-from .own_orders import Entry
+from .money import average
+from .numbers import ONE, ZERO, plain
+from .own_orders import Entry, Lot
 from .ruling import change, hold
 from .search import Search
+from .sharing import SPLIT_RATIOS
 from .verdicts import Action, Decision, Verdict
 
 _OPTION_ENDS = {"OPEXP": "option_expired", "OPASN": "option_assigned", "OPEXC": "option_exercised"}
@@ -41,7 +47,7 @@ def gone(search: Search, case: Case) -> Decision:
     board = search.board
     found = search.explanation(case)
     if found is not None:
-        return close_with(search, case, found.lots, "closed by fills that no trade owns")
+        return _exited(search, case, found)
     if case.early is not None:
         why = f"its exit order {case.early} filled before its entry, and nothing else explains where it went"
         return hold(board, case, Verdict.MISMATCH, why)
@@ -60,6 +66,31 @@ def gone(search: Search, case: Case) -> Decision:
         why = f"an entry order {order.id} of its symbol works and belongs to no trade"
         return hold(board, case, Verdict.WORKING if case.own.entry is Entry.NONE else Verdict.MISMATCH, why)
     return _missed(search, case)
+
+
+def _exited(search: Search, case: Case, found: Explained) -> Decision:
+    """Sold by nobody's orders. Where more was sold than it had, a split may have made it more.
+
+    With the activity, all that was sold is its, if that is a clean multiple of it; without one,
+    a multiple that fits its cost better than its quantity does says that the price is not known.
+    """
+    how = "closed by fills that no trade owns"
+    if found.times <= ONE or case.crypto:
+        return close_with(search, case, found.lots, how)
+    if not search.knows_activities(case.start):
+        failed = search.board.evidence.activities_failed or "not looked up yet"
+        return hold(search.board, case, Verdict.UNKNOWN, f"held: activities: {failed}")
+    clean = found.times in SPLIT_RATIOS
+    if split_before(search, case, found.sold or found.lots):
+        lots = found.sold if clean else ()
+        return close_with(search, case, lots or found.lots, how, priced=bool(lots))
+    return close_with(search, case, found.lots, how, priced=not (clean and _fits_split(case, found)))
+
+
+def _fits_split(case: Case, found: Explained) -> bool:
+    """Whether the sale's price is nearer to the entry's across the split than without one."""
+    price, entry = average(found.lots), case.entry_price
+    return price is None or entry is None or abs(price * found.times - entry) < abs(price - entry)
 
 
 def _missed(search: Search, case: Case) -> Decision:
@@ -122,14 +153,22 @@ def _option_end(search: Search, case: Case) -> Decision | None:
     ends = expiry(case.key) or board.now
     rows = [a for a in board.evidence.activities if a.key == case.key and a.type in _OPTION_ENDS and a.day >= first]
     gone_by = sum((abs(a.qty) for a in rows if a.qty is not None), ZERO)
-    known = bool(rows) and (any(a.qty is None for a in rows) or gone_by >= case.open_qty)
+    sold = _sold_before_its_end(search, case, case.open_qty - gone_by)
+    known = bool(rows) and (any(a.qty is None for a in rows) or gone_by + total(sold) >= case.open_qty)
     if known:
         # Mixed ends of one contract: what is assigned or exercised has no price of its own.
         row = max(rows, key=lambda a: (a.type != "OPEXP", a.day, a.id))
         why = f"activity {row.type} of {row.day}"
         at = min(ends, board.now)
-        return close_option(search, case, _OPTION_ENDS[row.type], at, why, worthless=row.type == "OPEXP")
+        return close_option(search, case, _OPTION_ENDS[row.type], at, why, worthless=row.type == "OPEXP", sold=sold)
     if board.now < ends:
         return None
     why = "past its date and no longer held"
     return close_option(search, case, "option_expired", ends, why, worthless=False)
+
+
+def _sold_before_its_end(search: Search, case: Case, missing: Decimal) -> list[Lot]:
+    """The free sales of an option's only trade, where they are what its end did not take away."""
+    sold = search.free_fills(case).closing(case.side, case.start)
+    alone = sum(1 for c in search.board.members(case) if c.share is Share.GONE) == 1
+    return sold if alone and total(sold) == missing else []

@@ -15,13 +15,15 @@ from decimal import Decimal
 from typing import Any
 
 from .broker import Order
+from .case import within
 from .evidence import Evidence
 from .fields import POSITION_OPEN, same
 from .instrument import is_option
 from .money import CRYPTO_DUST
 from .numbers import ZERO, BadNumber, number, plain
 from .plan import Orphan, Plan
-from .times import iso
+from .sharing import SAME_COST
+from .times import iso, parse_time
 from .trade import order_ids, read_trade, record_id, status_of, text
 from .verdicts import Action, Decision, Proof, Verdict
 
@@ -71,7 +73,7 @@ def _filled(evidence: Evidence) -> dict[str, list[Order]]:
 
 
 def _judge(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequence[Order]) -> Sequence[Decision]:
-    reopened = _reopen_ours(orphan, view)
+    reopened = _reopen_ours(orphan, view, filled)
     return reopened or [_judge_unknown(orphan, plan, view, filled)]
 
 
@@ -108,6 +110,8 @@ def _describe(orphan: Orphan) -> str:
 def _why_only_reported(orphan: Orphan, plan: Plan, view: OrphanView) -> str | None:
     if view.blocked:
         return view.blocked
+    if orphan.awaited_by is not None:
+        return f"trade {orphan.awaited_by} of the ledger may be it"
     if orphan.remainder:
         return "beside a trade of the same symbol"
     if is_option(orphan.position.key):
@@ -126,12 +130,12 @@ def _proof(orphan: Orphan, view: OrphanView) -> tuple[Proof, ...]:
 # --------------------------------------------------------------------------- reopened
 
 
-def _reopen_ours(orphan: Orphan, view: OrphanView) -> list[Decision]:
+def _reopen_ours(orphan: Orphan, view: OrphanView, filled: Sequence[Order]) -> list[Decision]:
     """Unproven closes of ours, untouched since, whose quantity is back as the position.
 
     All of them where they make up the orphan together, else the only one that does alone.
     """
-    found: list[tuple[Decimal, Decision]] = []
+    found: list[tuple[Decimal, Decimal | None, Decision]] = []
     for trade_id, entry in sorted(view.unproven.items()):
         record = view.present.get(trade_id)
         after, before = entry.get("after"), entry.get("before")
@@ -142,19 +146,44 @@ def _reopen_ours(orphan: Orphan, view: OrphanView) -> list[Decision]:
         qty = _quantity(entry.get("qty"))
         if qty is None or not all(same(record, name, value) for name, value in after.items()):
             continue
+        if _was_built_since(orphan, record, parse_time(entry.get("at")), filled):
+            continue
         remove = tuple(name for name in after if name not in before)
         reason = f"closed without proof by run {entry.get('runId')}, and its {plain(qty)} are back"
-        found.append((qty, _reopened(trade_id, orphan, record, dict(before), remove, reason, view)))
-    if found and _is_back(sum((qty for qty, _ in found), ZERO), orphan):
-        return [decision for _, decision in found]
-    alone = [decision for qty, decision in found if _is_back(qty, orphan)]
+        decision = _reopened(trade_id, orphan, record, dict(before), remove, reason, view)
+        found.append((qty, _cost(qty, record), decision))
+    costs = [cost for _, cost, _ in found if cost is not None]
+    whole = sum(costs, ZERO) if len(costs) == len(found) else None
+    if found and _is_back(sum((qty for qty, _, _ in found), ZERO), whole, orphan):
+        return [decision for _, _, decision in found]
+    alone = [decision for qty, cost, decision in found if _is_back(qty, cost, orphan)]
     return alone if len(alone) == 1 else []
 
 
-def _is_back(qty: Decimal, orphan: Orphan) -> bool:
-    """Whether a trade's quantity is the orphan's, crypto fee dust aside."""
-    dust = qty * CRYPTO_DUST if orphan.position.is_crypto else ZERO
-    return qty - dust <= orphan.qty <= qty
+def _is_back(qty: Decimal, cost: Decimal | None, orphan: Orphan) -> bool:
+    """Whether a trade's quantity is the orphan's, crypto fee dust aside, at the price where both are known."""
+    dust, price = qty * CRYPTO_DUST if orphan.position.is_crypto else ZERO, orphan.position.avg_price
+    alike = price is None or cost is None or within(price * qty, cost, SAME_COST)
+    return alike and qty - dust <= orphan.qty <= qty
+
+
+def _cost(qty: Decimal, record: Mapping[str, Any]) -> Decimal | None:
+    trade = read_trade(record)
+    price = trade.avg_fill_price or trade.entry_price
+    return price * qty if price is not None else None
+
+
+def _was_built_since(
+    orphan: Orphan, record: Mapping[str, Any], closed_at: datetime | None, filled: Sequence[Order]
+) -> bool:
+    """Whether other orders than a closed trade's own, filled since its close, built the position."""
+    own, side = set(order_ids(record)), orphan.position.side
+    later = [o for o in filled if o.id not in own and o.client_id not in own and _filled_since(o, closed_at)]
+    return sum((o.filled_qty if o.side == side.opening else -o.filled_qty for o in later), ZERO) >= orphan.qty
+
+
+def _filled_since(order: Order, moment: datetime | None) -> bool:
+    return moment is not None and order.fill_time is not None and order.fill_time >= moment
 
 
 def _quantity(value: object) -> Decimal | None:
@@ -174,7 +203,11 @@ def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView
             continue
         if "closePrice" not in record or trade.side is not orphan.position.side or trade.size is None:
             continue
-        if not _is_back(trade.size, orphan) or (text(record, "closeReason") or "").startswith(_NOTHING_TO_REOPEN):
+        if not _is_back(trade.size, _cost(trade.size, record), orphan):
+            continue
+        if (text(record, "closeReason") or "").startswith(_NOTHING_TO_REOPEN):
+            continue
+        if _was_built_since(orphan, record, parse_time(record.get("closedAt")), openings):
             continue
         entry = trade.entry_order
         if entry is not None and openings and entry not in {i for o in openings for i in (o.id, o.client_id)}:

@@ -86,9 +86,8 @@ class OwnOrders:
         return [Lot(o.id, o.side, o.filled_qty, o.avg_price, o.fill_time, o) for o in self.chain if o.filled_qty]
 
     def exit_lots(self) -> list[Lot]:
-        """Fills of the own exit orders, oldest first."""
-        lots = [Lot(o.id, o.side, o.filled_qty, o.avg_price, o.fill_time, o) for o in self.exits if o.filled_qty]
-        return sorted(lots, key=lambda lot: (lot.at is None, lot.at, lot.order_id))
+        """Fills of the own exit orders."""
+        return [Lot(o.id, o.side, o.filled_qty, o.avg_price, o.fill_time, o) for o in self.exits if o.filled_qty]
 
     def ids(self) -> set[str]:
         """Every order id that belongs to this trade."""

@@ -32,11 +32,12 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A position, or the part of one, that no trade explains."""
+    """A position, or the part of one, that no trade explains; `awaited_by`: a held trade that may be it."""
 
     position: Position
     qty: Decimal
     remainder: bool
+    awaited_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def without_unproven(plan: Plan, why: str) -> Plan:
 
 
 def _held(decision: Decision, why: str) -> Decision:
-    if not (decision.unproven and decision.action is Action.CLOSED):
+    if not decision.unproven:
         return decision
     reason = f"{decision.reason}; not closed: {why}"
     return replace(decision, action=Action.HELD, reason=reason, fields={}, unproven=False)

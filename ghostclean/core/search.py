@@ -20,7 +20,7 @@ from .case import Case, Share
 from .client_ids import parse_client_id
 from .evidence import ActivitiesSince, FillsSince, Need, OrderById, OrdersOf, RecordsOf
 from .finished import Finished
-from .free_fills import FreeFills, before, free_fills, total
+from .free_fills import FreeFills, before, free_fills
 from .instrument import Side
 from .numbers import ZERO, plain
 from .own_orders import Lot
@@ -250,14 +250,12 @@ class Search:
         if identity not in self._brought:
             self._brought[identity] = self._brought_in(case)
         times, most = self._brought[identity]
-        scaled_in = (c for c in self.board.members(case) if c.agrees_with_ledger)
-        known = sum((max(ZERO, c.open_qty + total(c.exit_lots) - c.entry_qty) for c in scaled_in), ZERO)
-        return most[bisect_right(times, -self._since(case).timestamp())] - known
+        return most[bisect_right(times, -self._since(case).timestamp())]
 
     def _brought_in(self, case: Case) -> tuple[list[float], list[Decimal]]:
         """Moments, the latest first, and the most that was bought and not sold from any of them, or a later one, on."""
         # A trade that fills of nobody explain is out with its entry and its sales.
-        out = {c: found for c, found in self.explanations(case).items() if found.whole and not c.certain}
+        out = self.explanations(case)
         openings = _without_entries(self.openings_of_nobody(case), [(c.entry_qty, c.opened) for c in out])
         moves: dict[float, Decimal] = defaultdict(Decimal)
         for lot in (*openings, *(lot for found in out.values() for lot in found.lots)):

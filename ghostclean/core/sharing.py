@@ -23,7 +23,7 @@ from .trade import ENTRY_ORDER_FIELDS, record_size, text
 
 SAME_COST = Decimal("0.01")
 _CLOCKS_DIFFER = timedelta(minutes=10)
-_SPLIT_RATIOS = frozenset(Decimal(n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 30, 40, 50, 100)) | {
+SPLIT_RATIOS = frozenset(Decimal(n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 30, 40, 50, 100)) | {
     Decimal("1.5")
 }
 _OWNS_NOTHING = ("duplicate_of:", "never_filled")
@@ -317,7 +317,7 @@ def _mark_split(certain: Sequence[Case], by_size: Sequence[Case], position: Posi
         return
     ratio = held / case.open_qty if held > case.open_qty else case.open_qty / held
     price = case.entry_price
-    if ratio not in _SPLIT_RATIOS or price is None or not position.avg_price:
+    if ratio not in SPLIT_RATIOS or price is None or not position.avg_price:
         return
     if within(price * case.open_qty, position.avg_price * held, SAME_COST):
         case.share = Share.SPLIT

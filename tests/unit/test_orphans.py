@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ghostclean.app.orphans import _unless_awaited
+from ghostclean.app.ports import LedgerView
+from ghostclean.app.survey import Survey
 from ghostclean.core import counting
 from ghostclean.core.decide import decide
 from ghostclean.core.orphans import OrphanView, adopted_id, judge_orphans
@@ -121,6 +125,57 @@ def test_nothing_is_done_while_anything_is_open(mode: str) -> None:
         assert (one(w, mode=mode).action is not Action.KEPT) is acted
 
 
+@pytest.mark.parametrize("mode", ["adopt", "flatten"])
+@pytest.mark.parametrize("age", [DAY, GRACE - 1])
+def test_what_a_held_trade_may_be_under_a_new_name_is_only_reported(mode: str, age: float) -> None:
+    metas = [position("META"), position("MSFT")]  # both of its size: it may be either
+    rows = judged(world([trade(createdAt=ago(age))], [entry(submitted_at=ago(age))], metas), mode=mode)
+    assert [d.action for d in rows] == [Action.KEPT, Action.KEPT]
+    assert all("trade T1 of the ledger may be it" in d.reason for d in rows)
+    assert one(world([trade()], [entry()], [position("META", 15, avg_entry_price="7")]), mode=mode).action.writes
+
+
+@pytest.mark.parametrize("mode", ["adopt", "flatten"])
+def test_what_stands_beside_an_entry_that_never_filled_is_only_reported(mode: str) -> None:
+    w = world([trade()], [entry(status="canceled")], [position()])
+    assert of(decide(w)).verdict is Verdict.MISMATCH
+    assert one(w, mode=mode).action is Action.KEPT
+
+
+def test_a_trade_that_waits_for_another_run_may_be_the_orphan_as_well() -> None:
+    records = [trade(), trade("B", ticker="IBM")]
+    w = world(records, [entry(), entry("B", symbol="IBM", asset_id="asset-IBM")], [position("META")], max_trades=1)
+    assert len(decide(w).decisions) == 1
+    assert one(w, mode="flatten").action is Action.KEPT
+
+
+def test_a_trade_whose_order_is_not_looked_up_yet_may_be_the_orphan() -> None:
+    """So it is when the app adds it between the reading and the sale."""
+    [orphan] = decide(world([trade()], [], [position("META")])).orphans
+    assert orphan.awaited_by == "T1"
+
+
+def test_the_ledger_is_read_again_before_an_orphan_is_sold() -> None:
+    w = world([], [], [position("META")])
+    plan = decide(w)
+    lookups: Any = SimpleNamespace(evidence=w.evidence, closed={})
+    survey = Survey(LedgerView((), 0), Memory(), w.truth, lookups, plan, w.policy)
+    for added, action in (((), Action.FLATTENED), ((trade(),), Action.KEPT)):
+        run: Any = SimpleNamespace(
+            orphan_rows=[one(w, mode="flatten")],
+            plan=plan,
+            surveyed=lambda: survey,
+            options=SimpleNamespace(deadline=SimpleNamespace(writing=lambda read: read())),
+            parts=SimpleNamespace(ledger=SimpleNamespace(read=lambda added=added: LedgerView(added, len(added)))),
+        )
+        assert [d.action for d in _unless_awaited(run)] == [action]
+
+
+def test_a_trade_that_is_sold_waits_for_no_orphan() -> None:
+    w = world([trade()], [entry(), sale("X")], [position("META")])
+    assert one(w, mode="flatten").action is Action.FLATTENED
+
+
 def test_flatten_is_for_the_orphan_alone() -> None:
     decision = one(world([], [], [TSLA]), mode="flatten")
     assert (decision.trade_id, decision.action) == (None, Action.FLATTENED)
@@ -180,6 +235,40 @@ def test_of_two_that_match_none_is_guessed_and_both_come_back_together() -> None
 def test_a_reduced_trade_is_back_with_what_it_had_left() -> None:
     closed, memory = vanish(trade(alpacaOrderId=..., quantity=6, initialQuantity=10, filledQty=10))
     assert one(world([closed], [], [position(qty=6)], memory=memory), [closed], mode="report").action is Action.REOPENED
+
+
+@pytest.mark.parametrize(
+    ("price", "action"), [("181.5", Action.REOPENED), ("190", Action.KEPT), (None, Action.REOPENED)]
+)
+def test_what_was_bought_at_another_price_is_not_what_was_closed(price: Any, action: Action) -> None:
+    closed, memory = vanish(trade(alpacaOrderId=...))
+    w = world([closed], [], [position(avg_entry_price=price)], memory=memory)
+    assert one(w, [closed], mode="report").action is action
+
+
+@pytest.mark.parametrize(("at", "action"), [(60.0, Action.REOPENED), (-60.0, Action.KEPT)])
+def test_what_was_bought_after_the_close_is_not_what_was_closed(at: float, action: Action) -> None:
+    closed, memory = vanish(trade(alpacaOrderId=...))
+    w = world([closed], [order("HAND", submitted_at=ago(at))], [position()], memory=memory)
+    assert one(w, [closed], mode="report").action is action
+    sold = [order("HAND", submitted_at=ago(at)), sale("X", at=at - 1)]  # by hand, in and out: the old ones are back
+    assert one(world([closed], sold, [position()], memory=memory), [closed], mode="report").action is Action.REOPENED
+
+
+def test_trades_of_several_prices_come_back_at_their_average() -> None:
+    pairs = [vanish(trade(i, alpacaOrderId=..., entryPrice=price)) for i, price in (("A", 180), ("B", 200))]
+    unproven = {k: v for _, memory in pairs for k, v in memory.unproven.items()}
+    records = [closed for closed, _ in pairs]
+    w = world(records, [], [position(qty=20, avg_entry_price="190")], memory=Memory(unproven=unproven))
+    assert [d.trade_id for d in judged(w, records, mode="report")] == ["A", "B"]
+
+
+def test_a_later_purchase_is_no_strangers_close_come_back() -> None:
+    record = stranger(alpacaOrderId=...)
+    bought = [order("HAND", submitted_at=ago(3600))]
+    assert one(world([record], bought, [position()]), [record]).action is Action.ADOPTED
+    dear = position(avg_entry_price="200")
+    assert one(world([record], [], [dear]), [record]).action is Action.ADOPTED
 
 
 def stranger(**fields: Any) -> dict[str, Any]:

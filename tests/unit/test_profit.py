@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 from ghostclean.core.decide import decide
+from ghostclean.core.evidence import ActivitiesSince, OrdersOf
+from ghostclean.core.instrument import Side
+from ghostclean.core.money import settle
+from ghostclean.core.own_orders import Lot
 from ghostclean.core.verdicts import Decision, Verdict
 from tests.builders import DAY, activity, ago, entry, fill, of, order, position, sale, trade, uid, world
 
@@ -176,3 +180,136 @@ def test_a_part_is_booked_at_the_average_entry() -> None:
     decision = decided([record], [entry(), sale("S", qty=4, price=190, type="stop")], [position(qty=6)])
     assert decision.verdict is Verdict.REDUCED
     assert (decision.fields["realizedPnL"], decision.fields["realizedR"]) == (40, 2)
+
+
+def test_a_shared_entry_at_two_prices_says_no_trades_cost() -> None:
+    records = [trade(stopOrderId=uid("S1")), trade("B", alpacaOrderId=uid("E-T1"), quantity=30, stopOrderId=uid("S2"))]
+    orders = [
+        entry(filled_qty="20", filled_avg_price="100", status="replaced", qty="40", replaced_by=uid("E2")),
+        order("E2", qty="20", filled_avg_price="200", replaces=uid("E-T1")),
+        sale("S1", price=190, type="stop"),
+        sale("S2", qty=30, price=200, type="stop"),
+    ]
+    plan = decide(world(records, orders))
+    assert [of(plan, i).verdict for i in ("T1", "B")] == [Verdict.EXITED] * 2
+    assert [of(plan, i).fields["realizedPnL"] for i in ("T1", "B")] == [None, None]
+
+
+def test_a_close_that_balances_asks_for_no_activities() -> None:
+    w = world([trade()], [entry(), sale("X", price=190)])
+    w.evidence.activities_since = None
+    plan = decide(w)
+    assert of(plan).fields["realizedPnL"] == 100
+    assert not plan.needs
+
+
+def test_a_split_on_the_day_of_the_entry_counts() -> None:
+    orders = [entry(), sale("X", qty=20, price=95, type="stop")]
+    proven = decided([trade(stopOrderId=uid("X"))], orders, activities=[activity("SPLIT", "AAPL", at=DAY)])
+    assert money(proven)[:2] == (95, 100)
+
+
+def test_a_nameless_trade_without_a_noted_price_searches_for_the_fill_it_can_be() -> None:
+    record = trade(alpacaOrderId=..., filledQty=10, closeOrderId=uid("X"))
+    w = world([record], [sale("X", price=190)])
+    w.evidence.history.clear()
+    plan = decide(w)
+    assert of(plan).verdict is Verdict.UNKNOWN
+    assert [type(n) for n in plan.needs] == [OrdersOf]
+
+
+def test_an_exit_without_a_price_has_no_r_either() -> None:
+    orders = [entry(), sale("X") | {"filled_avg_price": None}]
+    assert money(decided([trade(initialStopPrice=175)], orders)) == (None, None, None)
+
+
+def test_an_entry_that_was_moved_before_it_filled_costs_what_its_successor_paid() -> None:
+    orders = [
+        entry(status="replaced", filled_qty="0", replaced_by=uid("E2")),
+        order("E2", filled_avg_price="180", replaces=uid("E-T1")),
+        sale("X", price=190),
+    ]
+    assert money(decided([trade()], orders))[:2] == (190, 100)
+
+
+def test_a_purchase_from_before_the_entry_is_no_scale_in() -> None:
+    orders = [
+        order("H0", qty="7", submitted_at=ago(3 * DAY)),
+        sale("Y0", qty=7, at=2 * DAY),
+        entry(),
+        order("H", qty="5", filled_avg_price="192", submitted_at=ago(7200)),
+        sale("X", qty=15, price=190, type="stop"),
+    ]
+    assert money(decided([trade(stopOrderId=uid("X"))], orders))[:2] == (190, 90)
+
+
+def test_a_noted_price_of_another_quantity_is_not_the_cost() -> None:
+    noted = trade(alpacaOrderId=..., closeOrderId=uid("X"), avgFillPrice=180, filledQty=4)
+    assert money(decided([noted], [sale("X", price=190)]))[:2] == (190, None)
+
+
+def test_what_does_not_balance_has_no_profit() -> None:
+    bought, sold = Lot("e", "buy", Decimal(10), Decimal(180), None), Lot("x", "sell", Decimal(9), Decimal(190), None)
+    unit, nothing = Decimal(1), Decimal(0)
+    exit_ = settle(Side.LONG, [bought], [sold], units=unit, tolerance=nothing, initial_stop=Decimal(175))
+    assert (exit_.price, exit_.pnl, exit_.r) == (190, None, None)
+    dust = settle(Side.LONG, [bought], [sold], units=unit, tolerance=unit, initial_stop=None)
+    assert dust.pnl == -90
+
+
+def test_a_leg_that_sold_what_a_split_made_of_its_entry_is_a_cash_flow_too() -> None:
+    leg = sale("L", qty=20, price=95, type="stop", order_class="bracket")
+    orders = [entry(order_class="bracket", legs=[leg])]
+    assert money(decided([trade()], orders, activities=[activity("SPLIT", "AAPL")]))[:2] == (95, 100)
+
+
+def test_a_fill_long_before_a_nameless_trade_is_not_its_entry() -> None:
+    earlier = order("B", submitted_at=ago(2 * DAY))
+    record = trade(alpacaOrderId=..., closeOrderId=uid("X"))
+    assert money(decided([record], [sale("X", price=190), earlier]))[:2] == (190, None)
+
+
+def test_an_activity_that_is_no_split_proves_no_cash_flow() -> None:
+    orders = [entry(), sale("X", qty=20, price=95, type="stop")]
+    decision = decided([trade(stopOrderId=uid("X"))], orders, activities=[activity("DIV", "AAPL")])
+    assert money(decision)[:2] == (95, None)
+
+
+# --------------------------------------------------------------------------- a split before a sale by hand
+
+SPLIT = activity("SPLIT", "AAPL", at=7200.0)
+
+
+@pytest.mark.parametrize("sold", [[(40, 50)], [(10, 50), (30, 50)]])
+@pytest.mark.parametrize("named", [True, False])
+def test_all_that_a_split_made_of_it_is_its_when_it_is_sold_by_hand(sold: list[Any], named: bool) -> None:
+    record = trade(initialStopPrice=175) if named else trade(initialStopPrice=175, alpacaOrderId=...)
+    orders = [entry(), *(sale(f"X{i}", qty=qty, price=price) for i, (qty, price) in enumerate(sold))]
+    assert money(decided([record], orders, activities=[SPLIT])) == (50, 200, 4)
+
+
+@pytest.mark.parametrize("activities", [[], [SPLIT]])
+def test_what_a_split_made_of_it_is_not_known(activities: list[Any]) -> None:
+    """Without the activity, or where the multiple is not clean, or the sale is of two trades."""
+    qty = 45 if activities else 40
+    assert money(decided([trade()], [entry(), sale("X", qty=qty, price=50)], activities=activities)) == (None,) * 3
+    plan = decide(
+        world([trade(), trade("B")], [entry(), entry("B"), sale("X", qty=80, price=50)], activities=activities)
+    )
+    assert [money(d) for d in plan.decisions] == [(None,) * 3] * 2
+
+
+def test_shares_of_before_that_are_sold_with_it_are_no_split() -> None:
+    later = activity("SPLIT", "AAPL", at=-DAY)
+    assert money(decided([trade()], [entry(), sale("X", qty=15, price=190)]))[:2] == (190, 100)
+    assert money(decided([trade()], [entry(), sale("X", qty=15, price=190)], activities=[later]))[:2] == (190, 100)
+
+
+def test_a_split_is_asked_for_before_a_sale_of_more_than_the_trade_is_believed() -> None:
+    w = world([trade()], [entry(), sale("X", qty=40, price=50)])
+    w.evidence.activities_since = None
+    plan = decide(w)
+    assert [n for n in plan.needs if isinstance(n, ActivitiesSince)]
+    assert of(plan).verdict is Verdict.UNKNOWN
+    w.evidence.activities_failed = "500"
+    assert of(decide(w)).verdict is Verdict.UNKNOWN

@@ -13,7 +13,22 @@ from ghostclean.core.plan import Plan
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, without_unproven
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.core.world import Memory
-from tests.builders import DAY, NOW, ago, entry, missed, of, policy, position, remembered, sale, trade, uid, world
+from tests.builders import (
+    DAY,
+    NOW,
+    ago,
+    entry,
+    missed,
+    of,
+    policy,
+    position,
+    remembered,
+    sale,
+    split,
+    trade,
+    uid,
+    world,
+)
 
 
 def ledger(gone: int, live: int, unknown: int = 0, **options: Any) -> Plan:
@@ -138,4 +153,57 @@ def test_final_orders_of_a_trade_are_kept_and_forgotten_with_it() -> None:
     plan = decide(w)
     kept = counting.final_orders(plan.own_orders, w.evidence, {})
     assert kept[uid("E-T1")]["trade"] == "T1"
+    assert counting.final_orders(plan.own_orders, w.evidence, kept) == {}
     assert counting.final_orders({}, w.evidence, kept) == {uid("E-T1"): None}
+
+
+def test_a_trade_that_vanishes_is_missed_no_more() -> None:
+    known = missed()
+    vanishes = decide(world([trade()], [entry()], memory=known))
+    assert of(vanishes).action is Action.CLOSED
+    assert counting.misses(vanishes, known, NOW) == {"T1": None}
+
+
+def test_a_first_sight_is_kept_for_what_has_no_time_of_its_own() -> None:
+    trades, _ = split([trade("A"), trade("B", createdAt=...), trade("C", createdAt=ago(-60))])
+    seen = counting.first_seen(trades, ["orphan:X"], Memory(), NOW)
+    assert seen == {"B": ago(), "C": ago(), "orphan:X": ago()}
+
+
+def test_a_first_sight_is_forgotten_once_trade_and_orphan_are_gone() -> None:
+    trades, _ = split([trade("A"), trade("B", createdAt=...)])
+    memory = Memory(first_seen={name: ago(DAY) for name in ("A", "B", "C", "orphan:X", "orphan:Y")})
+    assert counting.first_seen(trades, ["orphan:X"], memory, NOW) == {"C": None, "orphan:Y": None}
+
+
+def test_a_sync_names_no_exits() -> None:
+    synced = decide(world([trade()], [entry()], [position()]))
+    assert of(synced).action is Action.SYNCED
+    assert counting.exits(synced.writing, Memory()) == {}
+
+
+def test_closes_without_proof_are_kept_a_month() -> None:
+    month = 30 * DAY
+    memory = Memory(unproven={"OLD": {"at": ago(month + 1)}, "NEW": {"at": ago(month)}, "BAD": {"at": "soon"}})
+    assert counting.unproven((), memory, "run-1", NOW) == {"OLD": None, "BAD": None}
+    again = decide(world([trade("OLD", alpacaOrderId=...)]))
+    changes = counting.unproven(again.writing, memory, "run-1", NOW)
+    assert changes["OLD"]["at"] == ago()
+    assert changes["BAD"] is None
+
+
+def test_exits_that_are_known_already_are_not_remembered_again() -> None:
+    reduced = decide(world([trade()], [entry(), sale("X", qty=4)], [position(qty=6)]))
+    assert counting.exits(reduced.writing, remembered(reduced, Memory())) == {}
+
+
+def test_a_proven_close_is_not_remembered_as_one_without_proof() -> None:
+    proven = decide(world([trade()], [entry(), sale("X")]))
+    assert of(proven).action is Action.CLOSED
+    assert counting.unproven(proven.writing, Memory(), "run-1", NOW) == {}
+
+
+def test_each_unproven_close_counts_once() -> None:
+    memory = Memory(unproven={"X1": {"at": ago(60)}, "X2": {"at": ago(60)}, "X3": {"at": "soon"}})
+    assert breaker(ledger(1, 0), memory, policy(), NOW) is None
+    assert breaker(ledger(2, 0), memory, policy(), NOW) is not None

@@ -428,8 +428,10 @@ def test_an_own_exit_closes_whoever_else_holds_the_symbol() -> None:
         ({"type": "limit", "order_class": "oco"}, "stopOrderId", "take_profit"),
         ({"type": "limit"}, "closeOrderId", "manual_close"),
         ({"type": "market"}, "closeOrderId", "manual_close"),
+        ({"type": "market", "order_class": "bracket"}, "stopOrderId", "manual_close"),
         ({"client_order_id": "gc-abc-cut-1"}, "closeOrderId", "cut_loss"),
         ({"client_order_id": "gc-abc-eod-2"}, "closeOrderId", "eod_flatten"),
+        ({"client_order_id": "gc-abc-stop-1", "type": "stop"}, "stopOrderId", "stop_loss"),
     ],
 )
 def test_the_reason_is_the_type_of_the_order_that_filled(fields: dict[str, Any], stored: str, expected: str) -> None:
@@ -687,3 +689,132 @@ def test_fill_rows_of_an_order_count_once_beside_the_order() -> None:
     rows = [fill("f1", "X", qty=4, price=100), fill("f2", "X", qty=6, price=110)]
     decision = decided([trade()], [entry(), sale("X", price=106)], fills=rows)
     assert decision.fields["closePrice"] == 106
+
+
+def test_updated_at_never_counts_for_a_trade_that_names_an_order() -> None:
+    young: dict[str, Any] = {"createdAt": ago(1800), "updatedAt": ago(1)}
+    assert verdict([trade(**young)], absent=[uid("E-T1")]) is Verdict.VANISHED
+    exits = trade(**young, alpacaOrderId=..., stopOrderId=uid("S"))
+    assert verdict([exits], absent=[uid("S")]) is Verdict.VANISHED
+    assert verdict([trade(**young, alpacaOrderId=...)]) is Verdict.SETTLING
+
+
+def test_an_own_exit_needs_no_grace_where_the_position_is_anothers() -> None:
+    orders = [entry(), sale("S", type="stop", at=1), entry("B", qty="500")]
+    plan = decide(world([trade(stopOrderId=uid("S")), trade("B", quantity=500)], orders, [position(qty=500)]))
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.EXITED, Verdict.LIVE)
+
+
+def test_an_entry_that_replaced_an_order_the_broker_does_not_know_is_the_entry() -> None:
+    moved = order("E2", replaces=uid("E-T1"))
+    assert verdict([trade(alpacaOrderId=uid("E2"))], [moved], [position()], absent=[uid("E-T1")]) is Verdict.LIVE
+
+
+def test_a_target_in_a_replace_chain_that_loops_is_still_judged() -> None:
+    orders = [
+        entry(),
+        sale("P1", type="limit", status="replaced", filled_qty="0", replaced_by=uid("P2"), replaces=uid("P2")),
+        sale("P2", type="limit", replaces=uid("P1")),
+    ]
+    assert decided([trade(closeOrderId=uid("P2"))], orders).fields["closeReason"] == "manual_close"
+
+
+def test_a_missing_part_is_searched_for_before_it_is_a_mismatch() -> None:
+    plan = decide(world([trade()], [entry()], [position(qty=4)], complete=False))
+    assert (of(plan).verdict, of(plan).action) == (Verdict.UNKNOWN, Action.HELD)
+    assert {type(n) for n in plan.needs} == {OrdersOf, RecordsOf}
+
+
+def test_a_part_is_reduced_only_once_every_exit_that_filled_is_final() -> None:
+    orders = [entry(qty="100"), sale("S", qty=10, type="stop")]
+    orders.append(sale("TP", qty=90, filled_qty="30", status="partially_filled", type="limit"))
+    record = trade(quantity=100, stopOrderId=uid("S"), takeProfitOrderId=uid("TP"))
+    assert verdict([record], orders, [position(qty=60)]) is Verdict.LIVE
+
+
+def test_a_partly_filled_entry_that_the_app_has_reduced_already_is_live() -> None:
+    orders = [entry(qty="100", filled_qty="40", status="canceled", canceled_at=ago(DAY)), sale("X", qty=10)]
+    decision = decided([trade(quantity=30)], orders, [position(qty=30)])
+    assert decision.verdict is Verdict.LIVE
+    assert not {"quantity", "initialQuantity", "realizedPnL"} & decision.fields.keys()
+
+
+def test_a_pending_trade_opens_with_its_first_fill_and_not_before() -> None:
+    decision = decided([trade(status="PENDING")], [entry(status="new")])
+    assert (decision.verdict, decision.action) == (Verdict.WORKING, Action.KEPT)
+
+
+def test_an_open_trade_whose_entry_still_works_is_kept_as_it_is() -> None:
+    decision = decided([trade()], [entry(status="partially_filled", filled_qty="4")])
+    assert (decision.verdict, decision.action) == (Verdict.WORKING, Action.KEPT)
+
+
+def test_an_order_that_would_close_the_other_side_is_no_foreign_entry() -> None:
+    orders = [entry(status="canceled", canceled_at=ago(DAY)), order("F", status="new")]
+    assert verdict([trade()], orders, [position(qty=-10)]) is Verdict.NEVER_FILLED
+
+
+def test_a_foreign_entry_beside_a_trade_that_is_held_is_a_mismatch_too() -> None:
+    orders = [entry(status="canceled", canceled_at=ago(DAY)), entry("B"), order("F", status="new")]
+    plan = decide(world([trade(), trade("B")], orders, [position()]))
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.MISMATCH, Verdict.LIVE)
+
+
+def test_an_order_time_in_the_future_counts_from_the_first_sight() -> None:
+    ahead = entry(filled_at=ago(-3600))
+    assert verdict([trade()], [ahead]) is Verdict.SETTLING
+    known = Memory(first_seen={"T1": ago(GRACE)})
+    assert verdict([trade()], [ahead], memory=known) is Verdict.FILLED_BUT_GONE
+
+
+@pytest.mark.parametrize(("age", "expected"), [(GRACE - 1, Verdict.SETTLING), (GRACE, Verdict.FILLED_BUT_GONE)])
+def test_the_times_of_its_exits_count(age: float, expected: Verdict) -> None:
+    stop = sale("S", type="stop", at=DAY, status="canceled", filled_qty="0", canceled_at=ago(age))
+    assert verdict([trade(stopOrderId=uid("S"))], [entry(), stop]) is expected
+
+
+def test_an_entry_named_by_the_last_of_its_chain_counts_all_its_fills() -> None:
+    orders = [
+        entry(filled_qty="4", status="replaced", replaced_by=uid("E2")),
+        order("E2", qty="6", replaces=uid("E-T1"), submitted_at=ago(7200)),
+    ]
+    decision = decided([trade(alpacaOrderId=uid("E2"))], orders, [position()])
+    assert (decision.verdict, decision.fields["filledQty"]) == (Verdict.LIVE, 10)
+    # What its first fill brought may be sold before the order was moved.
+    early = [sale("S", qty=4, type="stop", at=9000), sale("X", qty=6)]
+    record = trade(alpacaOrderId=uid("E2"), stopOrderId=uid("S"), closeOrderId=uid("X"))
+    assert verdict([record], [*orders, *early]) is Verdict.EXITED
+
+
+def test_an_exit_id_that_is_no_uuid_is_asked_for_as_a_client_order_id() -> None:
+    plan = decide(world([trade(stopOrderId="bot-stop-1")], [entry()], [position()]))
+    assert plan.needs == (OrderByClientId("bot-stop-1"),)
+
+
+def test_an_exit_order_that_works_is_no_foreign_entry() -> None:
+    orders = [entry(status="canceled", canceled_at=ago(DAY)), sale("F", status="new")]
+    assert verdict([trade()], orders) is Verdict.NEVER_FILLED
+
+
+@pytest.mark.parametrize(("age", "expected"), [(GRACE - 1, Verdict.SETTLING), (GRACE, Verdict.REDUCED)])
+def test_reduced_by_an_own_exit_waits_for_the_grace_too(age: float, expected: Verdict) -> None:
+    orders = [entry(qty="100"), sale("S", qty=40, at=age, type="stop")]
+    assert verdict([trade(quantity=100, stopOrderId=uid("S"))], orders, [position(qty=60)]) is expected
+
+
+def test_a_filled_quantity_that_the_position_does_not_confirm_is_brought_up_to_date() -> None:
+    decision = decided([trade(filledQty=4, avgFillPrice=179)], [entry()], [position()])
+    assert (decision.fields["filledQty"], decision.fields["avgFillPrice"]) == (10, 180)
+
+
+def test_fills_that_the_position_confirms_stay_though_the_order_says_otherwise() -> None:
+    record = trade(quantity=6, filledQty=6, avgFillPrice=181, stopOrderId=uid("S"))
+    decision = decided([record], [entry(), sale("S", qty=4, type="stop")], [position(qty=6)])
+    assert decision.verdict is Verdict.LIVE
+    assert not {"filledQty", "avgFillPrice"} & decision.fields.keys()
+
+
+def test_a_sale_from_before_the_entry_is_no_part_of_what_is_missing() -> None:
+    orders = [entry(qty="100"), sale("Y", qty=5, at=2 * DAY), sale("X", qty=40)]
+    decision = decided([trade(quantity=100)], orders, [position(qty=60)])
+    assert (decision.verdict, decision.exit_orders) == (Verdict.REDUCED, (uid("X"),))

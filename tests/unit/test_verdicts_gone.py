@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from ghostclean.core.world import Memory
 from tests.builders import (
     DAY,
     GRACE,
+    NOW,
     activity,
     after,
     ago,
@@ -161,7 +164,9 @@ def test_a_cut_list_of_orders_explains_nothing_alone() -> None:
     w.evidence.history.clear()
     w.evidence.truncated.add("AAPL")
     w.evidence.fills_since = None
-    assert of(decide(w)).verdict is Verdict.UNKNOWN
+    plan = decide(w)
+    assert of(plan).verdict is Verdict.UNKNOWN
+    assert [type(n) for n in plan.needs] == [FillsSince]
 
 
 @pytest.mark.parametrize("lost", ["fills", "orders", "records"])
@@ -197,7 +202,9 @@ def test_a_trade_without_any_id_vanishes_with_the_given_reason() -> None:
 def test_an_unanswered_look_up_is_not_a_404() -> None:
     w = world([trade()])
     w.evidence.unanswered[uid("E-T1")] = "time-out"
-    assert of(decide(w)).action is Action.HELD
+    plan = decide(w)
+    assert (of(plan).verdict, of(plan).action, plan.needs) == (Verdict.UNKNOWN, Action.HELD, ())
+    assert "time-out" in of(plan).reason
 
 
 def test_an_unexplained_position_keeps_an_unknown_order_from_vanishing() -> None:
@@ -576,3 +583,252 @@ def test_a_close_without_proof_claims_no_sale_by_its_time() -> None:
     assert verdicts([trade(), vanished], [entry(), sale("S")])["T1"] is Verdict.FILLED_BUT_GONE, "closed by hand"
     vanished["alpacaStatus"] = "not_found_in_broker"
     assert verdicts([trade(), vanished], [entry(), sale("S")])["T1"] is Verdict.EXITED
+
+
+def test_a_sale_closes_nobody_before_the_records_that_may_own_it_are_known() -> None:
+    w = replace(world([trade()], [entry(), sale("X")]), closed={})
+    plan = decide(w)
+    assert (of(plan).verdict, of(plan).action, plan.suspects) == (Verdict.UNKNOWN, Action.HELD, 1)
+    assert RecordsOf("AAPL") in plan.needs
+
+
+def test_a_fill_whose_order_is_not_known_is_still_its_owners() -> None:
+    closed = trade("C", status="CLOSED", closeOrderId=uid("X"))
+    assert verdicts([trade(), closed], [entry()], fills=[fill("f", "X")])["T1"] is Verdict.FILLED_BUT_GONE
+    other = trade("B", ticker="MSFT", stopOrderId=uid("X"))
+    assert verdicts([trade(), other], [entry()], fills=[fill("f", "X")])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_the_stop_of_a_closed_record_is_its_own_however_often_it_was_moved() -> None:
+    moved = {"status": "replaced", "type": "stop", "filled_qty": "0"}
+    hops = [sale(f"S{n}", replaced_by=uid(f"S{n + 1}"), replaces=uid(f"S{n - 1}"), **moved) for n in range(2, 6)]
+    first = sale("S1", replaced_by=uid("S2"), **moved)
+    last = sale("S6", type="stop", replaces=uid("S5"))
+    closed = trade("C", status="CLOSED", stopOrderId=uid("S1"))
+    assert verdicts([trade(), closed], [entry(), first, *hops, last])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+@pytest.mark.parametrize("missing", [("quantity", "filledQty"), ("createdAt",), ("closedAt",)])
+def test_a_close_without_proof_that_says_too_little_claims_nothing(missing: tuple[str, ...]) -> None:
+    vanished = trade("V", status="CLOSED", closePrice=None, closedAt=ago(1800), filledQty=10)
+    vanished["alpacaStatus"] = "not_found_in_broker"
+    assert verdicts([trade(), vanished], [entry(), sale("S")])["T1"] is Verdict.FILLED_BUT_GONE
+    vanished |= dict.fromkeys(missing)
+    assert verdicts([trade(), vanished], [entry(), sale("S")])["T1"] is Verdict.EXITED
+
+
+def test_a_sale_since_the_entry_order_of_a_vanished_trade_may_be_its() -> None:
+    """The app may have noted it later than the broker took its order."""
+    vanished = trade("V", status="CLOSED", closePrice=None, closedAt=ago(600), filledQty=10, createdAt=ago(1800))
+    vanished["alpacaStatus"] = "not_found_in_broker"
+    assert verdicts([trade(), vanished], [entry(), entry("V"), sale("S")])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_a_sale_that_may_have_been_a_vanished_trades_proves_no_other_without_an_order() -> None:
+    vanished = nameless("V", quantity=10, status="CLOSED", closePrice=None, closedAt=ago(1800))
+    vanished["alpacaStatus"] = "not_found_in_broker"
+    records = [nameless(quantity=10), vanished]
+    assert verdicts(records, [sale("S", at=3600)])["N"] is Verdict.VANISHED
+    assert verdicts(records, [sale("S", at=900)])["N"] is Verdict.EXITED, "later than that"
+
+
+@pytest.mark.parametrize("known", [{"alpacaOrderId": ..., "filledQty": 10}, {}])
+def test_an_order_or_a_fill_alone_makes_no_vanished_trade_a_proven_ones_rival(known: dict[str, Any]) -> None:
+    vanished = trade("V", status="CLOSED", closePrice=None, closedAt=ago(1800), **known)
+    vanished["alpacaStatus"] = "not_found_in_broker"
+    assert verdicts([trade(), vanished], [entry(), sale("S")])["T1"] is Verdict.EXITED
+
+
+def test_a_foreign_entry_at_work_keeps_no_proven_ghost() -> None:
+    entering = order("F", status="new")
+    assert decided([trade()], [entry(), entering], memory=missed()).verdict is Verdict.VANISHED
+
+
+def test_an_option_bought_on_its_last_day_expires_with_the_activity_of_that_day() -> None:
+    today = "AAPL261118C00200000"
+    bought = entry(symbol=today, asset_class="us_option", qty="2", filled_avg_price="3.5", submitted_at=ago(7200))
+    records = [trade(ticker=today, quantity=2, createdAt=ago(7200))]
+    decision = decided(records, [bought], activities=[activity("OPEXP", today, at=0, qty="-2")])
+    assert (decision.fields["closeReason"], decision.fields["realizedPnL"]) == ("option_expired", -700)
+
+
+def test_a_merger_on_the_day_of_the_entry_takes_the_position_away_too() -> None:
+    row = activity("MA", "AAPL", at=DAY)
+    assert decided([trade()], [entry()], memory=missed(), activities=[row]).verdict is Verdict.MISMATCH
+    before = activity("MA", "AAPL", at=2 * DAY)
+    assert decided([trade()], [entry()], memory=missed(), activities=[before]).verdict is Verdict.VANISHED
+
+
+@pytest.mark.parametrize(("age", "since"), [(DAY, 2 * DAY), (200 * DAY, 91 * DAY)])
+def test_a_search_looks_back_to_a_day_before_the_entry_and_no_further_than_90_days(age: float, since: float) -> None:
+    w = world([trade(createdAt=ago(age))], [entry(submitted_at=ago(age))], complete=False)
+    assert OrdersOf("AAPL", "AAPL", NOW - timedelta(seconds=since)) in decide(w).needs
+
+
+def test_a_round_trip_by_hand_before_a_proven_entry_keeps_no_ghost() -> None:
+    orders = [entry(submitted_at=ago(600)), order("B", qty="5"), sale("S", qty="5")]
+    assert verdicts([trade(), nameless(quantity=10)], orders, [position()])["N"] is Verdict.VANISHED
+    assert verdicts([trade(), nameless(quantity=10)], orders[:2], [position()])["N"] is Verdict.AMBIGUOUS
+
+
+def test_enough_sales_for_a_vanished_trade_too_close_this_one() -> None:
+    vanished = trade("V", status="CLOSED", closePrice=None, closedAt=ago(600), filledQty=10)
+    vanished["alpacaStatus"] = "not_found_in_broker"
+    orders = [entry(), entry("V"), sale("S", at=7200)]
+    assert verdicts([trade(), vanished], orders)["T1"] is Verdict.FILLED_BUT_GONE
+    assert verdicts([trade(), vanished], [*orders, sale("R")])["T1"] is Verdict.EXITED
+
+
+def test_each_record_closed_by_hand_claims_a_sale_of_its_own() -> None:
+    closed = [trade(i, status="CLOSED", closedAt=ago(3600)) for i in ("C", "D")]
+    orders = [entry(), sale("X"), sale("Y", at=3590)]
+    assert verdicts([trade(), *closed], orders)["T1"] is Verdict.FILLED_BUT_GONE
+    assert verdicts([trade(), closed[0]], orders)["T1"] is Verdict.EXITED
+
+
+def test_a_record_closed_by_an_order_claims_no_second_sale_by_its_time() -> None:
+    closed = trade("C", status="CLOSED", closedAt=ago(3600), closeOrderId=uid("Y"))
+    assert verdicts([trade(), closed], [entry(), entry("C"), sale("X"), sale("Y")])["T1"] is Verdict.EXITED
+
+
+def test_an_activity_of_another_option_ends_none() -> None:
+    row = activity("OPASN", "AAPL261218C00210000", qty="2")
+    assert decided(*option(LATER), activities=[row]).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_an_option_that_ended_in_two_ways_has_no_price_of_its_own() -> None:
+    rows = [activity("OPEXP", CALL, qty="-1"), activity("OPASN", CALL, qty="1")]
+    decision = decided(*option(), activities=rows)
+    assert (decision.fields["closeReason"], decision.fields["closePrice"]) == ("option_assigned", None)
+
+
+def test_an_option_assigned_before_its_date_is_not_closed_in_the_future() -> None:
+    decision = decided(*option(LATER), activities=[activity("OPASN", LATER, qty="2")])
+    assert decision.fields["closedAt"] == ago()
+
+
+def test_activities_known_from_a_later_time_on_are_not_known() -> None:
+    w = world(*option(LATER))
+    w.evidence.activities_since = NOW
+    plan = decide(w)
+    assert of(plan).verdict is Verdict.UNKNOWN
+    assert [type(n) for n in plan.needs] == [ActivitiesSince]
+
+
+def test_a_trade_that_is_gone_waits_for_the_exit_that_no_list_shows() -> None:
+    target = sale("TP", type="limit", status="new", filled_qty="0")
+    plan = decide(world([trade(stopOrderId=uid("SL"), takeProfitOrderId=uid("TP"))], [entry(), target]))
+    assert of(plan).verdict is Verdict.UNKNOWN
+    assert [n.order_id for n in plan.needs if isinstance(n, OrderById)] == [uid("SL")]
+
+
+def test_a_sale_that_a_record_in_error_names_is_not_free() -> None:
+    failed = trade("C", status="ERROR", closeOrderId=uid("X"))
+    assert verdicts([trade(), failed], [entry(), sale("X")])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_a_fill_of_what_replaced_a_closed_records_stop_is_not_free() -> None:
+    moved = sale("S1", type="stop", status="replaced", filled_qty="0", replaced_by=uid("S2"))
+    closed = trade("C", status="CLOSED", stopOrderId=uid("S1"))
+    assert verdicts([trade(), closed], [entry(), moved], fills=[fill("f", "S2")])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_a_record_closed_by_hand_beside_its_dead_stop_claims_the_sale_of_that_time() -> None:
+    dead = sale("S", type="stop", at=DAY, status="canceled", filled_qty="0", canceled_at=ago(3600))
+    closed = trade("C", status="CLOSED", closedAt=ago(3600), stopOrderId=uid("S"))
+    assert verdicts([trade(), closed], [entry(), dead, sale("X")])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_a_short_closed_by_hand_claims_a_purchase_and_no_sale() -> None:
+    closed = trade("C", side="SHORT", status="CLOSED", closedAt=ago(3600))
+    assert verdicts([trade(), closed], [entry(), sale("X")])["T1"] is Verdict.EXITED
+    short, covering = trade(side="SHORT"), sale("X", side="buy")
+    assert verdicts([short, closed], [entry(side="sell"), covering])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_orders_alone_prove_no_exit_of_a_trade_without_an_order() -> None:
+    w = world([nameless(quantity=10)], [sale("X")])
+    assert of(decide(w), "N").verdict is Verdict.EXITED
+    w.evidence.fills_since = None
+    plan = decide(w)
+    assert of(plan, "N").verdict is Verdict.UNKNOWN
+    assert [type(n) for n in plan.needs] == [FillsSince]
+
+
+def test_a_vanished_trade_claims_what_it_held_on_its_own_side() -> None:
+    vanished = trade("V", status="CLOSED", closePrice=None, closedAt=ago(1800), filledQty=4)
+    vanished["alpacaStatus"] = "not_found_in_broker"
+    orders = [entry(), sale("S"), sale("R", qty=4)]
+    assert verdicts([trade(), vanished], orders)["T1"] is Verdict.EXITED, "4 of its 10 had filled"
+    short = {**vanished, "side": "SHORT", "filledQty": 10}
+    assert verdicts([trade(), short], orders[:2])["T1"] is Verdict.EXITED
+
+
+def test_a_purchase_long_before_a_trade_without_an_order_holds_nobody() -> None:
+    orders = [entry(), order("B", qty="5", submitted_at=ago(10 * DAY))]
+    assert verdicts([trade(), nameless()], orders, [position()])["N"] is Verdict.VANISHED
+
+
+def test_a_purchase_at_another_time_is_not_the_entry_of_a_trade_that_is_out() -> None:
+    orders = [entry(), order("B", qty="4", submitted_at=ago(7200)), sale("X", qty="4")]
+    closed = nameless("M", quantity=4, closeOrderId=uid("X"), status="CLOSED")
+    assert verdicts([trade(), nameless(), closed], orders, [position()])["N"] is Verdict.AMBIGUOUS
+
+
+def test_an_activity_that_ends_no_option_ends_none() -> None:
+    assert decided(*option(LATER), activities=[activity("OPCA", LATER)]).verdict is Verdict.FILLED_BUT_GONE
+
+
+def test_an_assignment_that_names_no_quantity_ends_the_option() -> None:
+    decision = decided(*option(LATER), activities=[activity("OPASN", LATER)])
+    assert (decision.verdict, decision.fields["closeReason"]) == (Verdict.EXITED, "option_assigned")
+
+
+def test_an_option_is_closed_at_its_end_and_not_when_it_was_seen() -> None:
+    with_activity = decided(*option(), activities=[activity("OPEXP", CALL, qty="-2")])
+    for decision in (with_activity, decided(*option())):
+        assert decision.fields["closedAt"].startswith("2026-11-17T")
+
+
+def test_fills_known_from_a_later_time_on_are_not_known() -> None:
+    w = world([nameless()])
+    w.evidence.fills_since = NOW
+    plan = decide(w)
+    assert of(plan, "N").verdict is Verdict.UNKNOWN
+    assert [type(n) for n in plan.needs] == [FillsSince]
+
+
+def test_what_orders_explain_of_one_trade_spares_no_search_for_another() -> None:
+    w = world([trade(), trade("B", quantity=4)], [entry(), entry("B", qty="4"), sale("S")])
+    w.evidence.fills_since = None
+    plan = decide(w)
+    assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.EXITED, Verdict.UNKNOWN)
+    assert [type(n) for n in plan.needs] == [FillsSince]
+
+
+def test_a_sale_that_a_closed_record_names_by_its_client_id_is_not_free() -> None:
+    closed = trade("C", status="CLOSED", closeOrderId="client-X")
+    assert verdicts([trade(), closed], [entry(), sale("X")])["T1"] is Verdict.FILLED_BUT_GONE
+
+
+def test_fill_rows_that_tell_a_part_of_an_order_do_not_lessen_it() -> None:
+    decision = decided([trade()], [entry(), sale("X")], fills=[fill("f", "X", qty=4)])
+    assert (decision.verdict, decision.fields["realizedPnL"]) == (Verdict.EXITED, 74)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "pnl"),
+    [("OPEXP", "option_expired", -1100), ("OPASN", "option_assigned", None), ("OPEXC", "option_exercised", None)],
+)
+def test_an_option_partly_sold_and_partly_ended_is_explained_by_both(kind: str, reason: str, pnl: Any) -> None:
+    record = trade(ticker=LATER, quantity=5)
+    orders = [
+        entry(symbol=LATER, qty="5", filled_avg_price="5"),
+        sale("X", qty=2, price=7, symbol=LATER),
+    ]
+    decision = decided([record], orders, activities=[activity(kind, LATER, qty="-3")])
+    assert (decision.verdict, decision.fields["closeReason"]) == (Verdict.EXITED, reason)
+    assert decision.fields["realizedPnL"] == pnl
+    assert decision.exit_orders == (uid("X"),)
+    less = decided([record], orders, activities=[activity(kind, LATER, qty="-2")])
+    assert less.verdict is Verdict.FILLED_BUT_GONE
