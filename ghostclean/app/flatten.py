@@ -21,15 +21,16 @@ from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import JournalEntry, Lease
 from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order
+from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.decide import decide
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.market import Market
 from ghostclean.core.numbers import plain
 from ghostclean.core.orphans import adopted_id, orphan_name
 from ghostclean.core.plan import Orphan
-from ghostclean.core.protection import OrderBook
+from ghostclean.core.protection import OrderBook, with_family
 from ghostclean.core.times import iso
-from ghostclean.core.trade import order_ids
+from ghostclean.core.trade import order_ids, record_id
 from ghostclean.core.verdicts import Action, Decision, Proof, Verdict
 from ghostclean.errors import BrokerError, DeadlineExceeded, StateFailed
 
@@ -67,7 +68,7 @@ class Flattener:
 
     def _flatten(self, decision: Decision, orphan: Orphan) -> Decision:
         if not self._still_unexplained(orphan):
-            return _left(decision, "a trade explains it by now")
+            return _left(decision, "a trade of the ledger explains it by now, or may be it")
         position = orphan.position
         earlier = Owed.parse(self.owed.get(orphan_name(orphan), {}))
         name = earlier.name if earlier is not None else self._name(orphan)
@@ -80,7 +81,8 @@ class Flattener:
         sale = next((o for o in closing if is_sale(o, name)), None)
         if sale is not None:
             return _left(decision, f"its sale {sale.id} is {sale.status}: in progress")
-        holders = [o for o in closing if not self._is_owned(o.id)]
+        owned = self._owned(door.book)
+        holders = [o for o in closing if o.id not in owned and not door.book.awaits_entry(o)]
         why = door.why_not_close(claim, [o.id for o in holders])
         if why is not None:
             return _left(decision, why)
@@ -190,10 +192,19 @@ class Flattener:
         """The orphan by a fresh reading of the ledger."""
         view = self.options.deadline.writing(self.parts.ledger.read)
         plan = decide(replace(self.survey, view=view).world())
-        return any(o.position.key == orphan.position.key and o.qty == orphan.qty for o in plan.orphans)
+        same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
+        return any(o.awaited_by is None for o in same)
 
-    def _is_owned(self, order_id: str) -> bool:
-        return any(order_id in set(order_ids(record)) for record in self.survey.view.active)
+    def _owned(self, book: OrderBook) -> frozenset[str]:
+        """The orders of every record that is not closed, with their legs, parents and replace chains."""
+        active = self.survey.view.active
+        named = {i for record in active for i in order_ids(record)}
+        tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
+        for order in book.orders.values():
+            ours = parse_client_id(order.client_id)
+            if order.client_id in named or (ours is not None and ours.trade in tags):
+                named.add(order.id)
+        return with_family(named, book)
 
     def _door(self) -> OrderDoor:
         broker, deadline = self.parts.broker, self.options.deadline

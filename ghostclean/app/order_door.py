@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, OrderRequest, State
 from ghostclean.core.broker import Fill, Order, Position
-from ghostclean.core.client_ids import client_id
+from ghostclean.core.client_ids import client_id, parse_client_id, trade_tag
 from ghostclean.core.instrument import Side, is_option
 from ghostclean.core.market import Market
 from ghostclean.core.money import CRYPTO_DUST
@@ -81,7 +81,7 @@ class Claim:
 
     `all_open` is what all trades of that symbol and side hold together, `exits` all their exit
     orders (fills of other orders say that the position may be smaller than it looks), `own` this
-    claim's among them.
+    claim's among them, `over` the orders of closed trades, which took only what those held.
     """
 
     name: str
@@ -94,9 +94,12 @@ class Claim:
     at: datetime
     exits: frozenset[str] = frozenset()
     own: frozenset[str] = frozenset()
+    over: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, holding: Holding, everybody: Iterable[Holding], at: datetime) -> Claim:
+    def of(
+        cls, holding: Holding, everybody: Iterable[Holding], at: datetime, over: frozenset[str] = frozenset()
+    ) -> Claim:
         """The claim of one trade among all holdings of the survey."""
         side = holding.trade.side
         same = [h for h in everybody if h.position.key == holding.position.key and h.trade.side is side]
@@ -111,6 +114,7 @@ class Claim:
             at,
             frozenset(o.id for h in same for o in h.exits),
             frozenset(o.id for o in holding.exits),
+            over,
         )
 
 
@@ -270,11 +274,24 @@ class OrderDoor:
 
         return self._send(claim, purpose, request)
 
-    def place_oco(self, claim: Claim, stop: Decimal, target: Decimal, *, time_in_force: str | None = None) -> Answer:
-        """Stop and target in one order of which only one can fill; whole shares only."""
+    def free_without(self, claim: Claim, holders: Collection[str]) -> Decimal:
+        """How much a missing stop could take once `holders` have let go; asked before cancelling them."""
+        sight = self.look(claim)
+        return ZERO if self._why_not(claim, sight, missing_stop=True) else self._free(claim, sight, besides=holders)
+
+    def place_oco(
+        self,
+        claim: Claim,
+        stop: Decimal,
+        target: Decimal,
+        *,
+        most: Decimal | None = None,
+        time_in_force: str | None = None,
+    ) -> Answer:
+        """Stop and target in one order of which only one can fill; whole shares only, `most` the target's."""
         sight = self.look(claim)
         qty, why = self._quantity(claim, sight, missing_stop=True)
-        qty = qty.to_integral_value(ROUND_FLOOR)
+        qty = (qty if most is None else min(qty, most)).to_integral_value(ROUND_FLOOR)
         if qty <= 0:
             return self._blocked(claim, "oco", why or "less than one share is free")
         if (crossed := self._crossed(claim, "oco", stop)) is not None:
@@ -381,15 +398,28 @@ class OrderDoor:
         return (now.qty if now is not None else ZERO) == stood - took
 
     def why_not_close(self, claim: Claim, holders: Collection[str]) -> str | None:
-        """Why a close would be refused here once `holders` have let go; asked before cancelling them."""
+        """Why a close would be refused here once `holders` have let go; asked before cancelling them.
+
+        An opening order of somebody else makes the close a wash trade, and the stop as well that
+        should go back then.
+        """
         if not self._market.may_close(claim.crypto, self._broker.now()):
             return "its market is closed, or closes in a moment"
         sight = self.look(claim)
         why = self._why_not(claim, sight)
+        if why is None:
+            why = self.why_wash_trade(claim, holders)
         if why is None and self._free(claim, sight, besides=holders) <= 0:
             others = ", ".join(o.id for o in sight.closing if o.id not in holders)
             why = f"orders that are not its own hold the shares: {others}"
         return why
+
+    def why_wash_trade(self, claim: Claim, own: Collection[str]) -> str | None:
+        """Which opening order of the symbol, as last read, neither a close nor a stop can stand beside."""
+        others = [o.id for o in self.book.opening(claim.key, claim.side) if o.id not in own]
+        return (
+            f"an opening order that is not its own would make it a wash trade: {', '.join(others)}" if others else None
+        )
 
     def latest(self, claim_name: str, purpose: str, *, since: datetime | None = None) -> Order | None:
         """The last order of a trade and purpose that any run sent; None if the broker has none.
@@ -439,7 +469,7 @@ class OrderDoor:
         return self._replace(claim, now, stop, qty)
 
     def _replace(self, claim: Claim, order: Order, stop: Decimal, qty: Decimal | None) -> Answer:
-        name, standing = self._name(claim, "stop", replacing=order)
+        purpose, name, standing = self._name_for(claim, order)
         if standing is not None:
             return Answer(Outcome.UNKNOWN, f"an earlier order of this name is {standing.status}", standing)
         changes = {"stop_price": stop}
@@ -447,8 +477,8 @@ class OrderDoor:
             changes["limit_price"] = stop_limit(claim.side, stop, self.increment(claim))
         if qty is not None:
             changes["qty"] = qty
-        self._claim_name(claim, "stop", name)
-        request = self._note("replace", claim, "stop", clientOrderId=name, orderId=order.id, **_shown(changes))
+        self._claim_name(claim, purpose, name)
+        request = self._note("replace", claim, purpose, clientOrderId=name, orderId=order.id, **_shown(changes))
         if self.dry_run:
             return self._said(request, Outcome.WOULD, "dry run")
         try:
@@ -461,6 +491,16 @@ class OrderDoor:
                 return self._said(request, Outcome.UNKNOWN, f"{error}; looked up and not found", order)
             new = found
         return self._read_back_replacement(request, order, new, stop)
+
+    def _name_for(self, claim: Claim, order: Order) -> tuple[str, str, Order | None]:
+        """Purpose and name of what replaces a stop: its own purpose, and beside another one `rest`."""
+        ours = parse_client_id(order.client_id)
+        is_rest = ours is not None and ours.trade == trade_tag(claim.name) and ours.purpose == REST
+        if not is_rest:
+            name, standing = self._name(claim, "stop", replacing=order)
+            if standing is None or standing.id == order.replaced_by or standing.replaces == order.id:
+                return "stop", name, standing
+        return (REST, *self._name(claim, REST, replacing=order))
 
     def _successor(self, order: Order) -> Order | None:
         """What replaced an order, by the order itself: the proof that a lost answer was a yes."""
@@ -561,11 +601,15 @@ class OrderDoor:
             return None
         if sight.recent:
             return f"a closing fill at {sight.recent[-1].at:%H:%M:%S} UTC is younger than the grace"
-        expected = claim.all_open - sum((q for key, _, q in self._booked.values() if key == claim.key), ZERO)
+        expected = self._expected(claim)
         slack = claim.all_open * CRYPTO_DUST if claim.crypto else ZERO
         if position.qty < expected - slack:
             return f"its fills say {plain(expected)}, the position {plain(position.qty)}"
         return None
+
+    def _expected(self, claim: Claim) -> Decimal:
+        """What all trades of the symbol hold less what this run has closed of it."""
+        return claim.all_open - sum((q for key, _, q in self._booked.values() if key == claim.key), ZERO)
 
     def _free(self, claim: Claim, sight: Sight, besides: Collection[str] = ()) -> Decimal:
         """What neither another order nor a fill that the position may not show yet can take.
@@ -573,8 +617,12 @@ class OrderDoor:
         `besides` are orders that the new one takes the place of, with all their siblings.
         """
         held = sight.position.qty if sight.position is not None else ZERO
-        others = [o for family in families(sight.closing) if not _any_of(family, besides) for o in family]
-        foreign = sum((f.qty for f in sight.recent if f.order_id not in claim.exits), ZERO)
+        closing = [o for o in sight.closing if not self.book.awaits_entry(o)]
+        others = [o for family in families(closing) if not _any_of(family, besides) for o in family]
+        foreign = sum((f.qty for f in sight.recent if f.order_id not in claim.exits | claim.over), ZERO)
+        # What a closed trade sold can be missing only from what the position has beyond the open ones.
+        theirs = sum((f.qty for f in sight.recent if f.order_id in claim.over - claim.exits), ZERO)
+        foreign += min(theirs, max(ZERO, held - self._expected(claim)))
         since = sum((f.qty for f in sight.recent if f.order_id in claim.own and f.at >= claim.at - _SKEW), ZERO)
         return self._step(claim, min(self.open_now(claim) - since, held - can_take(others, held) - foreign))
 

@@ -8,7 +8,6 @@ from ghostclean.app.manage.within import within
 from ghostclean.app.ports import Lease
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey
-from ghostclean.core.decide import decide
 from ghostclean.core.evidence import OrdersOf, RecordsOf
 from ghostclean.core.instrument import symbol_key
 from ghostclean.core.orphans import LOOK_BACK, OrphanView, judge_orphans
@@ -104,29 +103,10 @@ def sell(run: Run, lease: Lease) -> None:
     parts, options = within(run.parts, run.options.deadline), run.options
     flattener = Flattener(parts, options, run.surveyed(), lease, run.applied.entries, run.owed)
     try:
-        rows = _unless_awaited(run) if selling else run.orphan_rows
+        rows = run.orphan_rows
         run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in rows]
         flattener.give_back()
     finally:
         run.notes += [*flattener.notes, *flattener.naked]
     if flattener.naked and run.error is None:
         run.failed("reconcile_failed", "; ".join(flattener.naked))
-
-
-def _unless_awaited(run: Run) -> list[Decision]:
-    """The rows; what a trade of the ledger, read again, may be is not sold."""
-    survey = run.surveyed()
-    try:
-        view = run.options.deadline.writing(run.parts.ledger.read)
-    except DeadlineExceeded as error:
-        awaited = {o.position.symbol: str(error) for o in run.plan.orphans}
-    else:
-        orphans = decide(replace(survey, view=view).world()).orphans
-        why = "trade {} of the ledger may be it by now"
-        awaited = {o.position.symbol: why.format(o.awaited_by) for o in orphans if o.awaited_by is not None}
-    return [
-        replace(row, action=Action.KEPT, reason=f"{row.reason}; not sold: {awaited[row.ticker]}")
-        if row.action is Action.FLATTENED and row.ticker in awaited
-        else row
-        for row in run.orphan_rows
-    ]

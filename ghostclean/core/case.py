@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 
+from .broker import Order
+from .client_ids import parse_client_id
 from .instrument import Side
 from .money import CRYPTO_DUST
 from .numbers import ZERO
@@ -94,19 +97,26 @@ class Case:
 
     @property
     def initial_stop(self) -> Decimal | None:
-        """The stop that 1R is measured by, never a moved one.
+        """The stop that 1R is measured by; see `first_stop`."""
+        return first_stop(self.trade, self.own.exits)
 
-        `initialStopPrice`, `originalStopPrice`, the first order of the stop's chain, else
-        `stopPrice` of a trade that no engine has managed yet; None where a stop was replaced
-        and what it was before is not known.
-        """
-        if self.trade.initial_stop is not None:
-            return self.trade.initial_stop
-        stops = [o for o in self.own.exits if o.is_stop and o.stop_price is not None]
-        first = [o for o in stops if o.replaces is None]
-        if first:
-            return min(first, key=lambda o: (o.submitted_at is None, o.submitted_at, o.id)).stop_price
-        return None if stops or self.trade.is_managed else self.trade.stop_price
+
+def first_stop(trade: Trade, exits: Iterable[Order]) -> Decimal | None:
+    """The stop that 1R is measured by, never a moved one.
+
+    `initialStopPrice`, `originalStopPrice`, the first order of the stop's chain, else `stopPrice`
+    of a trade that no engine has managed yet; None where a stop was replaced and what it was
+    before is not known. A trailing stop moves by itself, and a stop that we placed stands where
+    the rules wanted it by then: neither tells what was risked.
+    """
+    if trade.initial_stop is not None:
+        return trade.initial_stop
+    stops = [o for o in exits if o.is_stop and o.stop_price is not None and o.type != "trailing_stop"]
+    stops = [o for o in stops if o.replaces is not None or parse_client_id(o.client_id) is None]
+    first = [o for o in stops if o.replaces is None]
+    if first:
+        return min(first, key=lambda o: (o.submitted_at is None, o.submitted_at, o.id)).stop_price
+    return None if stops or trade.is_managed else trade.stop_price
 
 
 def within(a: Decimal, b: Decimal, tolerance: Decimal) -> bool:

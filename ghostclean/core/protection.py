@@ -9,7 +9,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -67,6 +67,21 @@ class OrderBook:
             if o.key == key and o.side == side.closing and not o.is_final and not o.is_multi_leg
         ]
 
+    def opening(self, key: str, side: Side) -> list[Order]:
+        """The orders of a symbol that can still enlarge a position of this side."""
+        return [
+            o
+            for o in self.orders.values()
+            if o.key == key and o.side == side.opening and not o.is_final and not o.is_multi_leg
+        ]
+
+    def awaits_entry(self, order: Order) -> bool:
+        """Whether it is the leg of an entry that still works: it can take only what that brings."""
+        parent = self.orders.get(order.parent or "")
+        while parent is not None and parent.status == "replaced":
+            parent = self.orders.get(parent.replaced_by or "")
+        return parent is not None and parent.side != order.side and not parent.is_final
+
 
 def own_ids(holding: Holding, book: OrderBook) -> frozenset[str]:
     """The closing orders that belong to a trade: named, nested, along the chain, or sent by us."""
@@ -82,10 +97,10 @@ def own_ids(holding: Holding, book: OrderBook) -> frozenset[str]:
             seeds.add(order.id)
         if holding.entry is not None and order.parent == holding.entry.id:
             seeds.add(order.id)
-    return _with_family(seeds, book, frozenset({holding.entry.id} if holding.entry else ()))
+    return with_family(seeds, book, frozenset({holding.entry.id} if holding.entry else ()))
 
 
-def _with_family(seeds: Iterable[str], book: OrderBook, entries: Collection[str]) -> frozenset[str]:
+def with_family(seeds: Iterable[str], book: OrderBook, entries: Collection[str] = ()) -> frozenset[str]:
     """The ids with everything tied to them by legs, parent and replace chain; entries left out."""
     ties: dict[str, set[str]] = {}
     for order in book.orders.values():
@@ -101,6 +116,12 @@ def _with_family(seeds: Iterable[str], book: OrderBook, entries: Collection[str]
             found.add(order_id)
             queue.extend(i for i in ties.get(order_id, ()) if i not in entries and i not in found)
     return frozenset(found)
+
+
+def exits_of(holding: Holding, book: OrderBook) -> list[Order]:
+    """The closing orders of a trade that are known, whatever became of them."""
+    known = {o.id: o for o in holding.exits} | {i: book.orders[i] for i in own_ids(holding, book) if i in book.orders}
+    return [o for o in known.values() if o.side == holding.trade.side.closing]
 
 
 # --------------------------------------------------------------------------- what orders can take
@@ -160,7 +181,8 @@ class Protection:
 
     `stops` protect (tightest first), `waiting` are own orders that do not (`why`: a stop that may
     not fire, a close in progress), `targets` are own resting targets, `foreign` closing orders of
-    nobody. `shared`: the stop is not this trade's alone and must not be moved.
+    nobody, or of several trades. `shared` are the stops that are not this trade's alone: they must
+    be neither moved nor cancelled for it.
     """
 
     stops: tuple[Order, ...] = ()
@@ -170,7 +192,7 @@ class Protection:
     foreign: tuple[Order, ...] = ()
     covered: Decimal = ZERO
     needed: Decimal = ZERO
-    shared: bool = False
+    shared: frozenset[str] = frozenset()
     entry_works: bool = False
 
     @property
@@ -191,7 +213,12 @@ class Protection:
     @property
     def holders(self) -> tuple[Order, ...]:
         """Own working closing orders, all of which hold the shares."""
-        return (*self.stops, *self.waiting, *self.targets) if not self.shared else (*self.waiting, *self.targets)
+        return (*self.own_stops, *self.waiting, *self.targets)
+
+    @property
+    def own_stops(self) -> tuple[Order, ...]:
+        """The protecting stops that are this trade's alone, the tightest first."""
+        return tuple(o for o in self.stops if o.id not in self.shared)
 
 
 def protections(holdings: Sequence[Holding], book: OrderBook) -> dict[str, Protection]:
@@ -203,12 +230,15 @@ def protections(holdings: Sequence[Holding], book: OrderBook) -> dict[str, Prote
         by_symbol.setdefault((holding.position.key, holding.trade.side), []).append(holding)
     for (key, side), group in by_symbol.items():
         closing = book.closing(key, side)
-        of_anybody = frozenset().union(*(owned[h.trade.id or ""] for h in group))
-        free = [o for o in closing if o.id not in of_anybody]
+        owners = {o.id: tuple(h for h in group if o.id in owned[h.trade.id or ""]) for o in closing}
+        free = [o for o in closing if not owners[o.id] and not book.awaits_entry(o)]
+        common = [o for o in closing if len(owners[o.id]) > 1 and (o.is_stop or o.type == "limit")]
         for holding in group:
-            mine = [o for o in closing if o.id in owned[holding.trade.id or ""]]
-            found[holding.trade.id or ""] = _protection(holding, mine, free, book)
-        _lend_free_stops(group, free, found)
+            mine = [o for o in closing if holding in owners[o.id] and o not in common]
+            found[holding.trade.id or ""] = _protection(holding, mine, [*common, *free], book)
+        for several in dict.fromkeys(owners[o.id] for o in common):
+            _lend(several, [o for o in common if owners[o.id] == several], found, book)
+        _lend(group, free, found, book, may_own=True)
     return found
 
 
@@ -224,7 +254,7 @@ def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], 
                 waiting.append(order)
                 why = f"its closing order {order.id} is {order.status}"
             continue
-        reason = _why_dormant(order, holding, book)
+        reason = _why_dormant(order, holding.entry, book)
         if reason is None:
             stops.append(order)
         else:
@@ -249,8 +279,8 @@ def _needed(holding: Holding) -> Decimal:
     return holding.open_qty
 
 
-def _why_dormant(order: Order, holding: Holding, book: OrderBook) -> str | None:
-    """Why a working stop would not fire, None when it would."""
+def _why_dormant(order: Order, entry: Order | None, book: OrderBook) -> str | None:
+    """Why a working stop would not fire, None when it would; `entry` is its trade's."""
     if order.status == "pending_cancel":
         return "its stop is being cancelled"
     if order.status != "held":
@@ -259,7 +289,7 @@ def _why_dormant(order: Order, holding: Holding, book: OrderBook) -> str | None:
     if order.order_class == "oco" or (parent is not None and parent.side == order.side):
         return None  # its parent is the resting target: held is how the stop of an OCO waits
     if parent is None or parent.status == "replaced":
-        parent = holding.entry
+        parent = entry
     if parent is None or parent.status != "filled":
         return "its stop leg is held until the entry is completely filled"
     return None
@@ -270,33 +300,36 @@ def _by_tightness(side: Side, stops: Sequence[Order]) -> tuple[Order, ...]:
     return tuple(sorted(stops, key=lambda o: (-side.sign * (o.stop_price or ZERO), -remaining(o, ZERO))))
 
 
-def _lend_free_stops(group: Sequence[Holding], free: Sequence[Order], found: dict[str, Protection]) -> None:
-    """Lets stops that no trade owns protect the trades of their symbol that have none.
+def _lend(
+    group: Sequence[Holding],
+    orders: Sequence[Order],
+    found: dict[str, Protection],
+    book: OrderBook,
+    *,
+    may_own: bool = False,
+) -> None:
+    """Lets stops that are no single trade's protect the trades of their symbol that lack one.
 
-    One such trade and a stop no larger than it: the stop is its own. Otherwise it protects only
-    where it is large enough for all of them, and is left where it is.
+    One such trade and stops no larger than what it lacks: with `may_own` they are its own.
+    Otherwise they protect only where they are large enough for all of them, and stay where they are.
     """
-    bare = [h for h in group if not found[h.trade.id or ""].stops]
-    stops = [o for o in free if o.is_stop and o.status != "pending_cancel"]
+    bare = [h for h in group if found[h.trade.id or ""].is_naked]
+    stops = [o for o in orders if o.is_stop and _why_dormant(o, None, book) is None]
     if not bare or not stops:
         return
-    whole = sum((h.open_qty for h in bare), ZERO)
-    offered = can_take(stops, whole)
-    alone = len(bare) == 1 and offered <= bare[0].open_qty
-    if not alone and offered < sum((_needed(h) for h in bare), ZERO):
+    lacking = sum((h.open_qty - found[h.trade.id or ""].covered for h in bare), ZERO)
+    offered = can_take(stops, lacking)
+    alone = may_own and len(bare) == 1 and offered <= lacking
+    if not alone and offered < sum((found[h.trade.id or ""].missing for h in bare), ZERO):
         return
     for holding in bare:
         old = found[holding.trade.id or ""]
-        found[holding.trade.id or ""] = Protection(
-            stops=_by_tightness(holding.trade.side, stops),
-            waiting=old.waiting,
-            why=old.why,
-            targets=old.targets,
-            foreign=tuple(o for o in free if o not in stops),
-            covered=offered if alone else old.needed,
-            needed=old.needed,
-            shared=not alone,
-            entry_works=old.entry_works,
+        found[holding.trade.id or ""] = replace(
+            old,
+            stops=_by_tightness(holding.trade.side, (*old.stops, *stops)),
+            foreign=tuple(o for o in old.foreign if o not in stops),
+            covered=old.covered + offered if alone else old.needed,
+            shared=old.shared if alone else old.shared | {o.id for o in stops},
         )
 
 

@@ -196,3 +196,163 @@ def test_rules_at_their_boundaries(world: World, price: str, stop: str) -> None:
     manage(world, AUTO_MANAGE_TRAIL_ENABLED="1")
     assert (stops(world), world.trade("a")["stopPrice"]) == ([("10", stop)], float(stop))
     assert writes(world) == ([] if stop == "95" else ["replace"])
+
+
+# --------------------------------------------------------------------------- whose orders they are
+
+
+def stop_at(world: World, qty: float = 10, price: float = 95) -> dict[str, Any]:
+    found: dict[str, Any] = world.broker.add_order(
+        "AAPL", OPENED, side="sell", qty=qty, type="stop", stop_price=price, time_in_force="gtc", status="new"
+    )
+    return found
+
+
+def named(world: World, name: str, **fields: Any) -> None:
+    records = world.store.records()
+    records[name] |= fields
+    world.ledger(*records.values())
+
+
+def moves_on(world: World, price: float, minutes: float = 5) -> None:
+    world.broker.advance(minutes=minutes)
+    world.broker.set_price("AAPL", price)
+    world.broker.reset_log()
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_beside_an_entry_that_works_a_close_is_not_begun(make_world: MakeWorld, hidden: bool) -> None:
+    world = make_world("file", now="2026-11-18T20:50:00Z")
+    world.pin()
+    holds(world, stopOrderId=stop_at(world)["id"])
+    world.broker.quirks.hide_legs = hidden
+    world.broker.set_price("AAPL", 101)
+    entry = world.broker.submit(
+        symbol="AAPL", qty=10, side="buy", type="limit", limit_price=90, time_in_force="gtc",
+        order_class="bracket", take_profit={"limit_price": 120}, stop_loss={"stop_price": 85},
+    )  # fmt: skip
+    pending = {"id": "p", "ticker": "AAPL", "status": "PENDING", "quantity": 10, "alpacaOrderId": entry["id"]}
+    world.ledger(*world.store.records().values(), pending | {"stopPrice": 85, "createdAt": OPENED})
+    world.broker.reset_log()
+    run = manage(world, **EOD)
+    assert (writes(world), run.document["flattened"]) == ([], 0)
+    assert ("10", "95") in stops(world)
+    assert any("not started" in n and entry["id"] in n for n in run.document["notes"])
+
+
+def test_a_stop_of_two_trades_is_neither_cut_nor_cancelled_for_one(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.pin()
+    stop = stop_at(world, 20, 90)["id"]
+    holds(world, "a", stopOrderId=stop, stopPrice=90, initialStopPrice=98)
+    holds(world, "b", stopOrderId=stop, stopPrice=90, initialStopPrice=90)
+    for price in (101, 97):
+        moves_on(world, price)
+        run = manage(world, AUTO_MANAGE_CUT_LOSS_ENABLED="1")
+        assert (run.code, writes(world), stops(world)) == (0, [], [("20", "90")])
+    assert any("a: cut_loss not started" in n and stop in n for n in run.document["notes"])
+
+
+@pytest.mark.parametrize(("hidden", "moved"), [(True, False), (True, True), (False, True)])
+def test_the_first_stop_of_a_bracket_is_1r_and_not_the_ledgers_moved_one(
+    make_world: MakeWorld, hidden: bool, moved: bool
+) -> None:
+    world = make_world("file")
+    world.pin()
+    world.broker.quirks.hide_legs = hidden
+    entry = holds(world, bracket=(120, 90), stopPrice=98)
+    if moved:
+        named(world, "a", stopOrderId=world.broker.replace(world.broker.legs(entry)[1], stop_price=91)["id"])
+    moves_on(world, 97.9)
+    run = manage(world, AUTO_MANAGE_CUT_LOSS_ENABLED="1")
+    assert (run.document["flattened"], "submit" in writes(world)) == (0, False)
+    assert world.trade("a")["initialStopPrice"] == 90
+
+
+def test_1r_is_the_first_stop_of_a_chain_that_the_app_began(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.pin()
+    holds(world, stopPrice=99, stopOrderId=world.broker.replace(stop_at(world), stop_price=99)["id"])
+    moves_on(world, 102.5)
+    assert manage(world).code == 0
+    assert (stops(world), world.trade("a")["initialStopPrice"]) == ([("10", "99")], 95)
+
+
+def test_two_stops_of_one_trade_move_and_are_closed_together(make_world: MakeWorld) -> None:
+    world = make_world("file", now="2026-11-18T20:40:00Z")
+    world.pin()
+    holds(world)
+    stop_at(world, 6)
+    stop_at(world, 4)
+    for _ in range(2):
+        moves_on(world, 106, 1)
+        assert manage(world).code == 0
+        assert sorted(stops(world)) == [("4", "100"), ("6", "100")]
+    assert writes(world) == []
+    moves_on(world, 106, 10)
+    run = manage(world, **EOD)
+    assert (run.document["flattened"], world.broker.positions) == (1, {})
+
+
+def test_a_tighter_stop_that_the_app_writes_meanwhile_stays(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.pin()
+    holds(world)
+    world.broker.set_price("AAPL", 101)
+    world.broker.after_request(lambda r: r.label == "submit", lambda _: named(world, "a", stopPrice=98))
+    assert manage(world).code == 0
+    assert (world.trade("a")["stopPrice"], stops(world)) == (98, [("10", "95")])
+    assert world.trade("a")["stopOrderId"] is not None
+
+
+# --------------------------------------------------------------------------- beside other fills and targets
+
+
+def target_at(world: World, qty: float = 10, price: float = 120) -> str:
+    found: str = world.broker.add_order(
+        "AAPL", OPENED, side="sell", qty=qty, type="limit", limit_price=price, time_in_force="gtc", status="new"
+    )["id"]
+    return found
+
+
+@pytest.mark.parametrize("target", [False, True])
+def test_the_exit_of_another_trade_a_moment_ago_takes_no_stop_from_this_one(
+    make_world: MakeWorld, target: bool
+) -> None:
+    world = make_world("file")
+    world.pin()
+    holds(world, "a", **({"takeProfitOrderId": target_at(world)} if target else {}))
+    other = stop_at(world)
+    holds(world, "b", stopOrderId=other["id"])
+    world.broker.fill(other, 10, 95, at="2026-11-18T14:59:30Z")
+    world.broker.set_price("AAPL", 101)
+    assert manage(world).code == 0
+    assert (stops(world), world.trade("b")["status"]) == ([("10", "95")], "CLOSED")
+
+
+def test_a_target_is_not_cancelled_where_nothing_could_follow(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.pin()
+    target = target_at(world)
+    holds(world, takeProfitOrderId=target)
+    world.broker.open_trade("AAPL", 10, 100, at=OPENED)
+    world.broker.fill(stop_at(world), 10, 95, at="2026-11-18T14:59:30Z")  # nobody's: whose shares were they?
+    world.broker.set_price("AAPL", 101)
+    world.broker.reset_log()
+    run = manage(world)
+    assert (run.document["reason"], writes(world)) == ("naked", [])
+    assert world.broker.order(target)["status"] == "new"
+
+
+def test_a_target_for_a_part_stays_one_for_that_part(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.pin()
+    holds(world, takeProfitOrderId=target_at(world, 5))
+    for _ in range(2):
+        moves_on(world, 101)
+        assert manage(world).code == 0
+        assert stops(world) == [("5", "95"), ("5", "95")]
+        assert [(o["qty"], o["limit_price"]) for o in world.broker.working("AAPL") if o["type"] == "limit"] == [
+            ("5", "120")
+        ]
+    assert writes(world) == []

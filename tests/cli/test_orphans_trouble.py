@@ -379,3 +379,23 @@ def test_a_state_that_is_lost_after_the_cancel_gives_the_stop_back(
     later(world)
     assert world.inside().ok is True
     assert (stops(world), world.recall("owed_stops")) == (STOP, {})
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_beside_an_entry_that_works_nothing_is_cancelled(world: World, hidden: bool, known: bool) -> None:
+    stop_by_hand(world)
+    entry = world.broker.add_order(
+        "AMD", THREE_DAYS_AGO, side="buy", qty=5, type="limit", limit_price=40, time_in_force="gtc",
+        order_class="bracket", status="new",
+    )  # fmt: skip
+    world.broker.add_leg(entry, limit_price=60)
+    world.broker.add_leg(entry, stop_price=35)
+    world.broker.quirks.hide_legs = hidden
+    if known:
+        record = {"id": "p", "ticker": "AMD", "status": "PENDING", "quantity": 5, "alpacaOrderId": entry["id"]}
+        world.ledger(record | {"createdAt": THREE_DAYS_AGO})
+    world.broker.reset_log()
+    row = orphan(flatten(world))
+    assert (row["action"], entry["id"] in row["reason"]) == ("kept", True)
+    assert [r.label for r in world.broker.requests if r.method != "GET"] == []

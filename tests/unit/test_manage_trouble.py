@@ -145,7 +145,7 @@ def test_a_kill_between_the_targets_cancel_and_the_oco(desk: Office, monkeypatch
     desk.trade("t1", "AAPL", 10, 100, stop=95)
     desk.edit("t1", takeProfitOrderId=desk.limit_order("AAPL", 10, 120)["id"])
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

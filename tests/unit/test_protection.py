@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostclean.core.broker import Order, Position, flatten
+from ghostclean.core.case import first_stop
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.instrument import Side
 from ghostclean.core.plan import Holding
@@ -23,6 +24,7 @@ from ghostclean.core.protection import (
     last_stop,
     protections,
     why_fixed,
+    with_family,
 )
 from ghostclean.core.trade import read_trade
 
@@ -89,7 +91,7 @@ def protect(holdings: list[Holding], working: list[Order], known: list[Order] | 
 )
 def test_finds_the_stop(record: dict[str, Any], row: dict[str, Any]) -> None:
     found = protect([holding(**record)], orders(row))["t1"]
-    assert (not found.is_naked, found.shared) == (True, False)
+    assert (not found.is_naked, bool(found.shared)) == (True, False)
     assert found.stop is not None
     assert found.stop.id == "s1"
 
@@ -166,7 +168,7 @@ def test_another_trades_stop_protects_nobody_else() -> None:
 
 def test_one_stop_for_all_protects_all_and_is_nobodys() -> None:
     found = protect([holding("t1", "10"), holding("t2", "20")], orders(raw("s1", qty="30")))
-    assert [(p.is_naked, p.shared) for p in found.values()] == [(False, True)] * 2
+    assert [(p.is_naked, bool(p.shared)) for p in found.values()] == [(False, True)] * 2
     assert all(s not in p.holders for p in found.values() for s in p.stops)
 
 
@@ -178,7 +180,7 @@ def test_a_free_stop_that_is_too_small_for_all_protects_none() -> None:
 
 def test_a_stop_over_hand_bought_shares_is_not_moved() -> None:
     found = protect([holding("t1", "10")], orders(raw("s1", qty="40")))["t1"]
-    assert (found.is_naked, found.shared) == (False, True)
+    assert (found.is_naked, bool(found.shared)) == (False, True)
 
 
 # --------------------------------------------------------------------------- what can be taken
@@ -270,3 +272,64 @@ def test_a_side_of_short_looks_for_buy_stops() -> None:
     book = OrderBook()
     book.set_working(orders(raw("s1", side="buy"), raw("s2")))
     assert [o.id for o in book.closing("AAPL", Side.SHORT)] == ["s1"]
+
+
+# --------------------------------------------------------------------------- whose stop it is
+
+
+@pytest.mark.parametrize(("status", "filled"), [("new", "0"), ("partially_filled", "4")])
+@pytest.mark.parametrize("nested", [True, False])
+def test_the_legs_of_another_entry_that_still_works_protect_nobody(status: str, filled: str, nested: bool) -> None:
+    legs = [
+        raw("tp", type="limit", limit_price="120", stop_price=None, status="held", order_class="bracket"),
+        raw("sl", status="held", order_class="bracket"),
+    ]
+    row = entry(status=status, filled_qty=filled, order_class="bracket", legs=legs if nested else None)
+    found = protect([holding()], orders(row, *([] if nested else legs)))["t1"]
+    assert (found.is_naked, found.stops, found.holders) == (True, (), ())
+    assert [o.id for o in found.foreign] == ([] if nested else ["tp", "sl"])
+
+
+def test_the_legs_of_another_filled_entry_are_lent() -> None:
+    row = entry(order_class="bracket", legs=[raw("sl", status="held", order_class="bracket")])
+    assert not protect([holding()], orders(row)[1:], orders(row))["t1"].is_naked
+
+
+def test_a_stop_that_two_trades_name_is_shared_by_both_and_held_by_none() -> None:
+    both = [holding("t1", stopOrderId="s1"), holding("t2", stopOrderId="s1")]
+    found = protect(both, orders(raw("s1", qty="20")))
+    assert [(p.is_naked, p.shared, p.own_stops, p.holders) for p in found.values()] == [
+        (False, frozenset({"s1"}), (), ())
+    ] * 2
+    assert all(p.is_naked for p in protect(both, orders(raw("s1", qty="15"))).values())
+
+
+def test_a_family_is_everything_tied_to_an_order() -> None:
+    book = OrderBook()
+    book.add(orders(entry(status="new", filled_qty="0", legs=[raw("sl", status="replaced", replaced_by="sl2")])))
+    book.add(orders(raw("sl2", replaces="sl"), raw("other")))
+    assert with_family(["entry"], book) == {"entry", "sl", "sl2"} == with_family(["sl2"], book)
+
+
+def test_a_free_stop_covers_what_an_own_one_leaves() -> None:
+    found = protect([holding(stopOrderId="s1")], orders(raw("s1", qty="6"), raw("s2", qty="4")))["t1"]
+    assert (found.is_naked, found.covered, [o.id for o in found.holders]) == (False, D(10), ["s1", "s2"])
+
+
+# --------------------------------------------------------------------------- the stop that 1R is measured by
+
+
+@pytest.mark.parametrize(
+    ("rows", "record", "stop"),
+    [
+        ([raw("s1", stop_price="97")], {}, D(97)),
+        ([raw("s2", stop_price="99", replaces="s1"), raw("s1", stop_price="97", status="replaced")], {}, D(97)),
+        ([raw("s2", stop_price="99", replaces="s1")], {}, None),
+        ([raw("s1", stop_price="98", type="trailing_stop")], {}, D(95)),
+        ([raw("s1", stop_price="98", type="trailing_stop")], {"autoManage": {"lastRunId": "r"}}, None),
+        ([raw("s1", stop_price="100", client_order_id=client_id("t1", "stop", 1))], {}, D(95)),
+        ([raw("s1", stop_price="97")], {"initialStopPrice": 90}, D(90)),
+    ],
+)
+def test_the_initial_stop(rows: list[dict[str, Any]], record: dict[str, Any], stop: Decimal | None) -> None:
+    assert first_stop(holding(**record).trade, orders(*rows)) == stop

@@ -13,9 +13,11 @@ from typing import Any
 
 from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, Record, State, WriteOutcome
 from ghostclean.core.fields import changed
+from ghostclean.core.numbers import ZERO
 from ghostclean.core.plan import Holding
+from ghostclean.core.stops import is_tighter
 from ghostclean.core.times import iso
-from ghostclean.core.trade import is_open
+from ghostclean.core.trade import is_open, read_trade
 
 MANAGED = "managed"
 FLATTEN = "flatten"
@@ -148,7 +150,7 @@ class Books:
         again = [e for (e, _), outcome in zip(pending, outcomes, strict=True) if outcome is WriteOutcome.CHANGED]
         if again:
             fresh = self._ledger.get([e.trade_id for e in again])
-            retried = [replace(e, record=fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))]
+            retried = [_anew(e, fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))]
             second = [(e, f) for e in retried if (f := changed(e.record, e.fields, self._now()))]
             done = dict(zip((e.trade_id for e, _ in second), self._write_once(second, lease), strict=True))
         else:
@@ -195,3 +197,13 @@ class Books:
             after,
             outcome,
         )
+
+
+def _anew(entry: Entry, record: Record) -> Entry:
+    """The change on the record as the app has written it meanwhile: a tighter stop of its own stays."""
+    before, now, ours = read_trade(entry.record), read_trade(record), entry.fields.get("stopPrice")
+    moved = now.stop_price is not None and now.stop_price != before.stop_price
+    if moved and ours is not None and is_tighter(now.side, now.stop_price or ZERO, ours):
+        kept = {name: value for name, value in entry.fields.items() if name != "stopPrice"}
+        return replace(entry, record=record, fields=kept)
+    return replace(entry, record=record)

@@ -12,13 +12,14 @@ from ghostclean.app.manage.work import Work, risk_of, usable_price
 from ghostclean.app.order_door import Claim, OrderDoor
 from ghostclean.app.ports import LedgerView, Price
 from ghostclean.core.broker import BrokerTruth, Order
+from ghostclean.core.case import first_stop
 from ghostclean.core.decide import decide
-from ghostclean.core.evidence import Evidence, Need
+from ghostclean.core.evidence import Evidence, Need, RecordsOf
 from ghostclean.core.instrument import is_option
 from ghostclean.core.market import Market
 from ghostclean.core.plan import Holding, Plan
-from ghostclean.core.protection import Protection, protections
-from ghostclean.core.trade import is_open, record_id
+from ghostclean.core.protection import Protection, exits_of, protections, with_family
+from ghostclean.core.trade import is_open, order_ids, record_id
 from ghostclean.core.verdicts import Action
 from ghostclean.core.world import World
 
@@ -88,20 +89,47 @@ class Desk:
         ours = {h.trade.id for h in holdings}
         everybody = [*holdings, *(h for h in self.manageable() if h.trade.id not in ours)]
         found = protections(everybody, self.door.book)
-        suspects = [h for h in holdings if found.get(h.trade.id or "", Protection()).is_naked]
+        suspects = [h for h in holdings if found.get(h.trade.id or "", Protection()).is_naked or self._has_no_stop(h)]
         if self._look_up(suspects):
             found = protections(everybody, self.door.book)
+        holdings = [self._with_first_stop(h) for h in holdings]
         at = self.seen.truth.at
         return [
             Work(
                 h,
-                Claim.of(h, everybody, at),
+                Claim.of(h, everybody, at, self._of_closed(h) if found[h.trade.id or ""].is_naked else frozenset()),
                 found.get(h.trade.id or "", Protection(needed=h.open_qty)),
                 usable_price(prices, h.position.key, now, market_open=self.market.is_open(h.position.is_crypto, now)),
                 risk_of(h),
             )
             for h in holdings
         ]
+
+    def _of_closed(self, holding: Holding) -> frozenset[str]:
+        """The orders of closed trades of its symbol: their fills took nothing of this one."""
+        key, lookups = holding.position.key, self.seen.lookups
+        lookups.answer([RecordsOf(key)])
+        named = {i for record in lookups.closed.get(key, ()) for i in order_ids(record)}
+        return with_family(named, self.door.book)
+
+    def _has_no_stop(self, holding: Holding) -> bool:
+        """Whether no stop is known of which 1R could be told."""
+        return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self.door.book))
+
+    def _with_first_stop(self, holding: Holding) -> Holding:
+        """With the initial stop by all that is known now: the survey saw neither hidden legs nor old chains."""
+        if holding.trade.initial_stop is not None:
+            return holding
+        asked: set[str] = set()
+        while before := self._replaced_unseen(holding) - asked:
+            asked |= before
+            for order_id in before:
+                self.door.read_order(order_id)
+        return replace(holding, initial_stop=first_stop(holding.trade, exits_of(holding, self.door.book)))
+
+    def _replaced_unseen(self, holding: Holding) -> set[str]:
+        exits = exits_of(holding, self.door.book)
+        return {o.replaces for o in exits if o.is_stop and o.replaces} - {o.id for o in exits}
 
     def _look_up(self, suspects: Sequence[Holding]) -> bool:
         """Reads entry, stop and target anew with their legs: `held` legs are in no list."""

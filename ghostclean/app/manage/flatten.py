@@ -23,7 +23,9 @@ from ghostclean.app.ports import State
 from ghostclean.core.broker import Order
 from ghostclean.core.instrument import Side
 from ghostclean.core.market import Market
+from ghostclean.core.money import CRYPTO_DUST
 from ghostclean.core.numbers import ZERO, plain
+from ghostclean.core.protection import remaining
 from ghostclean.core.times import eastern_date, iso, parse_time
 from ghostclean.errors import BrokerError, StateFailed
 
@@ -117,8 +119,7 @@ class Flattener:
         if working:
             self._books.note(work.holding, f"its closing order {working[0].id} is {working[0].status}: in progress")
             return Closing(order=working[0])
-        holders = work.protection.holders
-        refused = self._door.why_not_close(work.claim, {o.id for o in holders})
+        refused = self._door.why_not_close(work.claim, _own(work))
         if refused is not None:
             self._books.note(work.holding, f"{REASONS[purpose]} not started: {refused}")
             self._books.tell(work.holding, f"{REASONS[purpose]}_blocked", refused, {})
@@ -135,8 +136,10 @@ class Flattener:
         return stop.stop_price if stop is not None and stop.stop_price else work.holding.trade.stop_price
 
     def _target_price(self, work: Work) -> Decimal | None:
-        targets = [o.limit_price for o in work.protection.targets if o.limit_price is not None]
-        return targets[0] if len(targets) == 1 else None
+        """The target of the whole trade: put back with its stop, another one would sell too much there."""
+        targets = [o for o in work.protection.targets if o.limit_price is not None]
+        is_whole = len(targets) == 1 and remaining(targets[0], work.holding.open_qty) >= work.holding.open_qty
+        return targets[0].limit_price if is_whole else None
 
     def _steps(self, work: Work, intent: Intent) -> Closing:
         entry = work.holding.entry
@@ -180,7 +183,7 @@ class Flattener:
             price = plain(order.avg_price) if order.avg_price is not None else "an unknown price"
             self._books.note(work.holding, f"{word}: {plain(order.filled_qty)} closed at {price} (order {order.id})")
             self._books.tell(work.holding, word, "filled", dict(answer.request))
-            return Closing(done=True, order=order)
+            return self._whole(work, intent, order)
         if order is not None and not order.is_final:
             filled = f"{plain(order.filled_qty)} of {plain(order.qty or order.filled_qty)} filled"
             self._books.note(work.holding, f"{word} in progress: order {order.id} is {order.status}, {filled}")
@@ -190,6 +193,15 @@ class Flattener:
         self._put_back(work, intent)
         self._unname_close_order(work, order)
         return Closing(failed="close_refused", order=order)
+
+    def _whole(self, work: Work, intent: Intent, order: Order) -> Closing:
+        """Done when the close took all that the trade has; what is left of it needs its stop."""
+        left = self._door.open_now(work.claim)
+        if left <= (work.claim.open_qty * CRYPTO_DUST if work.claim.crypto else ZERO):
+            return Closing(done=True, order=order)
+        self._books.note(work.holding, f"{REASONS[intent.purpose]}: {plain(left)} of it are left: the stop goes back")
+        self._put_back(work, intent)
+        return Closing(failed="close_incomplete", order=order)
 
     def _put_back(self, work: Work, intent: Intent) -> None:
         """The stop where it was, at once; the intent lives until it stands."""
@@ -247,6 +259,10 @@ class Flattener:
             self._books.note(work.holding, f"{word} of an earlier run waits: too little of the deadline is left")
             return Closing(failed="flatten_unfinished")
         if today and self._market.may_close(work.claim.crypto, self._now()):
+            crossing = self._door.why_wash_trade(work.claim, _own(work)) if work.protection.holders else None
+            if crossing is not None:
+                self._books.note(work.holding, f"{word} of an earlier run waits: {crossing}")
+                return Closing(failed="flatten_unfinished")
             self._books.note(work.holding, f"{word} of an earlier run is finished")
             return self._steps(work, intent)
         if work.protection.is_naked:
@@ -308,3 +324,9 @@ class Flattener:
     def _write(self, work: Work, fields: Mapping[str, Any], action: str, reason: str, facts: Mapping[str, Any]) -> None:
         trade, proof = work.holding.trade, self._books.proof(facts)
         self._books.write([Entry(trade.id or "", trade.symbol, trade.record, fields, action, reason, proof=proof)])
+
+
+def _own(work: Work) -> set[str]:
+    """The orders that a close cancels first."""
+    entry = work.holding.entry
+    return {o.id for o in work.protection.holders} | ({entry.id} if entry is not None else set())

@@ -13,7 +13,7 @@ from ghostclean.app.manage.work import Work
 from ghostclean.app.order_door import REST, Answer, OrderDoor, Outcome
 from ghostclean.core.broker import Order
 from ghostclean.core.manage import Manage
-from ghostclean.core.numbers import plain
+from ghostclean.core.numbers import ZERO, plain
 from ghostclean.core.protection import ages_out, is_replaceable_now, last_stop, own_ids, remaining, why_fixed
 from ghostclean.core.stops import Aim, Risk, Rule, aim, is_fresh_sale, is_through, is_tighter, on_tick, renewed
 
@@ -102,9 +102,10 @@ class StopKeeper:
         if (order := self._growable(work)) is not None:
             price = self._not_looser(work, price, order)
             return self._door.move(work.claim, order, price, qty=work.holding.open_qty)
-        target = self._books.of(work.holding).get("target")
-        if target is not None and not work.protection.stops:
-            return self._door.place_oco(work.claim, price, Decimal(target))
+        memory = self._books.of(work.holding)
+        if (target := memory.get("target")) is not None and not work.protection.stops:
+            most = memory.get("targetQty")
+            return self._door.place_oco(work.claim, price, Decimal(target), most=Decimal(most) if most else None)
         return self._door.place_stop(work.claim, price, least=work.protection.covered)
 
     def _why_wait(self, work: Work) -> str | None:
@@ -164,27 +165,38 @@ class StopKeeper:
         return price
 
     def _stop_beside_target(self, work: Work, stop: Decimal) -> Kept:
-        """The trade's own target holds the shares: both go in as one OCO."""
-        target = work.protection.targets[0]
-        whole = work.holding.open_qty == work.holding.open_qty.to_integral_value()
+        """The trade's own target holds the shares: both go in as one OCO, and a stop for what it leaves."""
+        target, has = work.protection.targets[0], work.holding.open_qty
+        qty = min(remaining(target, has), has)
+        whole = all(n == n.to_integral_value() for n in (has, qty))
         if work.claim.crypto or not whole or target.limit_price is None or len(work.protection.targets) > 1:
             return self._naked(
                 work, f"its own target {target.id} holds the shares and cannot share an order with a stop"
             )
         if not self._may_close(work):
             return self._naked(work, f"its own target {target.id} holds the shares; changed when the market is open")
-        self._books.of(work.holding)["target"] = plain(target.limit_price)
+        if (free := self._door.free_without(work.claim, {target.id})) < has:
+            return self._naked(work, f"only {plain(max(free, ZERO))} would be free without its own target {target.id}")
+        self._books.of(work.holding).update(target=plain(target.limit_price), targetQty=plain(qty))
         self._books.keep_now(work.holding)
         left = self._door.cancel(work.claim, [target], _CANCEL_SECONDS, "makes room for one OCO")
         if left:
             return self._naked(work, f"its target {target.id} is still {left[0].status}: it holds the shares")
-        answer = self._door.place_oco(work.claim, stop, target.limit_price)
+        answer, covered = self._door.place_oco(work.claim, stop, target.limit_price, most=qty), qty
         if not answer.is_done and answer.outcome is not Outcome.UNKNOWN:
             self._books.note(work.holding, f"the OCO was not placed ({answer.reason}): the stop alone goes in")
-            answer = self._door.place_stop(work.claim, stop)
+            answer, covered = self._door.place_stop(work.claim, stop), has
         if answer.is_done:
-            self._books.of(work.holding).pop("target", None)
-        return self._placed(work, answer, "stop_placed", Rule.LEDGER)
+            self._forget_target(work)
+        kept = self._placed(work, answer, "stop_placed", Rule.LEDGER)
+        if not answer.is_done or covered == has:
+            return kept
+        rest = self._placed(work, self._door.place_stop(work.claim, stop, least=qty), "stop_placed", Rule.LEDGER)
+        return replace(kept, failed=rest.failed, crossed=rest.crossed, over=rest.over)
+
+    def _forget_target(self, work: Work) -> None:
+        for name in ("target", "targetQty"):
+            self._books.of(work.holding).pop(name, None)
 
     def put_back(self, work: Work, stop: Decimal, target: Decimal | None) -> Kept:
         """The stop (and the target) a trade had before its close was tried; no grace is waited for."""
@@ -251,13 +263,14 @@ class StopKeeper:
     # ------------------------------------------------------------------ a stop that works
 
     def _tighten(self, work: Work, risk: Risk, price: Decimal) -> Kept:
-        stop = work.protection.stop
-        if stop is None or work.protection.shared:
+        own = work.protection.own_stops
+        if not own:
             return Kept()
-        self._books.of(work.holding).pop("target", None)
+        stop = own[0]
+        self._forget_target(work)
         increment = self._door.increment(work.claim)
         kept = Kept()
-        for order in work.protection.stops:
+        for order in own:
             wanted = aim(
                 risk,
                 price,
@@ -312,7 +325,7 @@ class StopKeeper:
         """Ledger fields that the broker knows better: which stop it is, and a tighter price."""
         trade = work.holding.trade
         fields: dict[str, Any] = {}
-        if trade.stop_order not in (stop.id, stop.client_id):
+        if not any(trade.stop_order in (o.id, o.client_id) for o in work.protection.own_stops):
             fields["stopOrderId"] = stop.id
         if price is not None and stop.type != "trailing_stop":
             known = on_tick(work.side, trade.stop_price, increment) if trade.stop_price is not None else None
