@@ -7,16 +7,12 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import MakeWorld
-from tests.cli.world import THREE_DAYS_AGO, Run, World
+from tests.cli.world import THREE_DAYS_AGO, Run, World, orphaned
 
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
-    world = make_world("file")
-    world.pin()
-    world.broker.open_trade("AMD", 8, 50, at=THREE_DAYS_AGO)
-    world.broker.set_price("AMD", 51)
-    return world
+    return orphaned(make_world("file"))
 
 
 def flatten(world: World) -> Run:

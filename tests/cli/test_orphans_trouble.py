@@ -13,7 +13,7 @@ from ghostclean.core.client_ids import client_id
 from ghostclean.errors import StateFailed
 from ghostclean.result import Result
 from tests.cli.conftest import MakeWorld
-from tests.cli.world import THREE_DAYS_AGO, World, long
+from tests.cli.world import THREE_DAYS_AGO, World, long, orphaned
 from tests.fakebroker import NEVER
 from tests.fakebroker.faults import Match
 
@@ -22,12 +22,7 @@ Row = dict[str, Any]
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
-    """Eight shares that no trade explains, protected by a stop that somebody placed by hand."""
-    world = make_world("file")
-    world.pin()
-    world.broker.open_trade("AMD", 8, 50, at=THREE_DAYS_AGO)
-    world.broker.set_price("AMD", 51)
-    return world
+    return orphaned(make_world("file"))
 
 
 def stop_by_hand(world: World, qty: float = 8, price: float = 45, **fields: Any) -> Row:

@@ -354,6 +354,14 @@ def environment(folder: Path, broker: FakeBroker) -> dict[str, str]:
     }
 
 
+def orphaned(world: World) -> World:
+    """The world with eight shares that no trade explains, and an account that is pinned."""
+    world.pin()
+    world.broker.open_trade("AMD", 8, 50, at=THREE_DAYS_AGO)
+    world.broker.set_price("AMD", 51)
+    return world
+
+
 def build_world(layout: str, folder: Path, broker: FakeBroker, url: str | None) -> World:
     """A world whose ledger has that layout: `string` and `hash` live in Redis with the state, `file` with SQLite."""
     env = environment(folder, broker)
