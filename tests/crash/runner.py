@@ -80,7 +80,8 @@ class Saboteur:
         if self.how.startswith("stop"):
             self.marker.with_suffix(".new").write_text(str(os.getpid()))
             self.marker.with_suffix(".new").rename(self.marker)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread: sent to the process, it may go on into what it should stop before.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             return
         kind = {"Alp": BrokerError, "Red": StateFailed, "Sql": StateFailed, "Fil": LedgerFailed, "Fol": StateFailed}[
             name[:3]
