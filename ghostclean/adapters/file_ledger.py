@@ -20,7 +20,7 @@ from .ledger_file import LOCK_SECONDS, LedgerFile
 from .ledger_text import LedgerText, no_ledger
 
 _ATTEMPTS = 20
-_GARBLED_READS = 20  # an app that writes in place shows half a text for a moment
+_GARBLED_SECONDS = 1.0  # an app that writes in place shows half a text for a moment
 _PAUSE = 0.02
 _NEW = "[]\n"
 
@@ -69,7 +69,8 @@ class FileLedger:
 
     def _fresh(self) -> tuple[bytes | None, LedgerText]:
         """The file's bytes (None: not there) and their reading."""
-        for attempt in range(_GARBLED_READS):
+        end = time.monotonic() + _GARBLED_SECONDS
+        while True:
             raw = self._file.content()
             if raw is None:
                 if self._existed or self._seen_before():
@@ -82,13 +83,12 @@ class FileLedger:
                 with no_ledger(self._file.failed):
                     reading = LedgerText(self._decoded(raw))
             except LedgerFailed:
-                if attempt + 1 == _GARBLED_READS:
+                if time.monotonic() >= end:
                     raise
                 time.sleep(random.uniform(0, _PAUSE))
             else:
                 self._existed = True
                 return raw, reading
-        raise AssertionError("unreachable")
 
     def _decoded(self, raw: bytes) -> str:
         if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
