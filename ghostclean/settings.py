@@ -23,8 +23,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ghostclean.core.inputs import Policy
 from ghostclean.core.manage import Manage
-from ghostclean.core.policy import Policy
 from ghostclean.durations import DAY, parse_duration
 from ghostclean.errors import BadSettings
 from ghostclean.places import Place, api_url, broker_place, ledger_place, redis_place, state_place, web_url

@@ -314,7 +314,7 @@ def _close(state: State) -> None:
 
 def not_begun(error: str, detail: str, run_id: str | None = None) -> Result:
     """The result of a run that never began, under the id that it was to have."""
-    from ghostclean.core.times import iso
+    from ghostclean.core.broker import iso
 
     known = error if error in EXIT_CODES else "reconcile_failed"
     return Result(run_id or "", "cli", iso(datetime.now(UTC)), 0, error=known, detail=detail)

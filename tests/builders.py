@@ -11,17 +11,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ghostclean.core import counting
-from ghostclean.core.broker import Account, Activity, BrokerTruth, Fill, MarketClock, Order, Position, flatten
-from ghostclean.core.evidence import Evidence
-from ghostclean.core.instrument import symbol_key
+from ghostclean.core.broker import (
+    Account,
+    Activity,
+    BrokerTruth,
+    Evidence,
+    Fill,
+    MarketClock,
+    Order,
+    Position,
+    flatten,
+    iso,
+    symbol_key,
+)
+from ghostclean.core.inputs import Memory, Policy, World
 from ghostclean.core.jsonvalue import json_value
-from ghostclean.core.plan import Plan
-from ghostclean.core.policy import Policy
-from ghostclean.core.times import iso
-from ghostclean.core.trade import FINAL, Trade, is_open, is_pending, read_trade, status_of
-from ghostclean.core.verdicts import Action, Decision
-from ghostclean.core.world import Memory, World
+from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, read_trade, status_of
+from ghostclean.core.safety import counting
+from ghostclean.core.verdicts import Action, Decision, Plan
 
 NOW = datetime(2026, 11, 18, 16, 0, tzinfo=UTC)  # a Wednesday, in the session
 GRACE = 120.0

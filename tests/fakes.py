@@ -19,8 +19,9 @@ from ghostclean.app.ports import (
     Telemetry,
     WriteOutcome,
 )
+from ghostclean.core.broker import symbol_key
 from ghostclean.core.jsontext import same_json
-from ghostclean.core.trade import FINAL, status_of, symbol_key, text
+from ghostclean.core.ledger import FINAL, status_of, text
 from ghostclean.errors import FencedOff, LedgerFailed
 
 NOW = datetime(2026, 11, 20, 15, 5, tzinfo=UTC)

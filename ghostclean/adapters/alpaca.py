@@ -21,17 +21,22 @@ from ghostclean.app.ports import History, OrderRequest, Price, Session
 from ghostclean.core.broker import (
     Account,
     Activity,
+    BadNumber,
     Fill,
     Impossible,
     MarketClock,
     Order,
     Position,
+    crypto_pair,
+    eastern,
     flatten,
+    is_option,
     merge_positions,
+    number,
+    parse_time,
+    plain,
+    symbol_key,
 )
-from ghostclean.core.instrument import crypto_pair, is_option, symbol_key
-from ghostclean.core.numbers import BadNumber, number, plain
-from ghostclean.core.times import eastern, parse_time
 from ghostclean.errors import AnswerLost, BrokerError
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ghostclean.core.jsontext import BadJson, edit_record, find_array, loads, skip, splice
-from ghostclean.core.trade import record_id
+from ghostclean.core.ledger import record_id
 from ghostclean.errors import BadSettings, LedgerFailed
 from ghostclean.places import Place
 

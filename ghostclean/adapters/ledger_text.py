@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, NamedTuple
 
 from ghostclean.app.ports import Change, LedgerView, Record, WriteOutcome
-from ghostclean.core.instrument import symbol_key
+from ghostclean.core.broker import symbol_key
 from ghostclean.core.jsontext import (
     BadJson,
     Element,
@@ -26,7 +26,7 @@ from ghostclean.core.jsontext import (
     skip,
     splice,
 )
-from ghostclean.core.trade import FINAL, record_id, status_of, text
+from ghostclean.core.ledger import FINAL, record_id, status_of, text
 from ghostclean.errors import LedgerFailed
 
 from .ledger_heads import heads

@@ -13,7 +13,7 @@ from typing import Any
 
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, WriteOutcome
 from ghostclean.core.jsontext import BadJson, dumps, edit_record, loads, same_json
-from ghostclean.core.trade import record_id
+from ghostclean.core.ledger import record_id
 
 from .ledger_text import is_final, kind_of, result_of, symbol_of
 from .redis_key import LedgerKey, pause

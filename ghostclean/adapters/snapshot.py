@@ -18,17 +18,21 @@ from ghostclean.app.ports import Broker, History, OrderRequest, Price, Session
 from ghostclean.core.broker import (
     Account,
     Activity,
+    BadNumber,
     Fill,
     Impossible,
     MarketClock,
     Order,
     Position,
     flatten,
+    iso,
+    json_number,
     merge_positions,
+    number,
+    parse_time,
+    plain,
+    symbol_key,
 )
-from ghostclean.core.instrument import symbol_key
-from ghostclean.core.numbers import BadNumber, json_number, number, plain
-from ghostclean.core.times import iso, parse_time
 from ghostclean.errors import BadSettings, BrokerError, Refused
 
 T = TypeVar("T")

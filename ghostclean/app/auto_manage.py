@@ -28,15 +28,12 @@ from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
 from ghostclean.app.record import deliver
-from ghostclean.core.broker import Account, BrokerTruth
-from ghostclean.core.client_ids import client_id
-from ghostclean.core.instrument import is_option
+from ghostclean.core.broker import Account, BrokerTruth, client_id, eastern_date, is_option, iso, parse_time
+from ghostclean.core.ledger import record_id
 from ghostclean.core.manage import Manage
 from ghostclean.core.market import Market
-from ghostclean.core.plan import Holding
 from ghostclean.core.protection import OrderBook
-from ghostclean.core.times import eastern_date, iso, parse_time
-from ghostclean.core.trade import record_id
+from ghostclean.core.verdicts import Holding
 from ghostclean.errors import (
     BrokerError,
     DeadlineExceeded,

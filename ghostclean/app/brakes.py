@@ -9,8 +9,8 @@ from ghostclean.app.parts import Parts
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey, recall_section
 from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.ledger import order_ids
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, without_unproven
-from ghostclean.core.trade import order_ids
 from ghostclean.errors import AccountMismatch, BrokerError, DeadlineExceeded
 
 _FIRST_CONTACT_BACK = timedelta(days=30)

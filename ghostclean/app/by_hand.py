@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from ghostclean.core.broker import Account
+from ghostclean.core.broker import Account, iso
 from ghostclean.core.safety import Pin
-from ghostclean.core.times import iso
 from ghostclean.errors import AccountMismatch, GhostcleanError, Locked
 
 from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State, WriteOutcome

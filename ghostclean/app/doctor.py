@@ -11,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ghostclean.core.broker import Account, BrokerTruth
+from ghostclean.core.broker import Account, BrokerTruth, iso
+from ghostclean.core.ledger import is_open, is_pending, read_trade
 from ghostclean.core.safety import short
-from ghostclean.core.times import iso
-from ghostclean.core.trade import is_open, is_pending, read_trade
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
 

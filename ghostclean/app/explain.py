@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ghostclean.core.trade import text
+from ghostclean.core.ledger import text
 from ghostclean.errors import LedgerFailed
 
 from .ports import Ledger, Record, State

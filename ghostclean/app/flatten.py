@@ -20,18 +20,14 @@ from ghostclean.app.owed import Owed, Settled, forget, is_sale, settle
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import JournalEntry, Lease
 from ghostclean.app.survey import Survey
-from ghostclean.core.broker import Order
-from ghostclean.core.client_ids import parse_client_id, trade_tag
-from ghostclean.core.decide import decide
+from ghostclean.core.allocation import Orphan
+from ghostclean.core.broker import Order, iso, parse_client_id, plain, trade_tag
 from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.ledger import order_ids, record_id
 from ghostclean.core.market import Market
-from ghostclean.core.numbers import plain
-from ghostclean.core.orphans import adopted_id, orphan_name
-from ghostclean.core.plan import Orphan
 from ghostclean.core.protection import OrderBook, with_family
-from ghostclean.core.times import iso
-from ghostclean.core.trade import order_ids, record_id
-from ghostclean.core.verdicts import Action, Decision, Proof, Verdict
+from ghostclean.core.safety import adopted_id, orphan_name
+from ghostclean.core.verdicts import Action, Decision, Proof, Verdict, decide
 from ghostclean.errors import BrokerError, DeadlineExceeded, StateFailed
 
 _SECONDS_AN_ORPHAN = 10.0

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ghostclean.core.broker import BrokerTruth, Order, Position
-from ghostclean.core.instrument import symbol_key
+from ghostclean.core.broker import BrokerTruth, Order, Position, symbol_key
 
 DEFAULT_MAX_OPEN = 3
 EXIT_YES, EXIT_NO, EXIT_UNKNOWN = 0, 10, 3

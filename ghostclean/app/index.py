@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.ports import LedgerView
-from ghostclean.core.times import iso, parse_time
-from ghostclean.core.trade import record_id
+from ghostclean.core.broker import iso, parse_time
+from ghostclean.core.ledger import record_id
 
 SECTION, NAME = "ledger", "scanned"
 TRUSTED_FOR = timedelta(hours=1)

@@ -14,20 +14,20 @@ from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, History, Ledger
-from ghostclean.core.broker import Order
-from ghostclean.core.evidence import (
+from ghostclean.core.broker import (
     ActivitiesSince,
     ClockNow,
     Evidence,
     FillsSince,
     Need,
+    Order,
     OrderByClientId,
     OrderById,
     OrdersOf,
     RecordsOf,
+    symbol_key,
 )
-from ghostclean.core.instrument import symbol_key
-from ghostclean.core.trade import text
+from ghostclean.core.ledger import text
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
 T = TypeVar("T")

@@ -22,15 +22,25 @@ from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, OrderRequest, State
-from ghostclean.core.broker import Fill, Order, Position
-from ghostclean.core.client_ids import client_id, parse_client_id, trade_tag
-from ghostclean.core.instrument import Side, is_option
+from ghostclean.core.allocation import CRYPTO_DUST
+from ghostclean.core.broker import (
+    ZERO,
+    BadNumber,
+    Fill,
+    Order,
+    Position,
+    Side,
+    client_id,
+    is_option,
+    number,
+    parse_client_id,
+    plain,
+    trade_tag,
+)
 from ghostclean.core.market import Market
-from ghostclean.core.money import CRYPTO_DUST
-from ghostclean.core.numbers import ZERO, BadNumber, number, plain
-from ghostclean.core.plan import Holding
 from ghostclean.core.protection import OrderBook, can_take, families, is_replaceable_now
 from ghostclean.core.stops import is_through, is_tighter, stop_limit
+from ghostclean.core.verdicts import Holding
 from ghostclean.errors import BrokerError, DeadlineExceeded, Refused
 
 T = TypeVar("T")

@@ -8,10 +8,9 @@ from ghostclean.app.manage.within import within
 from ghostclean.app.ports import Lease
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey
-from ghostclean.core.evidence import OrdersOf, RecordsOf
-from ghostclean.core.instrument import symbol_key
-from ghostclean.core.orphans import LOOK_BACK, OrphanView, judge_orphans
-from ghostclean.core.trade import record_id, text
+from ghostclean.core.broker import OrdersOf, RecordsOf, symbol_key
+from ghostclean.core.ledger import record_id, text
+from ghostclean.core.safety import LOOK_BACK, OrphanView, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import DeadlineExceeded
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ghostclean.app.deadline import bounded
 from ghostclean.core.alerts import Alert, changes, health_change, manage_changes, report
-from ghostclean.core.times import iso, parse_time
+from ghostclean.core.broker import iso, parse_time
 from ghostclean.errors import DeadlineExceeded, GhostcleanError
 
 SECTION = "alerts"

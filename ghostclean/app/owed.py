@@ -19,13 +19,9 @@ from typing import Any
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.orphans import OWED
 from ghostclean.app.ports import State
-from ghostclean.core.broker import Order
-from ghostclean.core.client_ids import parse_client_id, trade_tag
-from ghostclean.core.instrument import Side
-from ghostclean.core.numbers import ZERO, plain
+from ghostclean.core.broker import ZERO, Order, Side, iso, parse_client_id, parse_time, plain, trade_tag
 from ghostclean.core.protection import can_take, families
 from ghostclean.core.stops import tightest
-from ghostclean.core.times import iso, parse_time
 from ghostclean.errors import BrokerError, DeadlineExceeded, StateFailed
 
 SALE = "orphan"  # the purpose of the sale's order

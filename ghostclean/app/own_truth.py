@@ -6,7 +6,7 @@ from ghostclean.app.brakes import recall_pin, refuse_other_account
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Parts
 from ghostclean.app.survey import Survey, make_survey, read_truth, recall, recall_section
-from ghostclean.core.policy import Policy
+from ghostclean.core.inputs import Policy
 
 
 def survey_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Survey:

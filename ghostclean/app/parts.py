@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.outside import OutsideEyes
 from ghostclean.app.ports import Broker, Ledger, Spool, State
-from ghostclean.core.policy import Policy
+from ghostclean.core.inputs import Policy
 
 
 def wall_clock() -> datetime:

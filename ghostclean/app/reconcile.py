@@ -26,9 +26,9 @@ from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey, make_survey, read_truth, recall, recall_section
+from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import without_unproven
 from ghostclean.core.verdicts import Decision
-from ghostclean.core.world import Memory
 from ghostclean.errors import (
     BrokerError,
     BrokerTruthFailed,

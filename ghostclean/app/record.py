@@ -12,9 +12,8 @@ from ghostclean.app.ports import JournalEntry, Lease, RunCommit, State
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey
-from ghostclean.core import counting
-from ghostclean.core.orphans import orphan_name
-from ghostclean.core.times import iso
+from ghostclean.core.broker import iso
+from ghostclean.core.safety import counting, orphan_name
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.errors import FencedOff
 from ghostclean.result import Result

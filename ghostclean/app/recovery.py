@@ -9,10 +9,10 @@ from typing import Any
 from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import Run
 from ghostclean.app.undo import CONCLUDED, UNDONE
-from ghostclean.core import counting
+from ghostclean.core.inputs import Memory
 from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.safety import counting
 from ghostclean.core.verdicts import Action, Verdict
-from ghostclean.core.world import Memory
 
 
 def recover(run: Run, intents: Sequence[JournalEntry]) -> list[JournalEntry]:

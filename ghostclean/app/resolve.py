@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ghostclean.core import fields as write
 from ghostclean.core.broker import BrokerTruth, Order, is_uuid
+from ghostclean.core.inputs import Policy
 from ghostclean.core.jsonvalue import json_value
-from ghostclean.core.policy import Policy
-from ghostclean.core.trade import Trade, is_open, is_pending, read_trade, record_id
+from ghostclean.core.ledger import Trade, changed, is_open, is_pending, read_trade, record_id
 from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.verdicts import fields as write
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
 from .by_hand import Act, NothingToDo, Report, carry_out, check_account, entry, locked
@@ -162,7 +162,7 @@ def _change(decision: Decision, record: Record, word: Word, policy: Policy, now:
     """What is written, or why the word cannot be true."""
     trade_id = record_id(record) or ""
     if word.vanished:
-        fields = write.changed(record, write.vanished(policy.close_reason, now), now)
+        fields = changed(record, write.vanished(policy.close_reason, now), now)
         alive = decision.verdict in _ALIVE
         return Change(trade_id, record, fields), f"it is {decision.verdict}: {decision.reason}" if alive else None
     fields = {**word.link}
@@ -174,7 +174,7 @@ def _change(decision: Decision, record: Record, word: Word, policy: Policy, now:
         refusal = f"with that order it is {decision.verdict}: {decision.reason}"
     if word.entry_order and decision.verdict in (Verdict.MISMATCH, Verdict.DUPLICATE):
         refusal = f"with that order it is {decision.verdict}: {decision.reason}"
-    return Change(trade_id, record, write.changed(record, fields, now), decision.remove), refusal
+    return Change(trade_id, record, changed(record, fields, now), decision.remove), refusal
 
 
 def _proof(order: Order | None, decision: Decision, facts: str) -> list[dict[str, Any]]:

@@ -10,11 +10,9 @@ from ghostclean.app.apply import Applied, Writer
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import JournalEntry, Lease
 from ghostclean.app.survey import Survey
-from ghostclean.core.broker import BrokerTruth
-from ghostclean.core.plan import Plan
+from ghostclean.core.broker import BrokerTruth, iso
 from ghostclean.core.safety import Pin
-from ghostclean.core.times import iso
-from ghostclean.core.verdicts import Decision
+from ghostclean.core.verdicts import Decision, Plan
 
 
 @dataclass(slots=True)

@@ -10,11 +10,10 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from ghostclean.core.evidence import OrdersOf, RecordsOf
-from ghostclean.core.orphans import LOOK_BACK
-from ghostclean.core.policy import Policy
-from ghostclean.core.trade import is_open, is_pending
-from ghostclean.core.world import Memory
+from ghostclean.core.broker import OrdersOf, RecordsOf
+from ghostclean.core.inputs import Memory, Policy
+from ghostclean.core.ledger import is_open, is_pending
+from ghostclean.core.safety import LOOK_BACK
 from ghostclean.errors import StateFailed
 
 from .deadline import Deadline

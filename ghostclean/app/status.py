@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ghostclean.core.broker import BrokerTruth
-from ghostclean.core.instrument import symbol_key
-from ghostclean.core.times import iso, parse_time
-from ghostclean.core.trade import is_open, is_pending, text
+from ghostclean.core.broker import BrokerTruth, iso, parse_time, symbol_key
+from ghostclean.core.ledger import is_open, is_pending, text
 from ghostclean.durations import spell
 from ghostclean.errors import LedgerFailed
 

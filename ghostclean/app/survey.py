@@ -15,15 +15,10 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import LedgerView
-from ghostclean.core.broker import BrokerTruth
-from ghostclean.core.decide import decide
-from ghostclean.core.evidence import Evidence
-from ghostclean.core.plan import Plan
-from ghostclean.core.policy import Policy
-from ghostclean.core.remembered import recall_orders
-from ghostclean.core.trade import FINAL, Trade, is_open, is_pending, read_trade, status_of
-from ghostclean.core.verdicts import Action, Decision, Verdict
-from ghostclean.core.world import Memory, World
+from ghostclean.core.broker import BrokerTruth, Evidence, recall_orders
+from ghostclean.core.inputs import Memory, Policy, World
+from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, read_trade, status_of
+from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
 from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded, StateFailed
 
 _ROUNDS = 8

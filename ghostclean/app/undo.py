@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ghostclean.core.broker import iso
 from ghostclean.core.jsontext import same_json
-from ghostclean.core.times import iso
 
 from .by_hand import Act, NothingToDo, Report, carry_out, entry, locked
 from .ports import Change, JournalEntry, Ledger, Record, State

@@ -75,7 +75,7 @@ def failed_document(error: str, detail: str, run_id: str | None = None) -> dict[
     """The document of a run that never began."""
     from datetime import UTC, datetime
 
-    from ghostclean.core.times import iso
+    from ghostclean.core.broker import iso
     from ghostclean.manage_result import ManageOutcome, ManageResult
 
     now = iso(datetime.now(UTC))

@@ -13,12 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from .broker import Order
-from .client_ids import parse_client_id, trade_tag
-from .instrument import Side
-from .money import CRYPTO_DUST
-from .numbers import ZERO
-from .plan import Holding
+from .allocation import CRYPTO_DUST
+from .broker import ZERO, Order, Side, parse_client_id, trade_tag
+from .verdicts import Holding
 
 GTC_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=5)  # a long weekend, a holiday and a day on which nothing could be sent

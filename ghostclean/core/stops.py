@@ -15,9 +15,8 @@ from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
-from .instrument import Side
+from .broker import ONE, ZERO, Side
 from .manage import Manage
-from .numbers import ONE, ZERO
 
 CENT_TICK = Decimal("0.01")
 SUB_DOLLAR_TICK = Decimal("0.0001")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.core.numbers import json_number
+from ghostclean.core.broker import json_number
 
 
 def document_text(document: Mapping[str, Any], *, for_person: bool) -> str:

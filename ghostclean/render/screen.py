@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ghostclean.core.times import parse_time
+from ghostclean.core.broker import parse_time
 from ghostclean.durations import spell
 
 from .terminal import is_terminal

@@ -208,8 +208,7 @@ class _Big:
         """What earlier runs would have remembered of the entry orders."""
         self.run(BENCH_MAX="1")
         (name,) = [key.decode() for key in self.client.keys("ghostclean:*memory:orders")]
-        from ghostclean.core.broker import parse_orders
-        from ghostclean.core.remembered import remember_order
+        from ghostclean.core.broker import parse_orders, remember_order
 
         for number in range(count):
             (order,) = parse_orders(entry_order(number))

@@ -9,7 +9,7 @@ import pytest
 
 from ghostclean.adapters.sqlite_state import SqliteState
 from ghostclean.app.order_door import OrderDoor
-from ghostclean.core.client_ids import client_id
+from ghostclean.core.broker import client_id
 from ghostclean.errors import StateFailed
 from ghostclean.result import Result
 from tests.cli.conftest import MakeWorld

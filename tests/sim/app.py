@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.core.times import iso
+from ghostclean.core.broker import iso
 
 from .broker import DAY, FINAL, SimOrder, World
 from .clock import START, Clock

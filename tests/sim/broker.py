@@ -14,9 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 from ghostclean.app.ports import History
-from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, parse_orders
+from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, parse_orders, symbol_key
 from ghostclean.core.broker import Fill as BrokerFill
-from ghostclean.core.instrument import symbol_key
 
 from .clock import START, Clock
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.reconcile import run_reconcile
-from ghostclean.core.policy import Policy
+from ghostclean.core.inputs import Policy
 from ghostclean.errors import BrokerError, GhostcleanError, LedgerFailed, StateFailed
 from ghostclean.result import Result
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from ghostclean.app.ports import Change, JournalEntry, Lease, LedgerView, LockInfo, Record, RunCommit, Telemetry
 from ghostclean.app.ports import WriteOutcome as Outcome
-from ghostclean.core.instrument import symbol_key
+from ghostclean.core.broker import symbol_key
 from ghostclean.core.jsontext import dumps, loads
-from ghostclean.core.trade import FINAL, record_id, status_of, text
+from ghostclean.core.ledger import FINAL, record_id, status_of, text
 from ghostclean.errors import FencedOff
 
 from .clock import Clock

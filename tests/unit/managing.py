@@ -20,8 +20,8 @@ from ghostclean.app.own_truth import survey_for_orders
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease
 from ghostclean.app.reconcile import run_reconcile
+from ghostclean.core.inputs import Policy
 from ghostclean.core.manage import Manage
-from ghostclean.core.policy import Policy
 from ghostclean.manage_result import ManageResult
 from ghostclean.result import Result
 from tests.fakebroker import FakeBroker

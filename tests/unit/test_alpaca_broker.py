@@ -16,7 +16,7 @@ import pytest
 
 from ghostclean.adapters.alpaca import AlpacaBroker
 from ghostclean.app.ports import OrderRequest, Price, Session
-from ghostclean.core.instrument import Side
+from ghostclean.core.broker import Side
 from ghostclean.errors import AnswerLost, BrokerError, Refused
 from tests.fakebroker import FakeBroker, Request
 

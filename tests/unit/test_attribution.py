@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ghostclean.core.decide import decide
-from ghostclean.core.plan import Plan
-from ghostclean.core.verdicts import Action, Verdict
+from ghostclean.core.verdicts import Action, Plan, Verdict, decide
 from tests.builders import DAY, Record, ago, entry, fill, of, order, position, sale, trade, uid, world
 
 

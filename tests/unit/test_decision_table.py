@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.core.decide import decide
-from ghostclean.core.verdicts import Action, Verdict
+from ghostclean.core.verdicts import Action, Verdict, decide
 from tests.builders import DAY, Record, ago, entry, missed, order, position, sale, trade, uid, world
 from tests.unit.test_orphans import judged, stranger
 

@@ -17,14 +17,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ghostclean.core.allocation import Lot, settle, settle_part
 from ghostclean.core.broker import FINAL as ENDED
-from ghostclean.core.decide import decide
-from ghostclean.core.instrument import Side
-from ghostclean.core.money import settle, settle_part
-from ghostclean.core.own_orders import Lot
-from ghostclean.core.plan import Plan
-from ghostclean.core.verdicts import Action, Decision, Verdict
-from ghostclean.core.world import Memory, World
+from ghostclean.core.broker import Side
+from ghostclean.core.inputs import Memory, World
+from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
 from tests.builders import DAY, NOW, Record, after, ago, missed, order, position, remembered, trade, uid, world
 
 HOUR = 3600.0

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.order_door import NUMBERS, Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.ports import Broker, OrderRequest, Price, State
-from ghostclean.core.broker import Fill, MarketClock, Order, Position, flatten
-from ghostclean.core.client_ids import client_id
-from ghostclean.core.instrument import Side
+from ghostclean.core.broker import Fill, MarketClock, Order, Position, Side, client_id, flatten
 from ghostclean.core.market import Market
 from ghostclean.core.protection import can_take
 from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refused

@@ -12,11 +12,9 @@ import pytest
 from ghostclean.app.flatten import Flattener
 from ghostclean.app.ports import LedgerView
 from ghostclean.app.survey import Survey
-from ghostclean.core import counting
-from ghostclean.core.decide import decide
-from ghostclean.core.orphans import OrphanView, adopted_id, judge_orphans
-from ghostclean.core.verdicts import Action, Decision, Verdict
-from ghostclean.core.world import Memory, World
+from ghostclean.core.inputs import Memory, World
+from ghostclean.core.safety import OrphanView, adopted_id, counting, judge_orphans
+from ghostclean.core.verdicts import Action, Decision, Verdict, decide
 from tests.builders import (
     DAY,
     GRACE,

@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 
-from ghostclean.core.decide import decide
-from ghostclean.core.evidence import ActivitiesSince, OrdersOf
-from ghostclean.core.instrument import Side
-from ghostclean.core.money import settle
-from ghostclean.core.own_orders import Lot
-from ghostclean.core.verdicts import Decision, Verdict
+from ghostclean.core.allocation import Lot, settle
+from ghostclean.core.broker import ActivitiesSince, OrdersOf, Side
+from ghostclean.core.verdicts import Decision, Verdict, decide
 from tests.builders import DAY, activity, ago, entry, fill, of, order, position, sale, trade, uid, world
 
 

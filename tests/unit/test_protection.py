@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostclean.core.broker import Order, Position, flatten
-from ghostclean.core.case import first_stop
-from ghostclean.core.client_ids import client_id
-from ghostclean.core.instrument import Side
-from ghostclean.core.plan import Holding
+from ghostclean.core.allocation import first_stop
+from ghostclean.core.broker import Order, Position, Side, client_id, flatten
+from ghostclean.core.ledger import read_trade
 from ghostclean.core.protection import (
     OrderBook,
     Protection,
@@ -26,7 +24,7 @@ from ghostclean.core.protection import (
     why_fixed,
     with_family,
 )
-from ghostclean.core.trade import read_trade
+from ghostclean.core.verdicts import Holding
 
 D = Decimal
 T0 = "2026-11-17T15:00:00Z"

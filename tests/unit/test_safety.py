@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 
-from ghostclean.core import counting
 from ghostclean.core.broker import Account
-from ghostclean.core.decide import decide
-from ghostclean.core.plan import Plan
-from ghostclean.core.safety import Pin, breaker, knows_this_ledger, without_unproven
-from ghostclean.core.verdicts import Action, Verdict
-from ghostclean.core.world import Memory
+from ghostclean.core.inputs import Memory
+from ghostclean.core.safety import Pin, breaker, counting, knows_this_ledger, without_unproven
+from ghostclean.core.verdicts import Action, Plan, Verdict, decide
 from tests.builders import (
     DAY,
     NOW,

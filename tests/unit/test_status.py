@@ -10,8 +10,7 @@ import pytest
 from ghostclean.app.gate import judge, unknown
 from ghostclean.app.ports import RunCommit, Telemetry
 from ghostclean.app.status import Sources, judge_health, status_document, telemetry_document
-from ghostclean.core.broker import Account, BrokerTruth, Position, flatten
-from ghostclean.core.times import iso
+from ghostclean.core.broker import Account, BrokerTruth, Position, flatten, iso
 from tests.fakes import NOW, FakeLedger, FakeSpool, FakeState, raw_order, raw_position
 
 INTERVAL = timedelta(minutes=5)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ghostclean.core.instrument import Side
+from ghostclean.core.broker import Side
 from ghostclean.core.manage import Manage
 from ghostclean.core.stops import (
     WORTHWHILE,

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from ghostclean.core.decide import decide
-from ghostclean.core.evidence import OrderByClientId, OrderById, OrdersOf, RecordsOf
-from ghostclean.core.verdicts import Action, Decision, Verdict
-from ghostclean.core.world import Memory
+from ghostclean.core.broker import OrderByClientId, OrderById, OrdersOf, RecordsOf
+from ghostclean.core.inputs import Memory
+from ghostclean.core.verdicts import Action, Decision, Verdict, decide
 from tests.builders import (
     DAY,
     GRACE,

@@ -12,12 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, Record, State, WriteOutcome
-from ghostclean.core.fields import changed
-from ghostclean.core.numbers import ZERO
-from ghostclean.core.plan import Holding
+from ghostclean.core.broker import ZERO, iso
+from ghostclean.core.ledger import changed, is_open, read_trade
 from ghostclean.core.stops import is_tighter
-from ghostclean.core.times import iso
-from ghostclean.core.trade import is_open, read_trade
+from ghostclean.core.verdicts import Holding
 
 MANAGED = "managed"
 FLATTEN = "flatten"

@@ -11,17 +11,13 @@ from ghostclean.app.lookup import Lookups
 from ghostclean.app.manage.work import Work, risk_of, usable_price
 from ghostclean.app.order_door import Claim, OrderDoor
 from ghostclean.app.ports import LedgerView, Price
-from ghostclean.core.broker import BrokerTruth, Order
-from ghostclean.core.case import first_stop
-from ghostclean.core.decide import decide
-from ghostclean.core.evidence import Evidence, Need, RecordsOf
-from ghostclean.core.instrument import is_option
+from ghostclean.core.allocation import first_stop
+from ghostclean.core.broker import BrokerTruth, Evidence, Need, Order, RecordsOf, is_option
+from ghostclean.core.inputs import World
+from ghostclean.core.ledger import is_open, order_ids, record_id
 from ghostclean.core.market import Market
-from ghostclean.core.plan import Holding, Plan
 from ghostclean.core.protection import Protection, exits_of, protections, with_family
-from ghostclean.core.trade import is_open, order_ids, record_id
-from ghostclean.core.verdicts import Action
-from ghostclean.core.world import World
+from ghostclean.core.verdicts import Action, Holding, Plan, decide
 
 
 class Seen(Protocol):

@@ -20,13 +20,10 @@ from ghostclean.app.manage.stops import StopKeeper
 from ghostclean.app.manage.work import Work
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.ports import State
-from ghostclean.core.broker import Order
-from ghostclean.core.instrument import Side
+from ghostclean.core.allocation import CRYPTO_DUST
+from ghostclean.core.broker import ZERO, Order, Side, eastern_date, iso, parse_time, plain
 from ghostclean.core.market import Market
-from ghostclean.core.money import CRYPTO_DUST
-from ghostclean.core.numbers import ZERO, plain
 from ghostclean.core.protection import remaining
-from ghostclean.core.times import eastern_date, iso, parse_time
 from ghostclean.errors import BrokerError, StateFailed
 
 CUT = "cut"

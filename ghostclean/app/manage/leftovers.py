@@ -9,13 +9,9 @@ from typing import Any
 from ghostclean.app.manage.books import Books
 from ghostclean.app.order_door import Claim, OrderDoor
 from ghostclean.app.ports import Ledger
-from ghostclean.core.broker import Order
-from ghostclean.core.client_ids import parse_client_id, trade_tag
-from ghostclean.core.instrument import Side
-from ghostclean.core.numbers import ZERO
-from ghostclean.core.plan import Plan
-from ghostclean.core.times import parse_time
-from ghostclean.core.trade import order_ids, read_trade, record_id
+from ghostclean.core.broker import ZERO, Order, Side, parse_client_id, parse_time, trade_tag
+from ghostclean.core.ledger import order_ids, read_trade, record_id
+from ghostclean.core.verdicts import Plan
 
 _CANCEL_SECONDS = 3.0
 

@@ -11,9 +11,8 @@ from typing import Any
 from ghostclean.app.manage.books import Books
 from ghostclean.app.manage.work import Work
 from ghostclean.app.order_door import REST, Answer, OrderDoor, Outcome
-from ghostclean.core.broker import Order
+from ghostclean.core.broker import ZERO, Order, plain
 from ghostclean.core.manage import Manage
-from ghostclean.core.numbers import ZERO, plain
 from ghostclean.core.protection import ages_out, is_replaceable_now, last_stop, own_ids, remaining, why_fixed
 from ghostclean.core.stops import Aim, Risk, Rule, aim, is_fresh_sale, is_through, is_tighter, on_tick, renewed
 

@@ -14,12 +14,10 @@ from ghostclean.app.manage.stops import Kept, StopKeeper
 from ghostclean.app.manage.work import Work
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Price
-from ghostclean.core.fields import same
+from ghostclean.core.broker import iso
+from ghostclean.core.ledger import is_open, same
 from ghostclean.core.manage import Manage
-from ghostclean.core.plan import Holding
-from ghostclean.core.times import iso
-from ghostclean.core.trade import is_open
-from ghostclean.core.verdicts import Action, Decision
+from ghostclean.core.verdicts import Action, Decision, Holding
 from ghostclean.errors import BrokerError, DeadlineExceeded, GhostcleanError
 
 MISSED = "eod_missed"

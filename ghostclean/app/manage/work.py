@@ -10,12 +10,11 @@ from enum import IntEnum
 
 from ghostclean.app.order_door import Claim
 from ghostclean.app.ports import Price
-from ghostclean.core.instrument import Side, multiplier
+from ghostclean.core.broker import Side, money, multiplier, ratio4
 from ghostclean.core.manage import Manage
-from ghostclean.core.numbers import money, ratio4
-from ghostclean.core.plan import Holding
 from ghostclean.core.protection import Protection
 from ghostclean.core.stops import Risk, is_cut, is_through, measure_risk
+from ghostclean.core.verdicts import Holding
 
 STALE_PRICE = timedelta(minutes=15)
 

@@ -11,18 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from .broker import Order
-from .case import Case, Share, within
-from .client_ids import parse_client_id, trade_tag
-from .evidence import Evidence
-from .instrument import Side, is_option
+from ghostclean.core.broker import ONE, ZERO, Evidence, Order, Side, is_option, parse_client_id, trade_tag
+from ghostclean.core.inputs import World
+from ghostclean.core.ledger import Trade
+
+from .case import Case, Orphan, Share, within
 from .money import CRYPTO_DUST
-from .numbers import ONE, ZERO
 from .own_orders import Lot, read_own_orders
-from .plan import Orphan
 from .sharing import SAME_COST, is_dust, mark_duplicates, measure, share_position, spent_by_closed, surplus_of_closed
-from .trade import Trade
-from .world import World
 
 
 class Board:

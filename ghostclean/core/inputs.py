@@ -7,13 +7,25 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from .broker import BrokerTruth
-from .evidence import Evidence
-from .policy import Policy
-from .times import parse_time
-from .trade import Trade
+from .broker import BrokerTruth, Evidence, parse_time
+from .ledger import Trade
 
 MISS_EXPIRES = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings and the options of one run that the core needs."""
+
+    grace: timedelta = timedelta(seconds=120)
+    max_unproven_closes: int = 3
+    confirmations: int = 1
+    close: bool = True
+    sync: bool = True
+    close_reason: str = "reconciled_not_in_alpaca"
+    orphans: str = "report"
+    allow_mass_close: bool = False
+    max_trades: int = 500
 
 
 @dataclass(frozen=True, slots=True)

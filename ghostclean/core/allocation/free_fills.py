@@ -14,16 +14,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from .broker import Fill, Order
-from .client_ids import parse_client_id
-from .evidence import Evidence
-from .fields import is_vanished
-from .instrument import Side
-from .numbers import ZERO
+from ghostclean.core.broker import ZERO, Evidence, Fill, Order, Side, parse_client_id, parse_time
+from ghostclean.core.ledger import is_vanished, order_ids, record_size, text
+
 from .own_orders import Lot
 from .sharing import owns_fills
-from .times import parse_time
-from .trade import order_ids, record_size, text
 
 _SAME_MOMENT = timedelta(minutes=2)
 

@@ -11,13 +11,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from ghostclean.core.broker import Evidence, Side, parse_time
+from ghostclean.core.ledger import ENTRY_ORDER_FIELDS, Trade, is_vanished, order_id, read_trade, record_size
+
 from .attribution import Vanished
-from .evidence import Evidence
-from .fields import is_vanished
-from .instrument import Side
 from .sharing import owns_fills
-from .times import parse_time
-from .trade import ENTRY_ORDER_FIELDS, Trade, order_id, read_trade, record_size
 
 Record = Mapping[str, Any]
 

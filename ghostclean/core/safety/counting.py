@@ -6,14 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from .evidence import Evidence
-from .numbers import plain
-from .plan import Plan
-from .remembered import remember_order
-from .times import iso, parse_time
-from .trade import Trade, read_trade
-from .verdicts import Action, Decision, Verdict
-from .world import Memory
+from ghostclean.core.broker import Evidence, iso, parse_time, plain, remember_order
+from ghostclean.core.inputs import Memory
+from ghostclean.core.ledger import Trade, read_trade
+from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
 
 Sections = dict[str, dict[str, Any]]
 

@@ -6,14 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from .board import Board
-from .broker import Order
-from .case import Case
-from .fields import changed
-from .free_fills import total
-from .numbers import plain
-from .own_orders import Entry, Lot
-from .verdicts import Action, Decision, Proof, Verdict
+from ghostclean.core.allocation import Board, Case, Entry, Lot, total
+from ghostclean.core.broker import Order, plain
+from ghostclean.core.ledger import changed
+
+from .decision import Action, Decision, Proof, Verdict
 
 
 def hold(board: Board, case: Case, verdict: Verdict, reason: str) -> Decision:

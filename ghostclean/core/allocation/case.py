@@ -8,13 +8,11 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 
-from .broker import Order
-from .client_ids import parse_client_id
-from .instrument import Side
+from ghostclean.core.broker import ZERO, Order, Position, Side, parse_client_id
+from ghostclean.core.ledger import Trade
+
 from .money import CRYPTO_DUST
-from .numbers import ZERO
 from .own_orders import Entry, Lot, OwnOrders
-from .trade import Trade
 
 
 class Share(Enum):
@@ -117,6 +115,16 @@ def first_stop(trade: Trade, exits: Iterable[Order]) -> Decimal | None:
     if first:
         return min(first, key=lambda o: (o.submitted_at is None, o.submitted_at, o.id)).stop_price
     return None if stops or trade.is_managed else trade.stop_price
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A position, or the part of one, that no trade explains; `awaited_by`: a held trade that may be it."""
+
+    position: Position
+    qty: Decimal
+    remainder: bool
+    awaited_by: str | None = None
 
 
 def within(a: Decimal, b: Decimal, tolerance: Decimal) -> bool:

@@ -11,10 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from .broker import is_uuid
-from .instrument import Side, symbol_key
-from .numbers import ZERO, BadNumber, number
-from .times import parse_time
+from ghostclean.core.broker import ZERO, BadNumber, Side, is_uuid, number, parse_time, symbol_key
 
 OPEN = frozenset({"OPEN", "PARTIAL"})
 PENDING = frozenset({"PENDING", "BROKER_PENDING", "BROKER_FILLED", "AUTO_PENDING", "NEW"})

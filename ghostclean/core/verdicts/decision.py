@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from .times import iso
+from ghostclean.core.broker import iso
 
 
 class Verdict(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .broker import Activity, Fill, MarketClock, Order, is_uuid
+from .records import Activity, Fill, MarketClock, Order, is_uuid
 
 
 @dataclass(frozen=True, slots=True)

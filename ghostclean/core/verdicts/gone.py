@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from ghostclean.core.allocation import SPLIT_RATIOS, Case, Entry, Explained, Lot, Share, average, total
+from ghostclean.core.broker import ONE, ZERO, ClockNow, expiry, is_option, plain
+
 from . import fields as write
-from .attribution import Explained
-from .case import Case, Share
 from .closing import close_option, close_with, split_before
-from .evidence import ClockNow
-from .free_fills import total
-from .instrument import expiry, is_option
-from .money import average
-from .numbers import ONE, ZERO, plain
-from .own_orders import Entry, Lot
+from .decision import Action, Decision, Verdict
 from .ruling import change, hold
 from .search import Search
-from .sharing import SPLIT_RATIOS
-from .verdicts import Action, Decision, Verdict
 
 _OPTION_ENDS = {"OPEXP": "option_expired", "OPASN": "option_assigned", "OPEXC": "option_exercised"}
 _TAKES_AWAY = frozenset({"MA", "NC", "SPLIT", "SPIN", "REORG", "OPCA"})

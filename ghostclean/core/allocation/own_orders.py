@@ -13,10 +13,8 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 
-from .broker import Order, is_uuid
-from .evidence import Evidence, Need, OrderByClientId, OrderById
-from .numbers import ZERO
-from .trade import Trade
+from ghostclean.core.broker import ZERO, Evidence, Need, Order, OrderByClientId, OrderById, is_uuid
+from ghostclean.core.ledger import Trade
 
 
 class Entry(Enum):

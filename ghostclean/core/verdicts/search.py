@@ -13,19 +13,36 @@ from decimal import Decimal
 from itertools import accumulate
 from math import inf
 
-from .attribution import Explained, explain_gone, explain_short
-from .board import Board
-from .broker import Fill, Order, is_uuid
-from .case import Case, Share
-from .client_ids import parse_client_id
-from .evidence import ActivitiesSince, FillsSince, Need, OrderById, OrdersOf, RecordsOf
-from .finished import Finished
-from .free_fills import FreeFills, before, free_fills
-from .instrument import Side
-from .numbers import ZERO, plain
-from .own_orders import Lot
-from .sharing import is_dust
-from .trade import order_ids
+from ghostclean.core.allocation import (
+    Board,
+    Case,
+    Explained,
+    Finished,
+    FreeFills,
+    Lot,
+    Share,
+    before,
+    explain_gone,
+    explain_short,
+    free_fills,
+    is_dust,
+)
+from ghostclean.core.broker import (
+    ZERO,
+    ActivitiesSince,
+    Fill,
+    FillsSince,
+    Need,
+    Order,
+    OrderById,
+    OrdersOf,
+    RecordsOf,
+    Side,
+    is_uuid,
+    parse_client_id,
+    plain,
+)
+from ghostclean.core.ledger import order_ids
 
 _LOOK_BACK = timedelta(days=1)
 _LONGEST_LOOK_BACK = timedelta(days=90)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
+from ghostclean.core.allocation import Case, Lot, Share, settle_part, total
+from ghostclean.core.broker import multiplier, plain
+
 from . import fields as write
-from .case import Case, Share
 from .closing import close_with, entry_lots, whole_exit
-from .free_fills import total
-from .instrument import multiplier
-from .money import settle_part
-from .numbers import plain
-from .own_orders import Lot
+from .decision import Action, Decision, Verdict
 from .ruling import change, hold, keep
 from .search import Search
 from .settling import settling, settling_since
-from .verdicts import Action, Decision, Verdict
 
 _NAMED_AT_MOST = 12
 

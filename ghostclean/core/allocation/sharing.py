@@ -13,13 +13,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from .broker import Order, Position
+from ghostclean.core.broker import ONE, ZERO, Evidence, Order, Position, Side
+from ghostclean.core.ledger import ENTRY_ORDER_FIELDS, record_size, text
+
 from .case import Case, Share, within
-from .evidence import Evidence
-from .instrument import Side
-from .numbers import ONE, ZERO
 from .own_orders import Entry, Lot
-from .trade import ENTRY_ORDER_FIELDS, record_size, text
 
 SAME_COST = Decimal("0.01")
 _CLOCKS_DIFFER = timedelta(minutes=10)

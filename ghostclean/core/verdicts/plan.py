@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from .broker import Order, Position
-from .evidence import Need
-from .trade import Trade
-from .verdicts import Action, Decision
+from ghostclean.core.allocation import Orphan
+from ghostclean.core.broker import Need, Order, Position
+from ghostclean.core.ledger import Trade
+
+from .decision import Action, Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +29,6 @@ class Holding:
     initial_stop: Decimal | None
     entry: Order | None
     exits: tuple[Order, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A position, or the part of one, that no trade explains; `awaited_by`: a held trade that may be it."""
-
-    position: Position
-    qty: Decimal
-    remainder: bool
-    awaited_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

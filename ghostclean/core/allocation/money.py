@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from .broker import Order
-from .client_ids import parse_client_id
-from .instrument import Side
-from .numbers import ZERO, money, ratio4
+from ghostclean.core.broker import ZERO, Order, Side, money, parse_client_id, ratio4
+
 from .own_orders import Lot
 
 # Alpaca takes the crypto fee (0.25 % and rounding) out of the coin that a purchase brings.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .broker import Impossible, Order, parse_orders
+from .records import Impossible, Order, parse_orders
 
 _KEPT = (
     "id",

@@ -7,47 +7,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from .money import Exit
-from .numbers import ZERO, BadNumber, json_number, number
-from .own_orders import Entry, OwnOrders
-from .times import iso, parse_time
-from .trade import SIZE_FIELDS, Trade
-
-POSITION_OPEN = "position_open"
-NOT_FOUND = "not_found_in_broker"
-
-
-def is_vanished(record: Mapping[str, Any]) -> bool:
-    """Whether a final record was closed without proof, as `vanished` closes it."""
-    return record.get("alpacaStatus") == NOT_FOUND and record.get("closePrice") is None
-
-
-def changed(record: Mapping[str, Any], fields: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """The fields whose value differs from the record's, and `updatedAt` when there are any."""
-    differing = {name: value for name, value in fields.items() if not same(record, name, value)}
-    if differing:
-        differing["updatedAt"] = iso(now)
-    return differing
-
-
-def same(record: Mapping[str, Any], name: str, value: object) -> bool:
-    """Whether a field already says this; numbers and times compare by value, not by spelling."""
-    if name not in record:
-        return False
-    present = record[name]
-    if present is None or value is None:
-        return present is value
-    if isinstance(value, Decimal):
-        try:
-            said = number(present)
-        except BadNumber:
-            return False
-        # A value longer than a JSON number holds comes back shortened; it is the same value.
-        return said is not None and json_number(said) == json_number(value)
-    if present == value:
-        return True
-    moment = parse_time(value)
-    return moment is not None and parse_time(present) == moment
+from ghostclean.core.allocation import Entry, Exit, OwnOrders
+from ghostclean.core.broker import ZERO, BadNumber, iso, number
+from ghostclean.core.ledger import NOT_FOUND, POSITION_OPEN, SIZE_FIELDS, Trade
 
 
 def order_status(own: OwnOrders) -> dict[str, Any]:

@@ -14,18 +14,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from .broker import Order
-from .case import within
-from .evidence import Evidence
-from .fields import POSITION_OPEN, same
-from .instrument import is_option
-from .money import CRYPTO_DUST
-from .numbers import ZERO, BadNumber, number, plain
-from .plan import Orphan, Plan
-from .sharing import SAME_COST
-from .times import iso, parse_time
-from .trade import order_ids, read_trade, record_id, status_of, text
-from .verdicts import Action, Decision, Proof, Verdict
+from ghostclean.core.allocation import CRYPTO_DUST, SAME_COST, Orphan, within
+from ghostclean.core.broker import ZERO, BadNumber, Evidence, Order, is_option, iso, number, parse_time, plain
+from ghostclean.core.ledger import POSITION_OPEN, order_ids, read_trade, record_id, same, status_of, text
+from ghostclean.core.verdicts import Action, Decision, Plan, Proof, Verdict
 
 LOOK_BACK = timedelta(days=90)
 _NOTHING_TO_REOPEN = ("duplicate_of:", "never_filled", "option_")

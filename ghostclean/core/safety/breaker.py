@@ -7,15 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from .broker import Account
-from .evidence import Evidence
-from .instrument import symbol_key
-from .plan import Plan
-from .policy import Policy
-from .times import parse_time
-from .trade import order_ids, text
-from .verdicts import Action, Decision
-from .world import Memory
+from ghostclean.core.broker import Account, Evidence, parse_time, symbol_key
+from ghostclean.core.inputs import Memory, Policy
+from ghostclean.core.ledger import order_ids, text
+from ghostclean.core.verdicts import Action, Decision, Plan
 
 _RECENT = timedelta(hours=1)
 

@@ -21,21 +21,20 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+from ghostclean.core.allocation import Board, Case, Orphan, Share
+from ghostclean.core.broker import ZERO, Side, plain
+from ghostclean.core.inputs import World
+from ghostclean.core.ledger import Trade
+
 from . import fields as write
-from .board import Board
-from .case import Case, Share
 from .closing import close_with, needs_more_entries
 from .covered import ambiguous, covered, missing_part, unexplained, working
+from .decision import Action, Decision, Verdict
 from .gone import gone, never_filled
-from .instrument import Side
-from .numbers import ZERO, plain
-from .plan import Holding, Orphan, Plan
+from .plan import Holding, Plan
 from .ruling import change, hold
 from .search import Search
 from .settling import settling, settling_since
-from .trade import Trade
-from .verdicts import Action, Decision, Verdict
-from .world import World
 
 
 def decide(world: World) -> Plan:

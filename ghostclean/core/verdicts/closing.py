@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from ghostclean.core.allocation import Case, Lot, close_reason, settle, total
+from ghostclean.core.broker import ZERO, Order, multiplier, plain
+
 from . import fields as write
-from .broker import Order
-from .case import Case
-from .free_fills import total
-from .instrument import multiplier
-from .money import close_reason, settle
-from .numbers import ZERO, plain
-from .own_orders import Lot
+from .decision import Action, Decision, Proof, Verdict
 from .ruling import change
 from .search import Search
-from .verdicts import Action, Decision, Proof, Verdict
 
 _SPLITS = frozenset({"SPLIT", "REORG", "OPCA"})
 

@@ -15,9 +15,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
+from ghostclean.core.broker import ONE, ZERO
+
 from .case import Case
 from .free_fills import FreeFills, total
-from .numbers import ONE, ZERO
 from .own_orders import Lot
 
 

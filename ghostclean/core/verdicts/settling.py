@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from .case import Case
+from ghostclean.core.allocation import Case
+
+from .decision import Decision, Verdict
 from .ruling import ago, hold
 from .search import Search
-from .verdicts import Decision, Verdict
 
 _TOUCH_COUNTS = timedelta(hours=1)
 

@@ -1,0 +1,29 @@
+"""The brakes on what may be written, orphans, and what a run remembers for the next."""
+
+from .breaker import (
+    Pin,
+    breaker,
+    knows_this_ledger,
+    short,
+    without_unproven,
+)
+from .orphans import (
+    LOOK_BACK,
+    OrphanView,
+    adopted_id,
+    judge_orphans,
+    orphan_name,
+)
+
+__all__ = [
+    "LOOK_BACK",
+    "OrphanView",
+    "Pin",
+    "adopted_id",
+    "breaker",
+    "judge_orphans",
+    "knows_this_ledger",
+    "orphan_name",
+    "short",
+    "without_unproven",
+]
