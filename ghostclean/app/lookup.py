@@ -19,11 +19,11 @@ from ghostclean.core.broker import (
     ClockNow,
     Evidence,
     FillsSince,
-    Need,
     Order,
     OrderByClientId,
     OrderById,
     OrdersOf,
+    Question,
     RecordsOf,
     symbol_key,
 )
@@ -58,7 +58,7 @@ class Lookups:
         """Whether an answer is missing that a later run may get."""
         return bool(self.open)
 
-    def answer(self, needs: Iterable[Need]) -> bool:
+    def answer(self, needs: Iterable[Question]) -> bool:
         """Looks everything up that is asked for; False once time has run out."""
         needs = tuple(needs)
         self.read_records(needs)
@@ -71,7 +71,7 @@ class Lookups:
             return False
         return True
 
-    def read_records(self, needs: Iterable[Need]) -> bool:
+    def read_records(self, needs: Iterable[Question]) -> bool:
         """The final records of the symbols asked for: what they own is not free; False when none was read.
 
         The ledger is ours to read even when the broker has used up the time for reading: without
@@ -95,7 +95,7 @@ class Lookups:
 
     # ------------------------------------------------------------------ orders
 
-    def _orders_by_symbol(self, needs: Sequence[Need]) -> None:
+    def _orders_by_symbol(self, needs: Sequence[Question]) -> None:
         """One listing for all symbols in question; a few single orders are asked for directly."""
         now = self.broker.now()
         since: dict[str, datetime] = {}
@@ -140,7 +140,7 @@ class Lookups:
                 return begin
         return self._ask(lambda: self.broker.history(symbols, since, _HISTORY_PAGES))
 
-    def _answer_one(self, need: Need) -> None:
+    def _answer_one(self, need: Question) -> None:
         evidence = self.evidence
         if isinstance(need, OrderById):
             if need.order_id not in evidence.orders and need.order_id not in evidence.absent:

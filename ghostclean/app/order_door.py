@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, OrderRequest, State
-from ghostclean.core.allocation import CRYPTO_DUST
 from ghostclean.core.broker import (
+    CRYPTO_DUST,
     ZERO,
     BadNumber,
     Fill,

@@ -66,7 +66,7 @@ def judge(run: Run) -> list[Decision]:
 def _blocked(run: Run, survey: Survey) -> str | None:
     if any(d.verdict is Verdict.UNREADABLE for d in run.plan.decisions) or survey.view.strangers:
         return "a record of the ledger is unreadable"
-    if any(d.verdict is Verdict.UNKNOWN for d in run.plan.decisions) or run.plan.needs:
+    if any(d.verdict is Verdict.UNKNOWN for d in run.plan.decisions) or run.plan.questions:
         return "a look-up is open"
     if not survey.view.complete:
         return "only the ledger's index was read, the next run reads all of it"

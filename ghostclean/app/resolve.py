@@ -16,8 +16,7 @@ from ghostclean.core.broker import BrokerTruth, Order, is_uuid
 from ghostclean.core.inputs import Policy
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.ledger import Trade, changed, is_open, is_pending, read_trade, record_id
-from ghostclean.core.verdicts import Action, Decision, Verdict
-from ghostclean.core.verdicts import fields as write
+from ghostclean.core.verdicts import Action, Decision, Verdict, vanished_fields
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
 from .by_hand import Act, NothingToDo, Report, carry_out, check_account, entry, locked
@@ -162,7 +161,7 @@ def _change(decision: Decision, record: Record, word: Word, policy: Policy, now:
     """What is written, or why the word cannot be true."""
     trade_id = record_id(record) or ""
     if word.vanished:
-        fields = changed(record, write.vanished(policy.close_reason, now), now)
+        fields = changed(record, vanished_fields(policy.close_reason, now, record), now)
         alive = decision.verdict in _ALIVE
         return Change(trade_id, record, fields), f"it is {decision.verdict}: {decision.reason}" if alive else None
     fields = {**word.link}

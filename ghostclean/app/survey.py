@@ -176,7 +176,7 @@ def _settle(survey: Survey) -> Plan:
     plan = decide(survey.world())
     asked: set[object] = set()
     for _ in range(_ROUNDS):
-        fresh = [need for need in plan.needs if need not in asked]
+        fresh = [need for need in plan.questions if need not in asked]
         if not fresh:
             break
         asked.update(fresh)
@@ -184,7 +184,7 @@ def _settle(survey: Survey) -> Plan:
         plan = decide(survey.world())
         if not in_time:
             # What the answers so far prove needs the ledger's own records still, not the broker.
-            return decide(survey.world()) if survey.lookups.read_records(plan.needs) else plan
+            return decide(survey.world()) if survey.lookups.read_records(plan.questions) else plan
     return plan
 
 

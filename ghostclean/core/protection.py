@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from .allocation import CRYPTO_DUST
+from ghostclean.core.broker import CRYPTO_DUST
+
 from .broker import ZERO, Order, Side, parse_client_id, trade_tag
 from .verdicts import Holding
 

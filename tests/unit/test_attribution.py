@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ghostclean.core.broker import RecordsOf
 from ghostclean.core.verdicts import Action, Plan, Verdict, decide
 from tests.builders import DAY, Record, ago, entry, fill, of, order, position, sale, trade, uid, world
 
@@ -239,7 +240,8 @@ def test_sizes_that_the_app_has_reduced_already_are_trusted_where_they_make_the_
         orders = [entry("A", qty="30"), entry("B", qty="20")]
         plan = decide(world(records, orders, [position(qty=held)], complete=False))
         assert set(verdicts(plan).values()) == {expected}
-        assert (not plan.needs) is (expected is Verdict.LIVE), "what agrees costs no look-up"
+        asked = [q for q in plan.questions if not isinstance(q, RecordsOf)]
+        assert (not asked) is (expected is Verdict.LIVE), "what agrees costs no request"
 
 
 def test_a_stale_reduced_size_explains_no_further_loss() -> None:

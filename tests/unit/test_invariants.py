@@ -17,11 +17,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghostclean.core.allocation import Lot, settle, settle_part
+from ghostclean.core.allocation import Execution
 from ghostclean.core.broker import FINAL as ENDED
 from ghostclean.core.broker import Side
 from ghostclean.core.inputs import Memory, World
-from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
+from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide, settle, settle_part
 from tests.builders import DAY, NOW, Record, after, ago, missed, order, position, remembered, trade, uid, world
 
 HOUR = 3600.0
@@ -215,7 +215,7 @@ def _said(plan: Plan) -> list[Any]:
         (d.trade_id, d.verdict, d.action, d.reason, dict(d.fields), d.facts, d.exit_orders, d.proof)
         for d in plan.decisions
     ]
-    return [*rows, plan.needs, plan.suspects, [(o.position.key, o.qty) for o in plan.orphans], plan.writing]
+    return [*rows, plan.questions, plan.suspects, [(o.position.key, o.qty) for o in plan.orphans], plan.writing]
 
 
 @EXAMPLES
@@ -296,8 +296,8 @@ PARTS = st.lists(st.tuples(st.integers(1, 50), PRICES), min_size=1, max_size=6)
 def test_the_pnl_of_the_parts_sums_to_the_pnl_of_the_whole(
     side: Side, price: Decimal, parts: list[tuple[int, Decimal]]
 ) -> None:
-    lots = [Lot(f"x{n}", side.closing, Decimal(qty), at, NOW) for n, (qty, at) in enumerate(parts)]
-    entries = [Lot("e", side.opening, sum((lot.qty for lot in lots), Decimal(0)), price, NOW)]
+    lots = [Execution(f"x{n}", side.closing, Decimal(qty), at, NOW) for n, (qty, at) in enumerate(parts)]
+    entries = [Execution("e", side.opening, sum((lot.qty for lot in lots), Decimal(0)), price, NOW)]
     rest: dict[str, Any] = {"units": Decimal(1), "initial_stop": None}
     whole = settle(side, entries, lots, tolerance=Decimal(0), **rest)
     each = [settle_part(side, entries, [lot], **rest).pnl for lot in lots]

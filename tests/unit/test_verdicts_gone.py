@@ -55,7 +55,7 @@ def test_a_manual_sale_closes_at_its_price_time_and_order() -> None:
 
 def test_a_sale_by_an_order_the_broker_does_not_know_is_the_brokers() -> None:
     w = world([trade()], [entry()], fills=[fill("f", "LIQ")])
-    assert [n for n in decide(w).needs if isinstance(n, OrderById)], "the order behind a fill is asked for first"
+    assert [n for n in decide(w).questions if isinstance(n, OrderById)], "the order behind a fill is asked for first"
     w.evidence.absent.add(uid("LIQ"))
     assert of(decide(w)).fields["closeReason"] == "broker_exit"
 
@@ -148,14 +148,14 @@ def test_an_exit_attributed_to_a_trade_that_left_is_not_free() -> None:
 
 def test_the_search_asks_for_orders_first_and_for_fills_only_when_they_do_not_explain() -> None:
     w = world([trade()], [entry()], complete=False)
-    assert {type(n) for n in decide(w).needs} == {OrdersOf, RecordsOf}
+    assert {type(n) for n in decide(w).questions} == {OrdersOf, RecordsOf}
     w.evidence.history["AAPL"] = w.now.replace(year=2025)
     w = world([trade()], [entry(), sale("X")])
     w.evidence.fills_since = None
     assert of(decide(w)).verdict is Verdict.EXITED
     w = world([trade()], [entry()])
     w.evidence.fills_since = None
-    assert [type(n) for n in decide(w).needs] == [FillsSince]
+    assert [type(n) for n in decide(w).questions] == [FillsSince]
 
 
 def test_a_cut_list_of_orders_explains_nothing_alone() -> None:
@@ -165,7 +165,7 @@ def test_a_cut_list_of_orders_explains_nothing_alone() -> None:
     w.evidence.fills_since = None
     plan = decide(w)
     assert of(plan).verdict is Verdict.UNKNOWN
-    assert [type(n) for n in plan.needs] == [FillsSince]
+    assert [type(n) for n in plan.questions] == [FillsSince]
 
 
 @pytest.mark.parametrize("lost", ["fills", "orders", "records"])
@@ -202,7 +202,7 @@ def test_an_unanswered_look_up_is_not_a_404() -> None:
     w = world([trade()])
     w.evidence.unanswered[uid("E-T1")] = "time-out"
     plan = decide(w)
-    assert (of(plan).verdict, of(plan).action, plan.needs) == (Verdict.UNKNOWN, Action.HELD, ())
+    assert (of(plan).verdict, of(plan).action, plan.questions) == (Verdict.UNKNOWN, Action.HELD, ())
     assert "time-out" in of(plan).reason
 
 
@@ -252,7 +252,7 @@ def test_filled_but_gone_asks_for_the_clock_and_holds_without_it() -> None:
     w = world([trade()], [entry()], memory=missed())
     w.evidence.clock = None
     plan = decide(w)
-    assert (of(plan).verdict, plan.needs) == (Verdict.FILLED_BUT_GONE, (ClockNow(),))
+    assert (of(plan).verdict, plan.questions) == (Verdict.FILLED_BUT_GONE, (ClockNow(),))
     w.evidence.clock_failed = "HTTP 500"
     assert of(decide(w)).action is Action.HELD
 
@@ -363,7 +363,7 @@ def test_an_option_that_was_sold_is_exited_by_its_fill() -> None:
 def test_option_activities_are_asked_for_and_their_failure_holds() -> None:
     w = world(*option())
     w.evidence.activities_since = None
-    assert [type(n) for n in decide(w).needs] == [ActivitiesSince]
+    assert [type(n) for n in decide(w).questions] == [ActivitiesSince]
     w.evidence.activities_failed = "HTTP 500"
     assert of(decide(w)).verdict is Verdict.UNKNOWN
 
@@ -588,7 +588,7 @@ def test_a_sale_closes_nobody_before_the_records_that_may_own_it_are_known() -> 
     w = replace(world([trade()], [entry(), sale("X")]), closed={})
     plan = decide(w)
     assert (of(plan).verdict, of(plan).action, plan.suspects) == (Verdict.UNKNOWN, Action.HELD, 1)
-    assert RecordsOf("AAPL") in plan.needs
+    assert RecordsOf("AAPL") in plan.questions
 
 
 def test_a_fill_whose_order_is_not_known_is_still_its_owners() -> None:
@@ -661,7 +661,7 @@ def test_a_merger_on_the_day_of_the_entry_takes_the_position_away_too() -> None:
 @pytest.mark.parametrize(("age", "since"), [(DAY, 2 * DAY), (200 * DAY, 91 * DAY)])
 def test_a_search_looks_back_to_a_day_before_the_entry_and_no_further_than_90_days(age: float, since: float) -> None:
     w = world([trade(createdAt=ago(age))], [entry(submitted_at=ago(age))], complete=False)
-    assert OrdersOf("AAPL", "AAPL", NOW - timedelta(seconds=since)) in decide(w).needs
+    assert OrdersOf("AAPL", "AAPL", NOW - timedelta(seconds=since)) in decide(w).questions
 
 
 def test_a_round_trip_by_hand_before_a_proven_entry_keeps_no_ghost() -> None:
@@ -711,14 +711,14 @@ def test_activities_known_from_a_later_time_on_are_not_known() -> None:
     w.evidence.activities_since = NOW
     plan = decide(w)
     assert of(plan).verdict is Verdict.UNKNOWN
-    assert [type(n) for n in plan.needs] == [ActivitiesSince]
+    assert [type(n) for n in plan.questions] == [ActivitiesSince]
 
 
 def test_a_trade_that_is_gone_waits_for_the_exit_that_no_list_shows() -> None:
     target = sale("TP", type="limit", status="new", filled_qty="0")
     plan = decide(world([trade(stopOrderId=uid("SL"), takeProfitOrderId=uid("TP"))], [entry(), target]))
     assert of(plan).verdict is Verdict.UNKNOWN
-    assert [n.order_id for n in plan.needs if isinstance(n, OrderById)] == [uid("SL")]
+    assert [n.order_id for n in plan.questions if isinstance(n, OrderById)] == [uid("SL")]
 
 
 def test_a_sale_that_a_record_in_error_names_is_not_free() -> None:
@@ -751,7 +751,7 @@ def test_orders_alone_prove_no_exit_of_a_trade_without_an_order() -> None:
     w.evidence.fills_since = None
     plan = decide(w)
     assert of(plan, "N").verdict is Verdict.UNKNOWN
-    assert [type(n) for n in plan.needs] == [FillsSince]
+    assert [type(n) for n in plan.questions] == [FillsSince]
 
 
 def test_a_vanished_trade_claims_what_it_held_on_its_own_side() -> None:
@@ -794,7 +794,7 @@ def test_fills_known_from_a_later_time_on_are_not_known() -> None:
     w.evidence.fills_since = NOW
     plan = decide(w)
     assert of(plan, "N").verdict is Verdict.UNKNOWN
-    assert [type(n) for n in plan.needs] == [FillsSince]
+    assert [type(n) for n in plan.questions] == [FillsSince]
 
 
 def test_what_orders_explain_of_one_trade_spares_no_search_for_another() -> None:
@@ -802,7 +802,7 @@ def test_what_orders_explain_of_one_trade_spares_no_search_for_another() -> None
     w.evidence.fills_since = None
     plan = decide(w)
     assert (of(plan).verdict, of(plan, "B").verdict) == (Verdict.EXITED, Verdict.UNKNOWN)
-    assert [type(n) for n in plan.needs] == [FillsSince]
+    assert [type(n) for n in plan.questions] == [FillsSince]
 
 
 def test_a_sale_that_a_closed_record_names_by_its_client_id_is_not_free() -> None:

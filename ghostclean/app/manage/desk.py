@@ -12,7 +12,7 @@ from ghostclean.app.manage.work import Work, risk_of, usable_price
 from ghostclean.app.order_door import Claim, OrderDoor
 from ghostclean.app.ports import LedgerView, Price
 from ghostclean.core.allocation import first_stop
-from ghostclean.core.broker import BrokerTruth, Evidence, Need, Order, RecordsOf, is_option
+from ghostclean.core.broker import BrokerTruth, Evidence, Order, Question, RecordsOf, is_option
 from ghostclean.core.inputs import World
 from ghostclean.core.ledger import is_open, order_ids, record_id
 from ghostclean.core.market import Market
@@ -142,11 +142,11 @@ class Desk:
 
 def without_grace(seen: Seen) -> Plan:
     """What a survey comes to when nothing is waited for: for what is proven in another way."""
-    asked: set[Need] = set()
+    asked: set[Question] = set()
     while True:
         world = seen.world()
         plan = decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))
-        needs = [need for need in plan.needs if need not in asked]
+        needs = [need for need in plan.questions if need not in asked]
         asked.update(needs)
         if not needs or not seen.lookups.answer(needs):
             return plan

@@ -20,8 +20,7 @@ from ghostclean.app.manage.stops import StopKeeper
 from ghostclean.app.manage.work import Work
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.ports import State
-from ghostclean.core.allocation import CRYPTO_DUST
-from ghostclean.core.broker import ZERO, Order, Side, eastern_date, iso, parse_time, plain
+from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, Side, eastern_date, iso, parse_time, plain
 from ghostclean.core.market import Market
 from ghostclean.core.protection import remaining
 from ghostclean.errors import BrokerError, StateFailed

@@ -1,73 +1,49 @@
 """Executions and positions allocated to the trades of the ledger."""
 
-from .attribution import (
-    Explained,
-    explain_gone,
-    explain_short,
-)
-from .board import (
-    Board,
-)
-from .case import (
-    Case,
+from .allocation import (
+    SAME_COST,
+    Allocation,
+    Coverage,
     Orphan,
-    Share,
-    first_stop,
+    is_dust,
     within,
 )
-from .finished import (
-    Finished,
+from .books import (
+    Books,
 )
-from .free_fills import (
-    FreeFills,
-    before,
-    free_fills,
-    total,
-)
-from .money import (
-    CRYPTO_DUST,
-    Exit,
-    average,
-    close_reason,
-    settle,
-    settle_part,
-)
-from .own_orders import (
-    Entry,
-    Lot,
-    OwnOrders,
-)
-from .sharing import (
-    SAME_COST,
+from .coverage import (
     SPLIT_RATIOS,
-    is_dust,
+)
+from .execution import (
+    Execution,
+    average,
+    total,
+    value,
+)
+from .family import (
+    EntryState,
+    Family,
+    first_stop,
+)
+from .matching import (
+    Match,
 )
 
 __all__ = [
-    "CRYPTO_DUST",
     "SAME_COST",
     "SPLIT_RATIOS",
-    "Board",
-    "Case",
-    "Entry",
-    "Exit",
-    "Explained",
-    "Finished",
-    "FreeFills",
-    "Lot",
+    "Allocation",
+    "Books",
+    "Coverage",
+    "EntryState",
+    "Execution",
+    "Family",
+    "Match",
     "Orphan",
-    "OwnOrders",
-    "Share",
     "average",
-    "before",
-    "close_reason",
-    "explain_gone",
-    "explain_short",
     "first_stop",
-    "free_fills",
     "is_dust",
-    "settle",
-    "settle_part",
     "total",
+    "value",
     "within",
 ]

@@ -5,18 +5,24 @@ from .client_ids import (
     parse_client_id,
     trade_tag,
 )
-from .graph import (
+from .evidence import (
     ActivitiesSince,
     ClockNow,
     Evidence,
     FillsSince,
-    Need,
     OrderByClientId,
     OrderById,
     OrdersOf,
+    Question,
     RecordsOf,
 )
+from .graph import (
+    connected,
+    ties,
+)
 from .instrument import (
+    CRYPTO_DUST,
+    STOCK_DUST,
     Side,
     crypto_pair,
     expiry,
@@ -61,8 +67,10 @@ from .times import (
 )
 
 __all__ = [
+    "CRYPTO_DUST",
     "FINAL",
     "ONE",
+    "STOCK_DUST",
     "ZERO",
     "Account",
     "ActivitiesSince",
@@ -75,15 +83,16 @@ __all__ = [
     "FillsSince",
     "Impossible",
     "MarketClock",
-    "Need",
     "Order",
     "OrderByClientId",
     "OrderById",
     "OrdersOf",
     "Position",
+    "Question",
     "RecordsOf",
     "Side",
     "client_id",
+    "connected",
     "crypto_pair",
     "eastern",
     "eastern_date",
@@ -105,5 +114,6 @@ __all__ = [
     "recall_orders",
     "remember_order",
     "symbol_key",
+    "ties",
     "trade_tag",
 ]

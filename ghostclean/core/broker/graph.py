@@ -1,81 +1,32 @@
-"""What is known about orders and fills, and what still has to be looked up.
+"""The order graph: every order this run knows, its state, its family.
 
 An order is *known* (some answer described it), *absent* (a true 404), *unanswered* (a look-up
-failed) or simply not asked for yet; these are different things and never stand for each other.
+failed) or not asked for yet; none of these stands for another. A family are the orders tied by
+legs, parent and replace chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import NamedTuple
 
-from .records import Activity, Fill, MarketClock, Order, is_uuid
-
-
-@dataclass(frozen=True, slots=True)
-class OrderById:
-    """Look an order up by its id, with legs."""
-
-    order_id: str
-    key: str  # where it is expected, so that look-ups can be batched by symbol
-    since: datetime | None
+from .instrument import Side
+from .records import Order, is_uuid
 
 
-@dataclass(frozen=True, slots=True)
-class OrderByClientId:
-    """Look an order up by its client order id; where it is expected only serves batching."""
+class Chain(NamedTuple):
+    """A replace chain, oldest first; `missing` are its ends that are not known, `loops` an impossible one."""
 
-    client_id: str
-    key: str = field(default="", compare=False)
-    since: datetime | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class OrdersOf:
-    """All orders of a symbol since a time, of any status."""
-
-    key: str
-    symbol: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class FillsSince:
-    """All fills of the account since a time."""
-
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ActivitiesSince:
-    """Option and corporate-action activities since a time."""
-
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ClockNow:
-    """The market clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordsOf:
-    """The ledger's final records of a symbol key: what they own is not free."""
-
-    key: str
-
-
-Need = OrderById | OrderByClientId | OrdersOf | FillsSince | ActivitiesSince | ClockNow | RecordsOf
+    orders: tuple[Order, ...]
+    missing: tuple[str, ...] = ()
+    loops: bool = False
 
 
 @dataclass(slots=True)
-class Evidence:
-    """Everything the broker said about orders, fills and activities in this run.
-
-    `working` are the ids of the working list; `remembered` final answers of earlier runs are
-    part of `orders`. `history` says since when all orders of a symbol key are known.
-    """
+class OrderGraph:
+    """Orders by id, whatever the answer that showed them; `working` are the ids of the working list."""
 
     orders: dict[str, Order] = field(default_factory=dict)
     by_client: dict[str, str] = field(default_factory=dict)
@@ -83,23 +34,16 @@ class Evidence:
     absent: set[str] = field(default_factory=set)
     absent_clients: set[str] = field(default_factory=set)
     unanswered: dict[str, str] = field(default_factory=dict)
-    history: dict[str, datetime] = field(default_factory=dict)
-    truncated: set[str] = field(default_factory=set)
-    fills: dict[str, Fill] = field(default_factory=dict)
-    fills_since: datetime | None = None
-    fills_failed: str | None = None
-    activities: tuple[Activity, ...] = ()
-    activities_since: datetime | None = None
-    activities_failed: str | None = None
-    clock: MarketClock | None = None
-    clock_failed: str | None = None
 
     def add_orders(self, orders: Iterable[Order]) -> None:
-        """Adds answers; a later answer replaces an earlier one and keeps known legs and parent."""
+        """Adds answers; a later one replaces an earlier one and keeps the legs and parent it showed."""
         for order in orders:
             known = self.orders.get(order.id)
             if known is not None:
                 order = order.joined(known)
+            before = self.orders.get(order.replaces or "")
+            if order.parent is None and before is not None and before.parent is not None:
+                order = order.under(before.parent)  # a replaced leg hands its parent on
             self.orders[order.id] = order
             if order.client_id:
                 self.by_client[order.client_id] = order.id
@@ -109,29 +53,108 @@ class Evidence:
                     self.orders[leg] = child.under(order.id)
 
     def set_working(self, orders: Iterable[Order]) -> None:
-        """Replaces the working list; a non-final answer that stood only in the old one is stale."""
+        """Replaces the working list; an answer that stood only in the old one is stale."""
         orders = tuple(orders)
-        left = self.working.difference(o.id for o in orders)
-        for order_id in left:
+        for order_id in self.working.difference(o.id for o in orders):
             order = self.orders.get(order_id)
             if order is not None and not order.is_final:
                 del self.orders[order_id]
         self.working = frozenset(o.id for o in orders)
         self.add_orders(orders)
 
-    def add_fills(self, fills: Iterable[Fill], since: datetime) -> None:
-        self.fills.update({f.id: f for f in fills})
-        self.fills_since = since if self.fills_since is None else min(since, self.fills_since)
-
-    def find(self, order_id: str | None) -> Order | None:
+    def find(self, name: str | None) -> Order | None:
         """The order with this id, or with this as client order id."""
-        if order_id is None:
+        if name is None:
             return None
-        order = self.orders.get(order_id)
-        if order is None:
-            order = self.orders.get(self.by_client.get(order_id, ""))
-        return order
+        return self.orders.get(name) or self.orders.get(self.by_client.get(name, ""))
 
-    def is_absent(self, order_id: str) -> bool:
+    def find_entry(self, name: str) -> Order | None:
+        """As `find`, but a UUID is a client order id only once it is absent as an id.
+
+        Some bots give an exit the id of the entry it closes as its client order id.
+        """
+        if is_uuid(name) and name not in self.absent:
+            return self.orders.get(name)
+        return self.find(name)
+
+    def is_absent(self, name: str) -> bool:
         """Proven unknown to the broker under this text, both as id and as client order id."""
-        return (order_id in self.absent or not is_uuid(order_id)) and order_id in self.absent_clients
+        return (name in self.absent or not is_uuid(name)) and name in self.absent_clients
+
+    def chain(self, start: Order) -> Chain:
+        """The replace chain through an order, both ways."""
+        chain, seen, missing = [start], {start.id}, []
+        for forward in (False, True):
+            while (name := chain[-1].replaced_by if forward else chain[0].replaces) is not None:
+                if name in seen:
+                    return Chain(tuple(chain), loops=True)
+                order = self.orders.get(name)
+                if order is None:
+                    missing.append(name)
+                    break
+                seen.add(name)
+                chain.insert(len(chain) if forward else 0, order)
+        return Chain(tuple(chain), tuple(missing))
+
+    def family(self, seeds: Iterable[str], without: Collection[str] = ()) -> tuple[dict[str, Order], list[str]]:
+        """The known orders tied to some ids, and the ids among them that are not known.
+
+        Orders `without` are neither entered nor passed through.
+        """
+        found: dict[str, Order] = {}
+        unknown: dict[str, None] = {}
+        queue, asked = list(seeds), set()
+        while queue:
+            name = queue.pop(0)
+            if name in asked:
+                continue
+            asked.add(name)
+            order = self.find(name)
+            if order is None:
+                unknown[name] = None
+            elif order.id not in found and order.id not in without:
+                found[order.id] = order
+                queue.extend(ties(order))
+        return found, list(unknown)
+
+    def closing(self, key: str, side: Side) -> list[Order]:
+        """The orders of a symbol that can still reduce a position of this side."""
+        return self._open(key, side.closing)
+
+    def opening(self, key: str, side: Side) -> list[Order]:
+        """The orders of a symbol that can still enlarge a position of this side."""
+        return self._open(key, side.opening)
+
+    def _open(self, key: str, side: str) -> list[Order]:
+        return [
+            o for o in self.orders.values() if o.key == key and o.side == side and not (o.is_final or o.is_multi_leg)
+        ]
+
+    def awaits_entry(self, order: Order) -> bool:
+        """Whether it is the leg of an entry that still works: it can take only what that brings."""
+        parent = self.orders.get(order.parent or "")
+        while parent is not None and parent.status == "replaced":
+            parent = self.orders.get(parent.replaced_by or "")
+        return parent is not None and parent.side != order.side and not parent.is_final
+
+
+def ties(order: Order) -> list[str]:
+    """The ids an order itself names as its family: legs, parent, both neighbours in its chain."""
+    return [i for i in (order.replaced_by, order.replaces, order.parent, *order.legs) if i]
+
+
+def connected(orders: Iterable[Order], seeds: Iterable[str]) -> set[str]:
+    """The ids reached from some, in both directions of every tie among these orders."""
+    neighbours: dict[str, list[str]] = defaultdict(list)
+    for order in orders:
+        for other in ties(order):
+            neighbours[order.id].append(other)
+            neighbours[other].append(order.id)
+    reached = set(seeds)
+    queue = list(reached)
+    while queue:
+        for other in neighbours.get(queue.pop(), ()):
+            if other not in reached:
+                reached.add(other)
+                queue.append(other)
+    return reached

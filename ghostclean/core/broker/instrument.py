@@ -11,6 +11,10 @@ from .numbers import ONE
 from .times import eastern
 
 OPTION_MULTIPLIER = Decimal(100)
+# Alpaca takes the crypto fee (0.25 % and rounding) out of the coin that a purchase brings.
+CRYPTO_DUST = Decimal("0.005")
+# A fractional sale can leave a hair of the share behind.
+STOCK_DUST = Decimal("0.000001")
 _OCC = re.compile(r"^([A-Z0-9.]{1,6})(\d{2})(\d{2})(\d{2})([CP])(\d{8})$")
 _QUOTES = ("USD", "USDT", "USDC", "BTC")
 

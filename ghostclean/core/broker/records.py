@@ -168,6 +168,11 @@ class Order:
         return self.status in FINAL
 
     @property
+    def works(self) -> bool:
+        """It can still fill; filled in full it can't, whatever its status says."""
+        return not self.is_final and (self.qty is None or not self.qty or self.filled_qty < self.qty)
+
+    @property
     def is_stop(self) -> bool:
         return self.type in _STOP_TYPES
 

@@ -40,7 +40,7 @@ class Trade:
     target_price: Decimal | None
     filled_qty: Decimal | None
     avg_fill_price: Decimal | None
-    entry_order: str | None
+    entry_orders: tuple[str, ...]
     client_order: str | None
     stop_order: str | None
     target_order: str | None
@@ -63,7 +63,12 @@ class Trade:
     @property
     def has_order(self) -> bool:
         """Whether the ledger names an entry order, by either kind of id."""
-        return self.entry_order is not None or self.client_order is not None
+        return bool(self.entry_orders)
+
+    @property
+    def entry_order(self) -> str | None:
+        """The id the record gives its entry order; None where it names one by client order id alone."""
+        return next((i for i in self.entry_orders if i != self.client_order), None)
 
     @property
     def exit_orders(self) -> tuple[str, ...]:
@@ -199,7 +204,7 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         target_price=numeric("takeProfitPrice", "targetPrice"),
         filled_qty=numeric("filledQty"),
         avg_fill_price=numeric("avgFillPrice"),
-        entry_order=order_id(record, *ENTRY_ORDER_FIELDS),
+        entry_orders=_entry_orders(record),
         client_order=text(record, "clientOrderId"),
         stop_order=order_id(record, "stopOrderId"),
         target_order=order_id(record, "takeProfitOrderId"),
@@ -210,6 +215,12 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         updated_at=parse_time(record.get("updatedAt")),
         problem="; ".join(problems) or None,
     )
+
+
+def _entry_orders(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """What names its entry, in order: the two id fields, then the client order id."""
+    names = (*(order_id(record, name) for name in ENTRY_ORDER_FIELDS), text(record, "clientOrderId"))
+    return tuple(dict.fromkeys(n for n in names if n))
 
 
 def _side(record: Mapping[str, Any], problems: list[str]) -> Side:

@@ -14,8 +14,19 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.core.allocation import CRYPTO_DUST, SAME_COST, Orphan, within
-from ghostclean.core.broker import ZERO, BadNumber, Evidence, Order, is_option, iso, number, parse_time, plain
+from ghostclean.core.allocation import SAME_COST, Orphan, within
+from ghostclean.core.broker import (
+    CRYPTO_DUST,
+    ZERO,
+    BadNumber,
+    Evidence,
+    Order,
+    is_option,
+    iso,
+    number,
+    parse_time,
+    plain,
+)
 from ghostclean.core.ledger import POSITION_OPEN, order_ids, read_trade, record_id, same, status_of, text
 from ghostclean.core.verdicts import Action, Decision, Plan, Proof, Verdict
 

@@ -9,9 +9,16 @@ from .decision import (
     Proof,
     Verdict,
 )
+from .fields import (
+    vanished_fields,
+)
 from .plan import (
     Holding,
     Plan,
+)
+from .pnl import (
+    settle,
+    settle_part,
 )
 
 __all__ = [
@@ -22,4 +29,7 @@ __all__ = [
     "Proof",
     "Verdict",
     "decide",
+    "settle",
+    "settle_part",
+    "vanished_fields",
 ]

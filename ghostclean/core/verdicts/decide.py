@@ -1,6 +1,6 @@
 """Decides what every trade of the ledger is, by broker truth; pure, no clock and no I/O.
 
-`decide(world)` returns a Plan: one decision a trade, the orphans, and the look-ups that would
+`decide(world)` returns a Plan: one decision a trade, the orphans, and the questions that would
 settle what is still open. Invariants, each with a property test of its name:
 - nothing the broker still holds is ever closed;
 - unknown is never read as empty: an open look-up or a failed one holds the trade;
@@ -8,171 +8,169 @@ settle what is still open. Invariants, each with a property test of its name:
 - applying a plan and deciding again changes nothing;
 - no fill is used twice;
 - the P&L of the parts sums to the P&L of the whole.
-The decision table in README says the same for people, in the order of `_judge`.
 
-The way through the core: `own_orders` reads what a trade's orders say, `sharing` gives it its
-part of the position, `board` holds all of that; `search` knows what must still be asked and
-which fills are free, `finished` what final records may own, `attribution` which fill took what;
-`covered`, `gone` and `closing` are the verdicts, `ruling` makes decisions of them.
+The books say what each trade entered, lost and holds; `LADDER` turns that into a verdict: the
+first step that applies asks its questions, and once they are answered judges. README's table
+says the same for people.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ghostclean.core.allocation import Board, Case, Orphan, Share
-from ghostclean.core.broker import ZERO, Side, plain
+from ghostclean.core.allocation import Allocation, Books, Coverage, Orphan
+from ghostclean.core.broker import ZERO, Question, Side, is_option
 from ghostclean.core.inputs import World
 from ghostclean.core.ledger import Trade
 
-from . import fields as write
-from .closing import close_with, needs_more_entries
-from .covered import ambiguous, covered, missing_part, unexplained, working
-from .decision import Action, Decision, Verdict
-from .gone import gone, never_filled
+from . import gone, questions, standing
+from .decision import Action, Decision, Verdict, change, hold, unknown
+from .fields import closed_fields, live_fields
 from .plan import Holding, Plan
-from .ruling import change, hold
-from .search import Search
-from .settling import settling, settling_since
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rung: whom it concerns, what it must know, what it judges (None: the next rung's matter).
+
+    `helps` are questions whose answers would tell more, but are not waited for.
+    """
+
+    applies: Callable[[Allocation], bool]
+    judge: Callable[[Books, Allocation], Decision | None]
+    asks: Callable[[Books, Allocation], Sequence[Question]] = lambda books, allocation: ()
+    helps: Callable[[Books, Allocation], Sequence[Question]] = lambda books, allocation: ()
 
 
 def decide(world: World) -> Plan:
     """The plan for one consistent view of ledger and broker; see the module's invariants."""
-    board = Board(world)
-    search = Search(board)
-    decisions = [_unreadable(trade, why) for trade, why in board.unreadable]
+    books = Books(world)
+    decisions = [_unreadable(trade, why) for trade, why in books.unreadable]
     holdings: dict[str, Holding] = {}
-    for case in _selected(board):
-        decision = _held_after_undo(world, _judge(search, case))
-        decisions.append(_allowed(world, decision))
-        if decision.verdict in (Verdict.LIVE, Verdict.REDUCED) and (holding := _holding(board, case)) is not None:
-            holdings[case.name] = holding
+    for allocation in _selected(books):
+        decision = _allowed(world, _held_after_undo(world, judge(books, allocation)))
+        decisions.append(decision)
+        position = books.positions.get(allocation.key)
+        if decision.verdict in (Verdict.LIVE, Verdict.REDUCED) and position is not None:
+            holdings[allocation.name] = Holding(
+                allocation.trade,
+                position,
+                allocation.open_qty,
+                allocation.entry_price,
+                allocation.initial_stop,
+                allocation.family.last,
+                allocation.family.exits,
+            )
     decisions.sort(key=lambda d: (d.ticker, d.trade_id or "", d.reason))
     return Plan(
         tuple(decisions),
-        tuple(sorted(search.needs, key=repr)),
-        search.suspects,
         holdings,
-        _orphans(board, {d.trade_id for d in decisions if d.action is not Action.HELD}),
-        board.last_activity(),
+        _orphans(books, {d.trade_id for d in decisions if d.action is not Action.HELD}),
+        books.last_activity(),
         sum(1 for t in world.trades if not t.is_pending),
-        {t.id: frozenset() for t, _ in board.unreadable if t.id}
-        | {c.name: frozenset(c.own.ids()) for c in board.cases},
+        {t.id: frozenset() for t, _ in books.unreadable if t.id}
+        | {a.name: frozenset(a.family.ids()) for a in books.allocations},
     )
 
 
-# --------------------------------------------------------------------------- one verdict a trade
+def judge(books: Books, allocation: Allocation) -> Decision:
+    """The first verdict of the ladder that matches, or `unknown` until its questions are answered."""
+    for step in LADDER:
+        if not step.applies(allocation):
+            continue
+        if open_questions := step.asks(books, allocation):
+            return unknown(books, allocation, open_questions)
+        decision = step.judge(books, allocation)
+        if decision is not None:
+            helps = (q for q in step.helps(books, allocation) if books.evidence.failure(q) is None)
+            return replace(decision, questions=tuple(helps))
+    raise AssertionError("the last step judges every trade")
 
 
-def _judge(search: Search, case: Case) -> Decision:
-    """The first verdict of the table that matches."""
-    own = case.own
-    if own.defect or own.needs or own.unanswered:
-        return _not_known(search, case)
-    if own.last is not None and own.last.is_multi_leg:
-        return _multi_leg(search, case)
-    if case.duplicate_of is not None:
-        return _duplicate(search, case)
-    if case.share is Share.CLOSED:
-        return _exited_by_own_orders(search, case)
-    if case.share is Share.COVERED:
-        return covered(search, case)
-    return _judge_missing(search, case)
+# --------------------------------------------------------------------------- the ladder
 
 
-def _judge_missing(search: Search, case: Case) -> Decision:
-    """The position does not hold what the trade should have."""
-    own = case.own
-    if case.contested is not None:
-        return _contested(search, case)
-    if case.share in (Share.SHORT, Share.SHARED) and (decision := missing_part(search, case)) is not None:
-        return decision
-    if own.works:
-        return working(search, case)
-    if (since := settling_since(search, case)) is not None:
-        return settling(search, case, since)
-    if case.share is Share.EMPTY:
-        return never_filled(search, case)
-    if case.share is Share.GONE:
-        return _gone(search, case)
-    return unexplained(search, case)
+def _anybody(allocation: Allocation) -> bool:
+    return True
 
 
-def _not_known(search: Search, case: Case) -> Decision:
-    """Its own orders contradict it, or are not known yet."""
-    own = case.own
-    if own.defect:
-        verdict = Verdict.MISMATCH if "entry order" in own.defect else Verdict.UNKNOWN
-        return hold(search.board, case, verdict, own.defect)
-    search.ask(own.needs)
-    if case.share is not Share.COVERED and not _seems_covered(search, case):
-        search.suspects += 1
-    why = own.unanswered or "its orders have not been looked up yet"
-    return hold(search.board, case, Verdict.UNKNOWN, f"held: {why}")
+def _is(*coverages: Coverage) -> Callable[[Allocation], bool]:
+    return lambda allocation: allocation.coverage in coverages
 
 
-def _seems_covered(search: Search, case: Case) -> bool:
-    position = search.board.positions.get(case.key)
-    return position is not None and position.side is case.side and position.qty >= (case.trade.size or ZERO)
+def _is_multi_leg(allocation: Allocation) -> bool:
+    return allocation.family.last is not None and allocation.family.last.is_multi_leg
 
 
-def _duplicate(search: Search, case: Case) -> Decision:
-    entry = case.own.last.id if case.own.last is not None else ""
-    reason = f"same entry order {entry} as the older trade {case.duplicate_of}, whose fill does not cover both"
-    fields = write.closed(f"duplicate_of:{case.duplicate_of}", search.board.now, None, case.own)
-    fields |= {"realizedPnL": ZERO}
+def _is_gone_and(condition: Callable[[Allocation], bool]) -> Callable[[Allocation], bool]:
+    return lambda allocation: allocation.coverage is Coverage.GONE and condition(allocation)
+
+
+def _family_defect(books: Books, allocation: Allocation) -> Decision | None:
+    family = allocation.family
+    if family.defect:
+        verdict = Verdict.MISMATCH if "entry order" in family.defect else Verdict.UNKNOWN
+        return hold(books, allocation, verdict, family.defect)
+    if family.unanswered:
+        return replace(unknown(books, allocation, ()), reason=f"held: {family.unanswered}")
+    return None
+
+
+def _multi_leg(books: Books, allocation: Allocation) -> Decision:
+    """A multi-leg options order: kept while every leg is held, otherwise left to a person."""
+    early = standing.working(books, allocation) or standing.if_settling(books, allocation)
+    if early is not None:
+        return early
+    if not allocation.family.filled:
+        return gone.never_filled(books, allocation)
+    legs = books.legs(allocation)
+    missing = [leg.symbol for leg in legs if leg.key not in books.positions]
+    if legs and not missing:
+        fields = live_fields(allocation)
+        return change(books, allocation, Verdict.LIVE, Action.SYNCED, "every leg is held at the broker", fields)
+    return hold(books, allocation, Verdict.MISMATCH, f"legs not held at the broker: {', '.join(missing) or 'all'}")
+
+
+def _duplicate(books: Books, allocation: Allocation) -> Decision:
+    entry = allocation.family.last.id if allocation.family.last is not None else ""
+    older = allocation.duplicate_of
+    reason = f"same entry order {entry} as the older trade {older}, whose fill does not cover both"
+    fields = closed_fields(f"duplicate_of:{older}", books.now, None, allocation) | {"realizedPnL": ZERO}
     fields.pop("filledQty", None)
     fields.pop("avgFillPrice", None)
-    return change(search.board, case, Verdict.DUPLICATE, Action.CLOSED, reason, fields)
+    return change(books, allocation, Verdict.DUPLICATE, Action.CLOSED, reason, fields)
 
 
-def _exited_by_own_orders(search: Search, case: Case) -> Decision:
-    """Its own exits took everything out, whoever else holds the symbol; no grace once it shows."""
-    board = search.board
-    grace = board.world.policy.grace
-    recent = [lot for lot in case.exit_lots if lot.at is not None and board.now - lot.at < grace]
-    if recent and case.may_show >= sum((lot.qty for lot in recent), ZERO):
-        since = max(lot.at for lot in recent if lot.at is not None)
-        return settling(search, case, since, "its exit filled, the position still shows it:")
-    known = search.records_known(case)
-    if not known or (needs_more_entries(case) and not search.done(case)):
-        return hold(board, case, Verdict.UNKNOWN, f"held: {search.failure(case)}")
-    return close_with(search, case, case.exit_lots, "closed by its own orders")
+def _part_questions(books: Books, allocation: Allocation) -> Sequence[Question]:
+    return () if standing.settling_since(books, allocation) is not None else questions.absence(books, allocation)
 
 
-def _contested(search: Search, case: Case) -> Decision:
-    if (since := settling_since(search, case)) is not None:
-        return settling(search, case, since)
-    position = search.board.positions.get(case.key)
-    held = f"{plain(position.qty)} {position.side.lower()}" if position is not None else "nothing"
-    return ambiguous(search, case, f"{held}, exit order {case.contested} filled for only one of them")
+_PARTLY_GONE = _is(Coverage.SHORTFALL, Coverage.CONTESTED)
 
-
-def _gone(search: Search, case: Case) -> Decision:
-    if not search.done(case):
-        search.suspects += 1
-        return hold(search.board, case, Verdict.UNKNOWN, f"held: {search.failure(case)}")
-    if (since := settling_since(search, case)) is not None:
-        return settling(search, case, since)
-    return gone(search, case)
-
-
-def _multi_leg(search: Search, case: Case) -> Decision:
-    """A multi-leg options order: kept while every leg is held, otherwise left to a person."""
-    board, own = search.board, case.own
-    if own.works:
-        return working(search, case)
-    if (since := settling_since(search, case)) is not None:
-        return settling(search, case, since)
-    if not own.filled:
-        return never_filled(search, case)
-    legs = board.legs(case)
-    missing = [leg.symbol for leg in legs if leg.key not in board.positions]
-    if legs and not missing:
-        fields = write.live(case.trade, own, agrees_with_ledger=False)
-        return change(board, case, Verdict.LIVE, Action.SYNCED, "every leg is held at the broker", fields)
-    return hold(board, case, Verdict.MISMATCH, f"legs not held at the broker: {', '.join(missing) or 'all'}")
+LADDER: tuple[Step, ...] = (
+    Step(lambda a: bool(a.family.defect), _family_defect),
+    Step(_anybody, _family_defect, asks=questions.family),
+    Step(_is_multi_leg, _multi_leg),
+    Step(lambda a: a.duplicate_of is not None, _duplicate),
+    Step(_is(Coverage.EXITED), gone.still_shown),
+    Step(_is(Coverage.EXITED), gone.exited_by_own_orders, asks=questions.own_exit, helps=questions.balance),
+    Step(_is(Coverage.HELD), standing.covered, helps=questions.shared_entry),
+    Step(lambda a: a.disputed is not None, standing.disputed),
+    Step(_PARTLY_GONE, standing.missing_part, asks=_part_questions),
+    Step(_anybody, standing.working),
+    Step(_anybody, standing.if_settling),
+    Step(_is(Coverage.UNFILLED), gone.never_filled),
+    Step(_is(Coverage.GONE), gone.gone, asks=questions.absence_and_split),
+    Step(_is_gone_and(lambda a: is_option(a.key)), gone.option_end, asks=questions.activities),
+    Step(_is(Coverage.GONE), gone.under_other_name),
+    Step(_is_gone_and(lambda a: a.certain), gone.first_look),
+    Step(_is_gone_and(lambda a: a.certain and not a.crypto), gone.market_closed, helps=questions.clock),
+    Step(_is_gone_and(lambda a: a.certain), gone.taken_away, asks=questions.activities),
+    Step(_is(Coverage.GONE), gone.vanished),
+    Step(_anybody, standing.unexplained),
+)
 
 
 # --------------------------------------------------------------------------- the plan
@@ -182,16 +180,16 @@ def _unreadable(trade: Trade, why: str) -> Decision:
     return Decision(trade.id, trade.symbol, Verdict.UNREADABLE, Action.HELD, why, base=trade.record)
 
 
-def _selected(board: Board) -> list[Case]:
+def _selected(books: Books) -> list[Allocation]:
     """The trades worked on under `--max`: uncovered ones first, then the longest unseen.
 
     Unreadable records are always reported and count; one trade is worked on whatever their number.
     """
-    limit = max(1, board.world.policy.max_trades - len(board.unreadable))
-    if len(board.cases) <= limit:
-        return board.cases
-    worked = board.world.memory.last_worked
-    order = sorted(board.cases, key=lambda c: (c.share is Share.COVERED, worked.get(c.name, ""), c.name))
+    limit = max(1, books.world.policy.max_trades - len(books.unreadable))
+    if len(books.allocations) <= limit:
+        return books.allocations
+    worked = books.world.memory.last_worked
+    order = sorted(books.allocations, key=lambda a: (a.coverage is Coverage.HELD, worked.get(a.name, ""), a.name))
     return order[:limit]
 
 
@@ -217,26 +215,11 @@ def _unwritten(decision: Decision, action: Action, reason: str) -> Decision:
     return replace(decision, action=action, reason=reason, fields={}, unproven=False, exit_orders=())
 
 
-def _orphans(board: Board, settled: AbstractSet[str | None]) -> tuple[Orphan, ...]:
+def _orphans(books: Books, settled: AbstractSet[str | None]) -> tuple[Orphan, ...]:
     """The orphans, each with a trade that is held, or waits for another run, and may be it."""
     awaited: dict[tuple[str, Side], str] = {}
-    for case in board.cases:
-        if case.name not in settled and len(awaited) < len(board.orphans):
-            for orphan in board.may_be(case):
-                awaited.setdefault((orphan.position.key, orphan.position.side), case.name)
-    return tuple(replace(o, awaited_by=awaited.get((o.position.key, o.position.side))) for o in board.orphans)
-
-
-def _holding(board: Board, case: Case) -> Holding | None:
-    position = board.positions.get(case.key)
-    if position is None:
-        return None
-    return Holding(
-        case.trade,
-        position,
-        case.open_qty,
-        case.entry_price,
-        case.initial_stop,
-        case.own.last,
-        case.own.exits,
-    )
+    for allocation in books.allocations:
+        if allocation.name not in settled and len(awaited) < len(books.orphans):
+            for orphan in books.may_be(allocation):
+                awaited.setdefault((orphan.position.key, orphan.position.side), allocation.name)
+    return tuple(replace(o, awaited_by=awaited.get((o.position.key, o.position.side))) for o in books.orphans)

@@ -1,14 +1,16 @@
-"""The words for what is true about a trade, and the plan that follows from them."""
+"""The words for what is true about a trade, and the decision that follows from one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from ghostclean.core.broker import iso
+from ghostclean.core.allocation import Allocation, Books, Coverage, EntryState, Execution, total
+from ghostclean.core.broker import ZERO, Order, Question, iso, plain
+from ghostclean.core.ledger import changed
 
 
 class Verdict(StrEnum):
@@ -47,14 +49,13 @@ class Action(StrEnum):
     @property
     def writes(self) -> bool:
         """Whether the ledger changes."""
-        return self in _WRITING
+        return self in _WOULD
 
     def would(self) -> str:
         """The word in a dry run."""
         return _WOULD.get(self, str(self))
 
 
-_WRITING = frozenset({Action.CLOSED, Action.SYNCED, Action.REDUCED, Action.ADOPTED, Action.FLATTENED, Action.REOPENED})
 _WOULD = {
     Action.CLOSED: "would_close",
     Action.SYNCED: "would_sync",
@@ -81,9 +82,9 @@ class Proof:
 class Decision:
     """The verdict on one trade (or orphan) and the exact fields to write.
 
-    `fields` is what would be written, `unproven` marks the close that rests on absence alone,
-    `facts` fingerprints the broker facts behind the verdict (for holds after an undo), and
-    `exit_orders` are the orders whose fills took the trade out.
+    `unproven` marks the close that rests on absence alone, `suspect` a trade that may yet become
+    one, `facts` fingerprints the broker facts behind the verdict (for holds after an undo),
+    `exit_orders` are the orders whose fills took the trade out, `questions` what would settle it.
     """
 
     trade_id: str | None
@@ -96,8 +97,10 @@ class Decision:
     remove: tuple[str, ...] = ()
     base: Mapping[str, Any] | None = field(default=None, repr=False)
     unproven: bool = False
+    suspect: bool = False
     facts: str = ""
     exit_orders: tuple[str, ...] = ()
+    questions: tuple[Question, ...] = ()
 
     @property
     def stale(self) -> bool:
@@ -109,3 +112,121 @@ class Decision:
         if not self.action.writes or self.base is None:
             return None
         return {name: self.base[name] for name in (*self.fields, *self.remove) if name in self.base}
+
+
+def hold(books: Books, allocation: Allocation, verdict: Verdict, reason: str) -> Decision:
+    """Nothing is written: what is true about the trade is open, or a person must look."""
+    return _untouched(books, allocation, verdict, Action.HELD, reason)
+
+
+def keep(books: Books, allocation: Allocation, verdict: Verdict, reason: str) -> Decision:
+    """Nothing is written: the trade is as it should be."""
+    return _untouched(books, allocation, verdict, Action.KEPT, reason)
+
+
+def unknown(books: Books, allocation: Allocation, questions: Iterable[Question]) -> Decision:
+    """Held until some questions are answered; a suspect unless the position seems to cover it."""
+    questions = tuple(questions)
+    failures = [why for q in questions if (why := books.evidence.failure(q)) is not None]
+    why = failures[0] if failures else "its orders and fills have not been looked up yet"
+    position, trade = books.positions.get(allocation.key), allocation.trade
+    covered = position is not None and position.side is allocation.side and position.qty >= (trade.size or ZERO)
+    return Decision(
+        trade.id,
+        trade.symbol,
+        Verdict.UNKNOWN,
+        Action.HELD,
+        f"held: {why}",
+        _proof(books, allocation),
+        base=trade.record,
+        suspect=allocation.coverage is Coverage.GONE or (allocation.coverage is Coverage.UNKNOWN and not covered),
+        facts=_facts(books, allocation, ()),
+        questions=tuple(q for q in questions if books.evidence.failure(q) is None),
+    )
+
+
+def _untouched(books: Books, allocation: Allocation, verdict: Verdict, action: Action, reason: str) -> Decision:
+    trade, proof, facts = allocation.trade, _proof(books, allocation), _facts(books, allocation, ())
+    return Decision(trade.id, trade.symbol, verdict, action, reason, proof, base=trade.record, facts=facts)
+
+
+def change(
+    books: Books,
+    allocation: Allocation,
+    verdict: Verdict,
+    action: Action,
+    reason: str,
+    fields: Mapping[str, Any],
+    *,
+    proof: Iterable[Proof] = (),
+    exits: Iterable[Execution] = (),
+    unproven: bool = False,
+) -> Decision:
+    """The fields are written as far as they differ; a sync without a difference is `kept`."""
+    trade, exits = allocation.trade, tuple(exits)
+    differing = changed(trade.record, fields, books.now)
+    if not differing and action is Action.SYNCED:
+        action = Action.KEPT
+    return Decision(
+        trade.id,
+        trade.symbol,
+        verdict,
+        action,
+        reason,
+        (*_proof(books, allocation), *proof, *(_execution_proof(e) for e in exits)),
+        differing,
+        base=trade.record,
+        unproven=unproven,
+        facts=_facts(books, allocation, exits),
+        exit_orders=tuple(dict.fromkeys(e.order_id for e in exits if e.order_id)),
+    )
+
+
+def ago(span: timedelta) -> str:
+    """A span in words."""
+    return f"{max(0, span.total_seconds()):.0f} s ago"
+
+
+def _proof(books: Books, allocation: Allocation) -> tuple[Proof, ...]:
+    at, family = books.world.truth.at, allocation.family
+    rows = []
+    for key in [leg.key for leg in books.legs(allocation)] or [allocation.key]:
+        position = books.positions.get(key)
+        held = f"position {position.symbol} {plain(position.qty)} {position.side}" if position is not None else None
+        rows.append(Proof(held or f"no position in {key}", at))
+    rows += [_order_proof(o, "entry") for o in family.entries]
+    rows += [_order_proof(o, "exit") for o in family.exits]
+    if family.state is EntryState.ABSENT:
+        name = allocation.trade.entry_orders[0]
+        rows.append(Proof(f"order {name} is unknown to the broker (404 by both ids)", at))
+    return tuple(rows)
+
+
+def _order_proof(order: Order, role: str) -> Proof:
+    facts = {"orderId": order.id, "status": order.status, "filledQty": plain(order.filled_qty)}
+    if order.avg_price is not None:
+        facts["price"] = plain(order.avg_price)
+    return Proof(f"{role} order", order.last_time, facts)
+
+
+def _execution_proof(execution: Execution) -> Proof:
+    facts = {"orderId": execution.order_id, "side": execution.side, "qty": plain(execution.qty)}
+    if execution.price is not None:
+        facts["price"] = plain(execution.price)
+    return Proof("fill", execution.at, facts)
+
+
+def _facts(books: Books, allocation: Allocation, exits: Iterable[Execution]) -> str:
+    """A fingerprint of the broker facts about one trade.
+
+    An exit order counts the same whether the ledger names it or we found it, so that the
+    fingerprint of a change is still the present one after the change was undone.
+    """
+    position, family, exits = books.positions.get(allocation.key), allocation.family, tuple(exits)
+    held = f"{position.side}{plain(position.qty)}" if position is not None else "-"
+    known = {o.id: o for o in (*family.entries, *family.exits)}
+    known |= {e.order.id: e.order for e in exits if e.order is not None}
+    orders = [f"{o.id}:{o.status}:{plain(o.filled_qty)}" for o in known.values()]
+    nameless = {e.order_id for e in exits if e.order is None}
+    orders += [f"{i}:?:{plain(total(e for e in exits if e.order_id == i))}" for i in nameless]
+    return "|".join((held, family.state.name, *sorted(orders)))

@@ -1,4 +1,4 @@
-"""Which ledger fields a verdict writes; fields that are right already are left out."""
+"""The ledger fields that a verdict states; whoever writes leaves out those that are right already."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.core.allocation import Entry, Exit, OwnOrders
+from ghostclean.core.allocation import Allocation, EntryState, Family
 from ghostclean.core.broker import ZERO, BadNumber, iso, number
 from ghostclean.core.ledger import NOT_FOUND, POSITION_OPEN, SIZE_FIELDS, Trade
 
+from .pnl import Exit
 
-def order_status(own: OwnOrders) -> dict[str, Any]:
+
+def order_status(family: Family) -> dict[str, Any]:
     """`alpacaStatus` and `brokerStatus`: the entry order's status."""
-    status = own.last.status if own.last is not None else POSITION_OPEN
+    status = family.last.status if family.last is not None else POSITION_OPEN
     return {"alpacaStatus": status, "brokerStatus": status}
 
 
-def live(trade: Trade, own: OwnOrders, *, agrees_with_ledger: bool) -> dict[str, Any]:
-    """What a live trade's fields should say.
+def live_fields(allocation: Allocation, *, keep_fills: bool = False) -> dict[str, Any]:
+    """A live trade: its order's status and fills, and when it opened.
 
-    `agrees_with_ledger`: the position is what the ledger says and not what the order says
-    (a scale-in); then the filled quantity and its average price stay.
+    `keep_fills`: the position is what the ledger says and not what the order says (a scale-in).
     """
-    fields: dict[str, Any] = {"autoEntryStatus": "OPEN", **order_status(own)}
+    trade, family = allocation.trade, allocation.family
+    fields: dict[str, Any] = {"autoEntryStatus": "OPEN", **order_status(family)}
     if trade.is_pending:
         fields["status"] = "OPEN"
-    fields |= fills(trade, own, keep=agrees_with_ledger)
-    if trade.opened_at is None and own.filled:
-        at = own.chain[-1].fill_time or own.entered_at
+    if not keep_fills:
+        fields |= _fills(allocation)
+    if trade.opened_at is None and family.filled:
+        at = family.chain[-1].fill_time or family.entered_at
         if at is not None:
             fields["openedAt"] = iso(at)
     return fields
 
 
-def fills(trade: Trade, own: OwnOrders, *, keep: bool) -> dict[str, Any]:
-    """`filledQty`, never lowered, and `avgFillPrice` with it."""
-    filled = own.filled
-    if not filled or keep or (trade.filled_qty is not None and trade.filled_qty > filled):
+def _fills(allocation: Allocation) -> dict[str, Any]:
+    """`filledQty`, never lowered, and `avgFillPrice` with it; the trade's part where it shares an entry."""
+    trade, family = allocation.trade, allocation.family
+    filled = allocation.entry_qty if allocation.is_part else family.filled
+    if not filled or (trade.filled_qty is not None and trade.filled_qty > filled):
         return {}
-    fields: dict[str, Any] = {"filledQty": filled}
-    price = entry_price(own)
-    if price is not None:
-        fields["avgFillPrice"] = price
-    return fields
+    price = _average_price(family)
+    return {"filledQty": filled} | ({"avgFillPrice": price} if price is not None else {})
 
 
-def entry_price(own: OwnOrders) -> Decimal | None:
-    """The average price of the entry's fills."""
+def _average_price(family: Family) -> Decimal | None:
+    """The average price of the entry's fills, as the broker states it."""
     value = ZERO
-    for order in own.chain:
+    for order in family.entries:
         if order.filled_qty:
             if order.avg_price is None:
                 return None
             value += order.avg_price * order.filled_qty
-    return value / own.filled if own.filled else None
+    return value / family.filled if family.filled else None
 
 
-def closed(reason: str, at: datetime, exit_: Exit | None, own: OwnOrders) -> dict[str, Any]:
+def closed_fields(reason: str, at: datetime, exit_: Exit | None, allocation: Allocation) -> dict[str, Any]:
     """A close with what is known of it; unknown price, P&L and R are null."""
     fields: dict[str, Any] = {"status": "CLOSED", "autoEntryStatus": "CLOSED"}
-    if own.entry is Entry.KNOWN:
-        fields |= order_status(own)
-        fields |= fills(own.trade, own, keep=False)
+    if allocation.family.state is EntryState.KNOWN:
+        fields |= order_status(allocation.family) | ({} if allocation.is_scaled else _fills(allocation))
     fields |= {
         "closedAt": iso(at),
         "closeReason": reason,
@@ -76,9 +76,9 @@ def closed(reason: str, at: datetime, exit_: Exit | None, own: OwnOrders) -> dic
     return fields
 
 
-def vanished(reason: str, at: datetime) -> dict[str, Any]:
-    """A close that rests on absence: everything about the exit is unknown."""
-    return {
+def vanished_fields(reason: str, at: datetime, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A close that rests on absence: its exit is unknown; what was booked of a part sold before stays."""
+    fields: dict[str, Any] = {
         "status": "CLOSED",
         "autoEntryStatus": "CLOSED",
         "alpacaStatus": NOT_FOUND,
@@ -86,30 +86,35 @@ def vanished(reason: str, at: datetime) -> dict[str, Any]:
         "closedAt": iso(at),
         "closeReason": reason,
         "closePrice": None,
-        "realizedPnL": None,
-        "realizedR": None,
     }
+    return fields | unbooked(record)
 
 
-def without_fill(reason: str, at: datetime, own: OwnOrders) -> dict[str, Any]:
+def unbooked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Null for P&L and R, unless a part of the trade was booked with proof before."""
+    return {} if record.get("realizedPnL") is not None else {"realizedPnL": None, "realizedR": None}
+
+
+def unfilled_fields(reason: str, at: datetime, allocation: Allocation) -> dict[str, Any]:
     """A trade that never was: nothing filled, nothing won or lost."""
-    fields = closed(reason, at, None, own)
+    fields = closed_fields(reason, at, None, allocation)
     return fields | {"filledQty": ZERO, "realizedPnL": ZERO, "realizedR": None}
 
 
-def reduced(trade: Trade, own: OwnOrders, left: Decimal, part: Exit) -> dict[str, Any]:
+def reduced_fields(allocation: Allocation, left: Decimal, part: Exit) -> dict[str, Any]:
     """The smaller size in the field it was read from and in those that said the same."""
-    fields = live(trade, own, agrees_with_ledger=False)
+    trade = allocation.trade
+    fields = live_fields(allocation, keep_fills=allocation.is_scaled)
     for name in SIZE_FIELDS:
-        if name == trade.size_field or _equals(trade.record, name, trade.size):
+        if name == trade.size_field or _says(trade, name):
             fields[name] = left
     if trade.initial_size is None and trade.size is not None:
         fields["initialQuantity"] = trade.size
     return fields | {"realizedPnL": part.pnl, "realizedR": part.r}
 
 
-def _equals(record: Mapping[str, Any], name: str, size: Decimal | None) -> bool:
+def _says(trade: Trade, name: str) -> bool:
     try:
-        return name in record and size is not None and number(record[name]) == size
+        return name in trade.record and trade.size is not None and number(trade.record[name]) == trade.size
     except BadNumber:
         return False

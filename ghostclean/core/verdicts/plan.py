@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from ghostclean.core.allocation import Orphan
-from ghostclean.core.broker import Need, Order, Position
+from ghostclean.core.broker import Order, Position, Question
 from ghostclean.core.ledger import Trade
 
 from .decision import Action, Decision
@@ -33,20 +33,26 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Decisions in a stable order, and the look-ups that would settle the open ones.
-
-    `suspects` counts trades that may yet become unproven closes; `activity` is the latest
-    moment anything happened in a symbol (by key); `own_orders` the order ids of every trade.
+    """Decisions in a stable order; `activity` is the latest moment anything happened in a symbol (by key),
+    `own_orders` the order ids of every trade.
     """
 
     decisions: tuple[Decision, ...]
-    needs: tuple[Need, ...] = ()
-    suspects: int = 0
     holdings: Mapping[str, Holding] = field(default_factory=dict)
     orphans: tuple[Orphan, ...] = ()
     activity: Mapping[str, datetime] = field(default_factory=dict)
     open_trades: int = 0
     own_orders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The look-ups that would settle what is open."""
+        return tuple(sorted({q for d in self.decisions for q in d.questions}, key=repr))
+
+    @property
+    def suspects(self) -> int:
+        """How many trades may yet become closes without proof."""
+        return sum(1 for d in self.decisions if d.suspect)
 
     @property
     def writing(self) -> tuple[Decision, ...]:

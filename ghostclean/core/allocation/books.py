@@ -1,0 +1,357 @@
+"""The books of one observation: every trade's allocation, every instrument's executions, the orphans.
+
+Per instrument: entries + unallocated purchases - exits - unallocated sales = position. What the
+trades hold is read off; where it does not add up somebody must look. Order families and the
+position are read at once, unallocated executions when a verdict needs them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+
+from ghostclean.core.broker import (
+    CRYPTO_DUST,
+    ONE,
+    ZERO,
+    Evidence,
+    Fill,
+    Order,
+    Side,
+    is_option,
+    parse_client_id,
+    ties,
+    trade_tag,
+)
+from ghostclean.core.inputs import World
+from ghostclean.core.ledger import Trade, order_ids
+
+from .allocation import SAME_COST, Allocation, Closed, Coverage, Orphan, is_dust, read_closed, same_side, within
+from .booking import Booking
+from .coverage import share_out
+from .execution import Execution, total
+from .family import read_family
+from .matching import Matches, match_gone, match_part, match_scale_in
+from .unallocated import Unallocated, find_unallocated
+
+_LOOK_BACK = timedelta(days=1)
+_LONGEST_LOOK_BACK = timedelta(days=90)
+
+
+class Books:
+    """All allocations of a world, by instrument; built once, asked by the verdicts."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.now = world.now
+        self.evidence = world.evidence
+        self.positions = {p.key: p for p in world.truth.positions}
+        self._by_asset = {p.asset_id: p for p in world.truth.positions if p.asset_id and not p.is_crypto}
+        readable, self.unreadable = _readable(world)
+        ours = _our_orders(world.evidence, {trade_tag(t.id): t.id for t in readable if t.id})
+        allocations = [self._allocation(trade, ours) for trade in readable]
+        self.allocations = sorted(allocations, key=lambda a: (a.opened, a.name))
+        self.groups: dict[str, list[Allocation]] = defaultdict(list)
+        for allocation in self.allocations:
+            last = allocation.family.last
+            if last is None or not last.is_multi_leg:
+                self.groups[allocation.key].append(allocation)
+        self._bookings: dict[str, Booking] = {}
+        self._left: dict[str, Mapping[Side, Decimal]] = {}
+        self._closed: dict[str, list[Closed]] = {}
+        self._unallocated: dict[str, Unallocated] = {}
+        self._matches: dict[tuple[str, Side], Matches] = {}
+        self._orphan_sizes: dict[Side, _Sizes] | None = None
+        for key, members in self.groups.items():
+            self._bookings[key] = Booking(members, self.closed(key), world.evidence, world.memory.exits)
+            self._book_scale_ins(key, members)
+            self._left[key] = share_out(members, self.positions.get(key))
+        self.orphans = self._find_orphans()
+
+    # ------------------------------------------------------------------ trades
+
+    def _allocation(self, trade: Trade, ours: Mapping[str, Sequence[Order]]) -> Allocation:
+        memory, trade_id = self.world.memory, trade.id or ""
+        family = read_family(trade, self.evidence, ours.get(trade_id, ()), memory.exits.get(trade_id, ()))
+        last = family.last
+        key, crypto = trade.key, "/" in trade.symbol
+        if last is not None:
+            # The same asset under another symbol is a rename, and still this instrument.
+            renamed = self._by_asset.get(last.asset_id)
+            key = renamed.key if renamed is not None else (last.key or trade.key)
+            crypto = last.is_crypto
+            if last.is_multi_leg:
+                key = last.id  # several instruments: no single position can be its own
+        position = self.positions.get(key)
+        opened = trade.opening
+        if opened is None or opened > self.now:
+            opened = memory.seen(trade_id, self.now)
+        return Allocation(trade, family, key, crypto or (position is not None and position.is_crypto), opened)
+
+    def members(self, allocation: Allocation) -> list[Allocation]:
+        """The trades of the same instrument and side, oldest first, duplicates included."""
+        return [a for a in self.groups[allocation.key] if a.side is allocation.side]
+
+    def legs(self, allocation: Allocation) -> list[Order]:
+        """The known legs of a multi-leg options order."""
+        last = allocation.family.last
+        if last is None or not last.is_multi_leg:
+            return []
+        return [o for leg in last.legs if (o := self.evidence.orders.get(leg)) is not None]
+
+    def closed(self, key: str) -> list[Closed]:
+        """The final records of an instrument that held shares; empty until they were read."""
+        if key not in self._closed:
+            self._closed[key] = read_closed(self.world.closed.get(key, ()), self.evidence)
+        return self._closed[key]
+
+    def families_open(self, allocation: Allocation) -> bool:
+        """Whether the order family of some trade of its instrument and side is not known."""
+        return any(a.family.questions or a.family.unanswered for a in self.members(allocation))
+
+    # ------------------------------------------------------------------ executions
+
+    def since(self, allocation: Allocation) -> datetime:
+        """How far back the executions of a trade are searched."""
+        start = min(allocation.start, allocation.opened)
+        return max(start, self.now - _LONGEST_LOOK_BACK) - _LOOK_BACK
+
+    def knows_executions(self, allocation: Allocation) -> bool:
+        """Whether its instrument's orders since its entry, and their owners, are known."""
+        known = self.evidence.knows_orders(allocation.key, self.since(allocation))
+        return known and allocation.key in self.world.closed
+
+    def unallocated(self, key: str) -> Unallocated:
+        """The unallocated executions of an instrument, as far as they are known."""
+        if key not in self._unallocated:
+            orders, fills, closed = self.orders(key), self._fills.get(key, ()), self.closed(key)
+            self._unallocated[key] = find_unallocated(
+                orders, fills, self.evidence, self._owned, closed, self.groups[key]
+            )
+        return self._unallocated[key]
+
+    def matches(self, allocation: Allocation) -> Matches:
+        """The unallocated executions that took trades of its instrument and side out, wholly or in part.
+
+        Beside proven trades that still stand, only executions from before these explain anything
+        gone: a later sale may as well have been of them.
+        """
+        identity = (allocation.key, allocation.side)
+        if identity not in self._matches:
+            self._matches[identity] = self._match(allocation)
+        return self._matches[identity]
+
+    def _match(self, allocation: Allocation) -> Matches:
+        members = same_side(self.groups[allocation.key], allocation.side)
+        if len(members) > 1 and self.families_open(allocation):
+            return {}  # somebody whose own orders are unknown may own these executions
+        unallocated, side = self.unallocated(allocation.key), allocation.side
+        opens = unallocated.opening(side)
+        end = self.proven_since(allocation)
+        short = [a for a in members if a.coverage in (Coverage.SHORTFALL, Coverage.CONTESTED)]
+        if short:
+            return match_part(short, short[0].has, _before(unallocated.closing(side), end), _before(opens, end))
+        gone = [a for a in members if a.coverage is Coverage.GONE]
+        closes = [*unallocated.closing(side), *self._bookings[allocation.key].surplus]
+        unproven = [r for r in self.closed(allocation.key) if r.unproven and r.trade.side is side]
+        return match_gone(gone, _before(closes, end), _before(opens, end), unproven)
+
+    def _book_scale_ins(self, key: str, members: Sequence[Allocation]) -> None:
+        """Books the purchases behind scale-ins once they are known; a claim without any was only a wish."""
+        claiming = [a for a in members if a.scale_in and self.knows_executions(a)]
+        for allocation in claiming:
+            opens = self.unallocated(key).opening(allocation.side, allocation.start)
+            found = match_scale_in(allocation, opens, alone=len(claiming) == 1)
+            if found:
+                allocation.entries += found
+                allocation.scale_in = ZERO
+                rest = tuple(e for e in self.unallocated(key).executions if e not in found)
+                self._unallocated[key] = Unallocated(rest)
+            elif not opens and not self._is_held(allocation):
+                allocation.scale_in = ZERO
+                allocation.open_qty = max(ZERO, allocation.entry_qty - total(allocation.exits))
+
+    def _is_held(self, allocation: Allocation) -> bool:
+        """Whether the position is exactly its open quantity."""
+        position = self.positions.get(allocation.key)
+        return position is not None and position.side is allocation.side and position.qty == allocation.open_qty
+
+    def proven_since(self, allocation: Allocation) -> datetime | None:
+        """The first entry of the proven trades that hold this instrument and side now."""
+        standing = (a for a in self.members(allocation) if a.certain and a.coverage is Coverage.HELD)
+        return min((a.start for a in standing), default=None)
+
+    def orders(self, key: str) -> list[Order]:
+        """The known orders of an instrument, by id."""
+        return self._orders.get(key, [])
+
+    @cached_property
+    def _orders(self) -> dict[str, list[Order]]:
+        found: dict[str, list[Order]] = defaultdict(list)
+        for order in sorted(self.evidence.orders.values(), key=lambda o: o.id):
+            found[order.key].append(order)
+        return found
+
+    @cached_property
+    def _fills(self) -> dict[str, list[Fill]]:
+        found: dict[str, list[Fill]] = defaultdict(list)
+        for fill in sorted(self.evidence.fills.values(), key=lambda f: (f.at, f.id)):
+            found[fill.key].append(fill)
+        return found
+
+    @cached_property
+    def _owned(self) -> set[str]:
+        """Order ids that some record names, or that an earlier run allocated to one."""
+        owned = {i for a in self.allocations for i in a.family.ids()}
+        for trade in (*self.world.trades, *self.world.others):
+            owned.update(order_ids(trade.record))
+        present = {a.name for a in self.allocations}
+        for trade_id, ids in self.world.memory.exits.items():
+            if trade_id not in present:  # those of a present trade are in its family
+                owned.update(ids)
+        return owned
+
+    def foreign_entry(self, allocation: Allocation) -> Order | None:
+        """A working order that could open this instrument and side and belongs to no record."""
+        position = self.positions.get(allocation.key)
+        if position is not None and position.side is not allocation.side:
+            return None  # it would close that position
+        for order in self.orders(allocation.key):
+            opens = order.id in self.evidence.working and order.side == allocation.side.opening
+            if opens and not self._is_owned(order):
+                return order
+        return None
+
+    def _is_owned(self, order: Order) -> bool:
+        names = (order.id, order.client_id, *ties(order))
+        return any(n in self._owned for n in names if n) or parse_client_id(order.client_id) is not None
+
+    # ------------------------------------------------------------------ orphans
+
+    def _find_orphans(self) -> list[Orphan]:
+        """Positions, or parts of them, that no non-final record explains.
+
+        A record of which the size is not known may hold all of it: then it is a remainder.
+        """
+        claims: dict[tuple[str, Side], Decimal] = defaultdict(Decimal)
+        beside: set[str] = set()
+        for trade in (*self.world.others, *(t for t, _ in self.unreadable)):
+            claims[trade.key, trade.side] += trade.size or trade.filled_qty or ZERO
+            beside.add(trade.key)
+        for allocation in self.allocations:
+            for leg in self.legs(allocation):
+                side = Side.LONG if leg.side == Side.LONG.opening else Side.SHORT
+                claims[leg.key, side] += leg.filled_qty
+                beside.add(leg.key)
+        orphans: list[Orphan] = []
+        for position in sorted(self.world.truth.positions, key=lambda p: p.key):
+            group = self.groups.get(position.key, ())
+            left = self._left.get(position.key, {}).get(position.side, position.qty)
+            left -= claims[position.key, position.side]
+            if left <= 0 or is_dust(position) or (position.is_crypto and left < position.qty * CRYPTO_DUST):
+                continue
+            standing = any(a.coverage not in (Coverage.UNFILLED, Coverage.EXITED) for a in group)
+            orphans.append(Orphan(position, left, standing or position.key in beside))
+        return orphans
+
+    def unexplained(self, allocation: Allocation) -> Decimal:
+        """How much of its instrument and side stands at the broker without an owner."""
+        return sum((o.qty for o in self._orphans_of(allocation)), ZERO)
+
+    def _orphans_of(self, allocation: Allocation) -> list[Orphan]:
+        if allocation.key not in self.positions:
+            return []
+        identity = (allocation.key, allocation.side)
+        return [o for o in self.orphans if (o.position.key, o.position.side) == identity]
+
+    def twin_of_other_name(self, allocation: Allocation) -> Orphan | None:
+        """An orphan of the same side and quantity or cost: probably this trade under a new name."""
+        return next(self._twins(allocation), None)
+
+    def may_be(self, allocation: Allocation) -> Iterator[Orphan]:
+        """The orphans that may be what a trade has of which nothing is left, or not known what."""
+        if allocation.coverage is Coverage.UNFILLED:
+            yield from self._orphans_of(allocation)
+        elif allocation.coverage in (Coverage.GONE, Coverage.UNKNOWN):
+            yield from self._twins(allocation)
+
+    def _twins(self, allocation: Allocation) -> Iterator[Orphan]:
+        if self._orphan_sizes is None:
+            self._orphan_sizes = {
+                side: _Sizes(o for o in self.orphans if o.position.side is side and not o.remainder) for side in Side
+            }
+        return self._orphan_sizes[allocation.side].like(allocation)
+
+    def last_activity(self) -> dict[str, datetime]:
+        """The latest moment anything is known to have happened, by symbol key."""
+        latest: dict[str, datetime] = {}
+        moments = [(o.key, o.last_time) for o in self.evidence.orders.values()]
+        moments += [(f.key, f.at) for f in self.evidence.fills.values()]
+        for key, at in moments:
+            if at is not None and (key not in latest or at > latest[key]):
+                latest[key] = at
+        return latest
+
+
+class _Sizes:
+    """Orphans in order of quantity and of cost, so that a look-alike is found without a scan."""
+
+    def __init__(self, orphans: Iterable[Orphan]) -> None:
+        orphans = list(orphans)
+        priced = [(o.position.avg_price * o.qty, o) for o in orphans if o.position.avg_price is not None]
+        self._by_qty = sorted(((o.qty, o) for o in orphans), key=lambda row: row[0])
+        self._by_cost = sorted(priced, key=lambda row: row[0])
+
+    def like(self, allocation: Allocation) -> Iterator[Orphan]:
+        price = allocation.entry_price
+        yield from _near(self._by_qty, allocation.open_qty, allocation)
+        if price is not None:
+            yield from _near(self._by_cost, price * allocation.open_qty, allocation)
+
+
+def _near(rows: Sequence[tuple[Decimal, Orphan]], wanted: Decimal, allocation: Allocation) -> Iterator[Orphan]:
+    index = bisect_left(rows, wanted * (ONE - SAME_COST), key=lambda row: row[0])
+    while index < len(rows) and rows[index][0] <= wanted / (ONE - SAME_COST):
+        size, orphan = rows[index]
+        position = orphan.position
+        alike = position.is_crypto == allocation.crypto and is_option(position.key) == is_option(allocation.key)
+        if alike and within(size, wanted, SAME_COST):
+            yield orphan
+        index += 1
+
+
+def _before(executions: Sequence[Execution], end: datetime | None) -> Sequence[Execution]:
+    """Those before a time, all of them for None; one without a time can't be told to be before."""
+    return executions if end is None else [e for e in executions if e.at is not None and e.at < end]
+
+
+def _readable(world: World) -> tuple[list[Trade], list[tuple[Trade, str]]]:
+    """Splits off trades with a defect; an id that is used twice names nobody."""
+    count: dict[str | None, int] = defaultdict(int)
+    for trade in (*world.trades, *world.others):
+        count[trade.id] += 1
+    readable: list[Trade] = []
+    unreadable: list[tuple[Trade, str]] = []
+    for trade in world.trades:
+        if trade.problem is not None:
+            unreadable.append((trade, trade.problem))
+        elif count[trade.id] > 1:
+            unreadable.append((trade, f"its id stands {count[trade.id]} times in the ledger"))
+        else:
+            readable.append(trade)
+    return readable, unreadable
+
+
+def _our_orders(evidence: Evidence, tags: Mapping[str, str]) -> dict[str, list[Order]]:
+    """Orders that carry our own client order ids, by trade id."""
+    found: dict[str, list[Order]] = defaultdict(list)
+    for client_id, order_id in evidence.by_client.items():
+        ours = parse_client_id(client_id)
+        order = evidence.orders.get(order_id)
+        if ours is not None and ours.trade in tags and order is not None:
+            found[tags[ours.trade]].append(order)
+    return found

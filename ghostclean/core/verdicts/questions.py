@@ -1,0 +1,114 @@
+"""What a verdict must know before it may judge: questions as data, none once all is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from ghostclean.core.allocation import Allocation, Books, Coverage, total
+from ghostclean.core.broker import (
+    ONE,
+    ActivitiesSince,
+    ClockNow,
+    FillsSince,
+    OrderById,
+    OrdersOf,
+    Question,
+    RecordsOf,
+    is_uuid,
+)
+
+from .closing import needs_split
+
+Questions = Sequence[Question]
+_A_DAY = timedelta(days=1)
+
+
+def family(books: Books, allocation: Allocation) -> Questions:
+    """Its own orders."""
+    return allocation.family.questions
+
+
+def records(books: Books, allocation: Allocation) -> Questions:
+    """The closed records of its symbol: what they own is not this trade's."""
+    return () if allocation.key in books.world.closed else (RecordsOf(allocation.key),)
+
+
+def own_exit(books: Books, allocation: Allocation) -> Questions:
+    """Who else owns its exits, and what it entered, where its own entry orders do not tell."""
+    trade = allocation.trade
+    if allocation.certain:
+        told = total(allocation.exits) - allocation.entry_qty <= allocation.tolerance
+    else:
+        told = trade.avg_fill_price is not None and trade.filled_qty == allocation.entry_qty
+    return records(books, allocation) if told else absence(books, allocation)
+
+
+def shared_entry(books: Books, allocation: Allocation) -> Questions:
+    """Whose the rest of its entry is, before `filledQty` says that it is the trade's."""
+    trade, filled = allocation.trade, allocation.family.filled
+    if not allocation.certain or trade.size is None or trade.filled_qty == filled or allocation.exits:
+        return ()
+    return records(books, allocation) if trade.size < filled and not allocation.is_part else ()
+
+
+def absence(books: Books, allocation: Allocation) -> Questions:
+    """Everything that could explain an absence.
+
+    The symbol's orders come first: they usually explain everything and are one request.
+    """
+    if allocation.family.dormant:
+        return allocation.family.dormant
+    open_records = records(books, allocation)
+    since, evidence = books.since(allocation), books.evidence
+    if not evidence.knows_orders(allocation.key, since):
+        return (*open_records, OrdersOf(allocation.key, _symbol(books, allocation), since))
+    if open_records:
+        return open_records
+    if not _explained_by_orders(books, allocation) and not evidence.knows_fills(since):
+        return (FillsSince(since),)
+    match = books.matches(allocation).get(allocation)
+    unknown = {e.order_id for e in match.executions if e.order is None and is_uuid(e.order_id)} if match else set()
+    # The orders behind fills may be tied to an owner.
+    return [OrderById(i, allocation.key, since) for i in sorted(unknown - evidence.absent)]
+
+
+def _explained_by_orders(books: Books, allocation: Allocation) -> bool:
+    """Whether the symbol's orders alone explain a proven trade, so that fills need not be paged."""
+    if not allocation.certain or allocation.key in books.evidence.truncated:
+        return False
+    found = books.matches(allocation)
+    return allocation in found if allocation.coverage is Coverage.GONE else bool(found)
+
+
+def _symbol(books: Books, allocation: Allocation) -> str:
+    position, last = books.positions.get(allocation.key), allocation.family.last
+    if position is not None and not position.is_crypto:
+        return position.symbol
+    return last.symbol if last is not None and last.symbol else allocation.trade.symbol
+
+
+def activities(books: Books, allocation: Allocation) -> Questions:
+    """Option ends and corporate actions since its entry."""
+    since = allocation.start - _A_DAY
+    return () if books.evidence.knows_activities(since) else (ActivitiesSince(since),)
+
+
+def absence_and_split(books: Books, allocation: Allocation) -> Questions:
+    """As `absence`; then whether a split lies in between, where more was sold than it had."""
+    if open_questions := absence(books, allocation):
+        return open_questions
+    match = books.matches(allocation).get(allocation)
+    if allocation.crypto or match is None or match.times <= ONE:
+        return ()
+    return activities(books, allocation)
+
+
+def balance(books: Books, allocation: Allocation) -> Questions:
+    """Whether a split makes entries and exits one life, where their quantities differ."""
+    return activities(books, allocation) if needs_split(allocation, allocation.exits) else ()
+
+
+def clock(books: Books, allocation: Allocation) -> Questions:
+    """Whether the market is open."""
+    return () if books.evidence.clock is not None else (ClockNow(),)
