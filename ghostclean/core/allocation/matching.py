@@ -123,6 +123,17 @@ class _Supply:
             self._left[index] -= part
         return [self._rows[index].part(part) for index, part in parts]
 
+    def serve_all(self, asks: Iterable[tuple[Allocation, datetime]]) -> dict[Allocation, list[Execution]] | None:
+        """Serves all trades, each from its time on; None, and nothing taken, where one comes short."""
+        left, served = list(self._left), {}
+        for trade, start in asks:
+            rows = self.serve(start, trade.open_qty, trade.tolerance)
+            if rows is None:
+                self._left = left
+                return None
+            served[trade] = rows
+        return served
+
     def suffices(self, rivals: Iterable[Closed]) -> bool:
         """Whether what is left would serve some records closed without proof as well."""
         left = list(self._left)
@@ -140,19 +151,14 @@ def _fifo(
     found = dict(first)
     for certain in (True, False):
         members = sorted((a for a in gone if a.certain is certain and a not in found), key=lambda a: (a.start, a.name))
-        served = {a: _serve(supply, a) for a in members}
-        taken = [e for rows in served.values() for e in rows or ()]
+        # Sales after the entry was filled; those since it was sent only where these do not suffice.
+        served = supply.serve_all((a, a.filled_at) for a in members) or supply.serve_all((a, a.start) for a in members)
+        taken = [e for rows in (served or {}).values() for e in rows]
         rivals = [r for r in unproven if (r.certain or not certain) and may_be_of([r], taken)]
-        if not all(rows is not None for rows in served.values()) or not supply.suffices(rivals):
+        if served is None or not supply.suffices(rivals):
             break
-        found |= {a: Match(rows, is_whole=True) for a, rows in served.items() if rows is not None}
+        found |= {a: Match(rows, is_whole=True) for a, rows in served.items()}
     return found
-
-
-def _serve(supply: _Supply, trade: Allocation) -> list[Execution] | None:
-    """Sales after the entry was filled; those since it was sent only where these do not suffice."""
-    wanted, tolerance = trade.open_qty, trade.tolerance
-    return supply.serve(trade.filled_at, wanted, tolerance) or supply.serve(trade.start, wanted, tolerance)
 
 
 def may_be_of(unproven: Iterable[Closed], executions: Iterable[Execution]) -> bool:
