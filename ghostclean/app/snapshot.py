@@ -14,11 +14,11 @@ from ghostclean.core.evidence import OrdersOf, RecordsOf
 from ghostclean.core.orphans import LOOK_BACK
 from ghostclean.core.policy import Policy
 from ghostclean.core.trade import is_open, is_pending
-from ghostclean.core.world import Memory
 from ghostclean.errors import StateFailed
 
 from .deadline import Deadline
 from .parts import Parts
+from .ports import Recalled
 from .survey import make_survey, read_truth
 
 
@@ -32,7 +32,7 @@ def record(parts: Parts, deadline: Deadline, policy: Policy) -> list[Mapping[str
         deadline.reading(parts.state.open)
     view = deadline.reading(parts.ledger.read)
     truth = read_truth(parts, deadline)
-    survey = make_survey(parts, deadline, policy, view, Memory(), {}, truth)
+    survey = make_survey(parts, deadline, policy, view, Recalled(), truth)
     orphans = [orphan.position for orphan in survey.plan.orphans]
     since = survey.truth.at - LOOK_BACK
     survey.lookups.answer([OrdersOf(position.key, position.symbol, since) for position in orphans])

@@ -41,7 +41,7 @@ def test_unreachable_at_the_start_writes_nothing_and_is_delivered_once(make_scen
     assert scene.summary()["runs"] == "5"
 
 
-@pytest.mark.parametrize("method", ["recall", "intend", "write", "commit", "release"])
+@pytest.mark.parametrize("method", ["recall_all", "intend", "write", "commit"])
 def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> None:
     """A real server is killed while the run stands before an effect; an empty one takes its place."""
     right, _ = right_end(make_scene("file", "redis"))
@@ -51,11 +51,11 @@ def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> No
         pid = int(scene.client.info("server")["process_id"])
         os.kill(pid, signal.SIGKILL)
         answer = go_on()
-    before = method in ("recall", "intend", "write")
-    assert answer.document["error"] == ("state_failed" if method != "release" else None), answer.stdout
+    before = method in ("recall_all", "intend", "write")
+    assert answer.document["error"] == "state_failed", answer.stdout
     # The file's fence is the lost lock: without it nothing is written.
     assert (scene.ledger()["sold"]["status"] == "OPEN") == before
-    assert scene.spooled() == (0 if method == "release" else 1)
+    assert scene.spooled() == 1
     with redis_server() as url:
         again = make_scene("file", "redis", redis_url=url, name=scene.name + "x")
         again.path.write_bytes(scene.path.read_bytes())
@@ -65,8 +65,7 @@ def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> No
         ledger = again.ledger()
         assert {i for i, r in ledger.items() if r["status"] == "CLOSED"} == CLOSED
         assert ledger["sold"]["closePrice"] == right["sold"]["closePrice"]
-        if method != "release":
-            assert again.summary()["totalClosed"] == str(len(CLOSED))
+        assert again.summary()["totalClosed"] == str(len(CLOSED))
         scene.client.close()
 
 
