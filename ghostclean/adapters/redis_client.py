@@ -63,15 +63,8 @@ class RedisServer:
         self._secrets = _secrets(url)
         self.client = client if client is not None else _connect(url)
 
-    def ask(self, commands: Sequence[Command]) -> list[Any]:
+    def send(self, commands: Sequence[Command], *, transaction: bool = False) -> list[Any]:
         """The answers to several commands, in one round trip."""
-        return self._send(commands, transaction=False)
-
-    def write(self, commands: Sequence[Command]) -> None:
-        """Several commands in one transaction and one round trip."""
-        self._send(commands, transaction=True)
-
-    def _send(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
         with self.client.pipeline(transaction=transaction) as batch:
             for command in commands:
                 batch.execute_command(*command)

@@ -7,7 +7,7 @@ may block on a network; the shell bounds it with its deadline. Failures are the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -241,39 +241,16 @@ class JournalEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, also the stored one."""
-        return {
-            "id": self.id,
-            "at": self.at,
-            "runId": self.run_id,
-            "source": self.source,
-            "tradeId": self.trade_id,
-            "ticker": self.ticker,
-            "verdict": self.verdict,
-            "action": self.action,
-            "reason": self.reason,
-            "proof": list(self.proof),
-            "before": self.before,
-            "after": self.after,
-            "outcome": self.outcome,
-        }
+        values = {name: getattr(self, attribute) for attribute, name in _STORED.items()}
+        return {**values, "proof": list(self.proof)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> JournalEntry:
-        return cls(
-            data["id"],
-            data["at"],
-            data["runId"],
-            data["source"],
-            data["tradeId"],
-            data["ticker"],
-            data["verdict"],
-            data["action"],
-            data["reason"],
-            tuple(data["proof"]),
-            data["before"],
-            data["after"],
-            data["outcome"],
-        )
+        values = {attribute: data[name] for attribute, name in _STORED.items()}
+        return cls(**{**values, "proof": tuple(data["proof"])})
+
+
+_STORED = {f.name: {"run_id": "runId", "trade_id": "tradeId"}.get(f.name, f.name) for f in fields(JournalEntry)}
 
 
 @dataclass(frozen=True, slots=True)

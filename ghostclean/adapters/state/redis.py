@@ -150,7 +150,7 @@ class RedisState(StoredState):
     def _transact(self, doing: str, basis: Basis | None, change: Callable[[Found], Changes]) -> None:
         with self._speaking(doing):
             if basis is None:
-                self._server.write(list(self._remembered(change(Found()).memory)))
+                self._server.send(list(self._remembered(change(Found()).memory)), transaction=True)
                 return
             watched = [self._lock, self._fence, self._sequence, self._texts, self._order, self._open]
             if basis.record is not None:
@@ -179,13 +179,11 @@ class RedisState(StoredState):
             yield ("HMGET", self._texts, *page)
 
     def _answers(self, basis: Basis, replies: Sequence[Any]) -> _Answers:
-        record, delivered, not_whole = basis.record, False, []
-        if record is not None:
-            self._check_types(record.kind, *replies[:2])
-            score, (_, *values) = checked(replies)[2:4]
-            counted = zip(_counters(record), values, strict=True)
-            delivered = score is not None
-            not_whole = [name for name, value in counted if value is not None and not _WHOLE.fullmatch(value)]
+        delivered, not_whole = False, []
+        if basis.record is not None:
+            self._check_types(basis.record.kind, *replies[:2])
+            score, (_, *counted) = checked(replies)[2:4]
+            delivered, not_whole = score is not None, _not_whole(_counters(basis.record), counted)
             replies = replies[4:]
         lock, (fence, sequence), size, intended, oldest, *pages = checked(replies)
         texts = zip(basis.entries, (text for page in pages for text in page), strict=True)
@@ -237,13 +235,14 @@ class RedisState(StoredState):
         for entry_id in new:
             answers.sequence += 1
             yield ("ZADD", self._order, answers.sequence, entry_id)
-        excess = answers.size + len(new) - self._journal_kept
-        if excess > 0:
-            order = [*answers.oldest, *(i.encode() for i in new)]
-            settled = [i for i in order if i not in answers.intended][:excess]
-            for page in _pages(settled):
-                yield ("ZREM", self._order, *page)
-                yield ("HDEL", self._texts, *page)
+        yield from self._trimmed(answers, [entry_id.encode() for entry_id in new])
+
+    def _trimmed(self, answers: _Answers, new: Sequence[bytes]) -> Iterator[Command]:
+        excess = max(0, answers.size + len(new) - self._journal_kept)
+        order = [*answers.oldest, *new] if len(answers.oldest) == answers.size else answers.oldest
+        for page in _pages([i for i in order if i not in answers.intended][:excess]):
+            yield ("ZREM", self._order, *page)
+            yield ("HDEL", self._texts, *page)
 
     def _remembered(self, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[Command]:
         for section, values in memory.items():
@@ -270,7 +269,7 @@ class RedisState(StoredState):
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         with self._speaking("Reading the state"):
-            return self._server.ask(commands)
+            return self._server.send(commands)
 
     def _speaking(self, doing: str) -> Any:
         return self._server.speaking(doing, StateFailed, "the ledger is not touched by this")
@@ -278,6 +277,11 @@ class RedisState(StoredState):
 
 def _counters(record: RunCommit) -> list[str]:
     return [*record.add, *record.totals.values()]
+
+
+def _not_whole(names: Sequence[str], values: Sequence[bytes | None]) -> list[str]:
+    pairs = zip(names, values, strict=True)
+    return [name for name, value in pairs if value is not None and not _WHOLE.fullmatch(value)]
 
 
 def _named(values: Mapping[bytes, bytes]) -> Texts:

@@ -192,11 +192,7 @@ class SqliteState(StoredState):
     def _record(self, db: sqlite3.Connection, record: RunCommit, add: Mapping[str, int]) -> None:
         kind = record.kind
         db.execute("INSERT INTO done (ns, kind, run_id) VALUES (?, ?, ?)", (self._ns, kind, record.run_id))
-        db.execute(
-            "DELETE FROM done WHERE ns = ? AND kind = ? AND seq <= "
-            "(SELECT seq FROM done WHERE ns = ? AND kind = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-            (self._ns, kind, self._ns, kind, DONE_KEPT),
-        )
+        _keep_newest(db, "done", DONE_KEPT, ns=self._ns, kind=kind)
         db.executemany(
             "INSERT INTO summary VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
             "SET value = CAST(CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER) AS TEXT)",
@@ -207,11 +203,7 @@ class SqliteState(StoredState):
             [(kind, name, value) for name, value in record.put.items()],
         )
         db.execute("INSERT INTO run (kind, text) VALUES (?, ?)", (kind, dumps(record.run)))
-        db.execute(
-            "DELETE FROM run WHERE kind = ? AND seq <= "
-            "(SELECT seq FROM run WHERE kind = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-            (kind, kind, runs_kept(kind)),
-        )
+        _keep_newest(db, "run", runs_kept(kind), kind=kind)
 
     def _write_entries(self, db: sqlite3.Connection, entries: Iterable[tuple[JournalEntry, str]]) -> None:
         db.executemany(
@@ -318,3 +310,9 @@ class SqliteState(StoredState):
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+def _keep_newest(db: sqlite3.Connection, table: str, count: int, **of: str) -> None:
+    rows = f"FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in of)}"
+    last = f"SELECT seq {rows} ORDER BY seq DESC LIMIT 1 OFFSET ?"
+    db.execute(f"DELETE {rows} AND seq <= ({last})", (*of.values(), *of.values(), count))
