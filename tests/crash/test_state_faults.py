@@ -142,6 +142,21 @@ def test_a_file_size_limit_under_the_state(make_scene: MakeScene) -> None:
     assert {i for i, r in scene.ledger().items() if r["status"] == "CLOSED"} == CLOSED
 
 
+@pytest.mark.parametrize(
+    "options", [("--min-replicas-to-write", "1"), ("--maxmemory", "1mb", "--maxmemory-policy", "noeviction")],
+    ids=["takes no writes", "full"],
+)  # fmt: skip
+def test_a_dry_run_needs_no_state_that_can_be_written(make_scene: MakeScene, options: tuple[str, ...]) -> None:
+    scene = make_scene("file", "redis")
+    with redis_server(None, *options) as url:
+        answer = scene.run("--dry-run", env={"GHOSTCLEAN_STATE": url})
+        assert (answer.code, answer.document["error"]) == (0, None), answer.stdout
+        assert answer.document["closed"] == len(CLOSED)
+        assert any(note.startswith("this dry run is not listed") for note in answer.document["notes"])
+        assert scene.spooled() == 0
+        assert scene.run(env={"GHOSTCLEAN_STATE": url}).document["error"] == "state_failed"
+
+
 def test_a_read_only_folder(make_scene: MakeScene, tmp_path: Path) -> None:
     scene = make_scene("file", "sqlite")
     raw = scene.raw()
