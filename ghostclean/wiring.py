@@ -89,10 +89,10 @@ def _ledger(
 def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> State:
     place = settings.state_at
     if place.kind == "sqlite":
-        from ghostclean.adapters.sqlite_state import SqliteState
+        from ghostclean.adapters.state.sqlite import SqliteState
 
         return SqliteState(place.path, ledger_place=ledger_place)
-    from ghostclean.adapters.redis_state import RedisState
+    from ghostclean.adapters.state.redis import RedisState
 
     return RedisState(_server(place.where, servers), ledger_place=ledger_place, prefix=settings.key_prefix)
 
@@ -350,7 +350,6 @@ def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | No
 
 def _wrong_account(settings: Settings, parts: Parts, truth: BrokerTruth, deadline: Deadline) -> str | None:
     """Why this is not the account pinned to the ledger; None too where the state cannot say."""
-    from ghostclean.app.by_hand import pinned_account
     from ghostclean.errors import DeadlineExceeded
 
     if settings.state_at.kind == "sqlite" and not settings.state_at.path.exists():
@@ -358,7 +357,7 @@ def _wrong_account(settings: Settings, parts: Parts, truth: BrokerTruth, deadlin
 
     def recall() -> str | None:
         parts.state.open()
-        pin = pinned_account(parts.state)
+        pin = parts.state.recall_all(["pin"]).pinned
         return None if pin is None else pin.mismatch(truth.account, parts.broker.live)
 
     try:

@@ -13,6 +13,7 @@ from ghostclean.app.ports import (
     JournalEntry,
     LedgerView,
     LockInfo,
+    Recalled,
     Record,
     RunCommit,
     State,
@@ -133,6 +134,10 @@ class FakeState:
         kept = self.memory.get(section, {})
         return {i: v for i, v in kept.items() if ids is None or i in set(ids)}
 
+    def recall_all(self, names: Sequence[str]) -> Recalled:
+        known = {name: self.recall(name) for name in names if name != "intents"}
+        return Recalled(**known, intents=tuple(self.intents()))
+
     def remember(self, section: str, values: Mapping[str, Any]) -> None:
         kept = self.memory.setdefault(section, {})
         for name, value in values.items():
@@ -147,7 +152,9 @@ class FakeState:
     def intents(self) -> list[JournalEntry]:
         return [entry for entry in self.entries.values() if entry.outcome == "intended"]
 
-    def commit(self, commit: RunCommit, lease: Any = None) -> None:
+    def commit(self, commit: RunCommit, lease: Any = None, *, release: bool = False) -> None:
+        if release:
+            self.holder = None
         if any((c.kind, c.run_id) == (commit.kind, commit.run_id) for c in self.commits):
             return
         self.commits.append(commit)

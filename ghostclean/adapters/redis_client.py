@@ -7,7 +7,7 @@ and a ledger in a file need not pay.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
@@ -16,6 +16,8 @@ from ghostclean.errors import BadSettings, GhostcleanError
 SCHEMES = ("redis", "rediss", "unix")
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 10.0
+_RETRIES = 1
+_ATTEMPTS = 50  # at a transaction whose keys others change meanwhile
 _OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 # Marks of a failure, what it means for a person, and the cure. A mark is the class that redis-py has for an error,
@@ -49,6 +51,9 @@ _REASONS = (
 )
 
 
+Command = tuple[Any, ...]
+
+
 class RedisServer:
     """A Redis and how to reach it; `place` names it without a secret."""
 
@@ -57,6 +62,59 @@ class RedisServer:
         self.place = redis_place(url)
         self._secrets = _secrets(url)
         self.client = client if client is not None else _connect(url)
+
+    def send(self, commands: Sequence[Command], *, transaction: bool = False) -> list[Any]:
+        """The answers to several commands, in one round trip."""
+        with self.client.pipeline(transaction=transaction) as batch:
+            for command in commands:
+                batch.execute_command(*command)
+            answers: list[Any] = batch.execute()
+        return answers
+
+    def transact(
+        self,
+        watched: Sequence[str],
+        questions: Sequence[Command],
+        commands: Callable[[Sequence[Any]], Sequence[Command]],
+    ) -> None:
+        """Asks, then sends what `commands` makes of the answers, unless a watched key changed in between: then again.
+
+        Two round trips; redis-py's own WATCH needs one for each question. All or nothing is
+        written. After a lost answer it is done again: `commands` must see what stands already.
+        A question may have a failure for an answer, see `checked`.
+        """
+        from redis import exceptions
+
+        lost = 0
+        for _ in range(_ATTEMPTS):
+            try:
+                if self._attempt(watched, questions, commands):
+                    return
+            except (exceptions.ConnectionError, exceptions.TimeoutError):
+                lost += 1
+                if lost > _RETRIES:
+                    raise
+        raise exceptions.WatchError("its keys are changed by somebody else all the time")
+
+    def _attempt(
+        self,
+        watched: Sequence[str],
+        questions: Sequence[Command],
+        commands: Callable[[Sequence[Any]], Sequence[Command]],
+    ) -> bool:
+        """One try at a transaction, on a connection of its own; False when another was quicker."""
+        with self.client.client() as own:
+            connection, executed = own.connection, False
+            try:
+                sending = commands(_exchange(connection, [("WATCH", *watched), *questions])[1:])
+                if not sending:
+                    return True
+                outcome = checked(_exchange(connection, [("MULTI",), *sending, ("EXEC",)]))[-1]
+                executed = True
+            finally:
+                if not executed:
+                    connection.disconnect()  # so it watches nothing when it is used again
+        return outcome is not None and bool(checked(outcome))
 
     @contextlib.contextmanager
     def speaking(
@@ -94,6 +152,28 @@ class RedisServer:
     def close(self) -> None:
         """Gives the connections back."""
         self.client.close()
+
+
+def checked(answers: Sequence[Any]) -> Sequence[Any]:
+    """These answers; raises the first failure among them."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    """Sends all commands at once and reads every answer, failures included."""
+    from redis.exceptions import ResponseError
+
+    answers: list[Any] = []
+    connection.send_packed_command(connection.pack_commands(commands))
+    for _ in commands:
+        try:
+            answers.append(connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+    return answers
 
 
 def redis_place(url: str) -> str:
@@ -141,14 +221,17 @@ def _connect(url: str) -> Any:
     # The app shares this URL; options meant for its own client are none of ours, and none of
     # them can weaken TLS or lift the time-outs.
     options = {name: values[-1] for name, values in parse_qs(parts.query).items() if name in _OPTIONS}
+    # To name the library to the server takes two round trips.
+    unnamed = {"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}
     verified = {"ssl_cert_reqs": "required", "ssl_check_hostname": True} if parts.scheme == "rediss" else {}
     try:
         return redis.Redis.from_url(
             f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(options)}",
             socket_connect_timeout=_CONNECT_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), 1),
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), _RETRIES),
             protocol=2,
+            **unnamed,
             **verified,
         )
     except (ValueError, TypeError) as error:

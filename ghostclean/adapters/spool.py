@@ -18,7 +18,7 @@ from pathlib import Path
 from ghostclean.app.ports import RunCommit, State
 from ghostclean.errors import StateFailed
 
-from .state_form import commit_from, commit_text, namespace
+from .state.form import commit_from, commit_text, namespace
 
 _log = logging.getLogger("ghostclean")
 

@@ -15,24 +15,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline, bounded
-from ghostclean.app.manage.books import FLATTEN, MANAGED, Books
+from ghostclean.app.manage.books import MANAGED, Books
 from ghostclean.app.manage.desk import Desk, Seen
 from ghostclean.app.manage.flatten import CUT, EOD
 from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
 from ghostclean.app.manage.within import within
 from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
-from ghostclean.app.orphans import OWED
 from ghostclean.app.outside import SECTION
 from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import Lease, RunCommit
+from ghostclean.app.ports import MANAGE_MEMORY, Lease, Recalled, RunCommit
 from ghostclean.app.record import deliver
 from ghostclean.core.broker import Account, BrokerTruth, client_id, eastern_date, is_option, iso, parse_time
 from ghostclean.core.ledger import record_id
 from ghostclean.core.manage import Manage
 from ghostclean.core.market import Market
-from ghostclean.core.protection import OrderBook
 from ghostclean.core.verdicts import Holding
 from ghostclean.errors import (
     BrokerError,
@@ -104,6 +102,7 @@ class _Run:
     survey: Callable[[], Seen]
     lease: Lease | None = None
     state_ok: bool = False
+    memory: Recalled = field(default_factory=Recalled)
     reconciled: Mapping[str, Any] = field(default_factory=dict)
     market: Market | None = None
     tally: Tally = field(default_factory=Tally)
@@ -189,12 +188,13 @@ class _Run:
 
     def _work(self) -> None:
         self._reconcile()
-        begun, owed = self.parts.state.recall(FLATTEN), self.parts.state.recall(OWED)
+        self.memory = self.parts.state.recall_all(MANAGE_MEMORY)
+        begun, owed = self.memory.flatten, self.memory.owed_stops
         if not self.manage.enabled and not begun and not owed:
             raise _Stop(ManageOutcome.SKIP, "disabled")
         seen = self.survey()
         self.active = frozenset(i for r in seen.view.active if (i := record_id(r)) is not None)
-        self.books.recall()
+        self.books.recall(self.memory.managed)
         market = self._read_market()
         desk = self._desk(seen, market)
         trades = self._trades(desk)
@@ -311,7 +311,7 @@ class _Run:
         """FAIL `eod_missed`: on the day itself in every run, later once."""
         if not self.manage.eod_flatten:
             return
-        stored = self.parts.state.recall(_DUTY).get("last")
+        stored = self.memory.eod.get("last")
         duty = parse_time(stored.get("close")) if isinstance(stored, Mapping) else None
         closed = market.closed_today(now)
         if closed is None and duty is not None and now >= duty:
@@ -413,8 +413,10 @@ class _Run:
             if not self.state_ok:
                 raise StateFailed("the state was never reached")
             bounded(
-                lambda: deliver(self.stores.state, commit, self.lease), max(self.options.deadline.left(), _LAST_WORDS)
+                lambda: deliver(self.stores.state, commit, self.lease, release=True),
+                max(self.options.deadline.left(), _LAST_WORDS),
             )
+            return result
         except (GhostcleanError, DeadlineExceeded) as error:
             result = self._spooled(result, commit, str(error))
         lease = self.lease

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ghostclean.app.deadline import Deadline
-from ghostclean.app.parts import Parts
 from ghostclean.app.run import Run
-from ghostclean.app.survey import Survey, recall_section
+from ghostclean.app.survey import Survey
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.ledger import order_ids
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, without_unproven
 from ghostclean.errors import AccountMismatch, BrokerError, DeadlineExceeded
 
 _FIRST_CONTACT_BACK = timedelta(days=30)
-
-
-def recall_pin(parts: Parts, deadline: Deadline) -> Pin | None:
-    """The account that this ledger belongs to, None while nothing is pinned."""
-    pinned = recall_section(parts, deadline, "pin", dict).get("account")
-    return Pin(str(pinned.get("id")), bool(pinned.get("live"))) if pinned is not None else None
 
 
 def refuse_other_account(pin: Pin, truth: BrokerTruth, live: bool) -> None:

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 from ghostclean.core.broker import Account, iso
-from ghostclean.core.safety import Pin
 from ghostclean.errors import AccountMismatch, GhostcleanError, Locked
 
 from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State, WriteOutcome
@@ -90,15 +89,9 @@ class Act:
         return Row(self.entry.trade_id, self.entry.ticker, action, self.refusal or self.entry.reason)
 
 
-def pinned_account(state: State) -> Pin | None:
-    """The account that this ledger belongs to, None while none is pinned."""
-    pinned = state.recall("pin", ["account"]).get("account")
-    return Pin(str(pinned.get("id")), bool(pinned.get("live"))) if isinstance(pinned, dict) else None
-
-
 def check_account(state: State, account: Account, *, live: bool) -> None:
     """Refuses another account than the one pinned to this ledger; raises AccountMismatch."""
-    pin = pinned_account(state)
+    pin = state.recall_all(["pin"]).pinned
     why = None if pin is None else pin.mismatch(account, live)
     if why is not None:
         raise AccountMismatch(

@@ -17,7 +17,6 @@ from ghostclean.core.safety import short
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
 
-from .by_hand import pinned_account
 from .deadline import Deadline
 from .ports import Broker, Ledger, Spool, State
 from .status import judge_health
@@ -185,7 +184,7 @@ def _pin(patient: Patient, broker: Broker, account: Account, *, pin: bool) -> Ch
         if pin:
             patient.state.remember("pin", {"account": present})
             return Check("pin", True, f"{short(account.id)} is now this ledger's account")
-        pinned = pinned_account(patient.state)
+        pinned = patient.state.recall_all(["pin"]).pinned
     except GhostcleanError as error:
         return Check("pin", False, str(error), "repair the state and ask again")
     if pinned is None:

@@ -94,13 +94,13 @@ def sell(run: Run, lease: Lease) -> None:
     """Sells the orphans that are to be flattened, and gives back the stops that earlier sales took away."""
     selling = any(row.action is Action.FLATTENED for row in run.orphan_rows)
     # The short run inside auto-manage leaves the stops to the longer one around it.
-    if not selling and (run.inner or not run.owed):
+    if not selling and (run.inner or not run.memory.owed_stops):
         return
     # Only this sends orders; every other run does without that code.
     from ghostclean.app.flatten import Flattener
 
     parts, options = within(run.parts, run.options.deadline), run.options
-    flattener = Flattener(parts, options, run.surveyed(), lease, run.applied.entries, run.owed)
+    flattener = Flattener(parts, options, run.surveyed(), lease, run.applied.entries, run.memory.owed_stops)
     try:
         rows = run.orphan_rows
         run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in rows]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ghostclean.app.brakes import recall_pin, refuse_other_account
+from ghostclean.app.brakes import refuse_other_account
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Parts
-from ghostclean.app.survey import Survey, make_survey, read_truth, recall, recall_section
+from ghostclean.app.ports import RECONCILE_MEMORY
+from ghostclean.app.survey import Survey, make_survey, read_truth
 from ghostclean.core.inputs import Policy
 
 
@@ -16,10 +17,8 @@ def survey_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Surve
     may go to an account that is not this ledger's.
     """
     view = deadline.reading(parts.ledger.read)
-    memory = recall(parts, deadline)
-    remembered = recall_section(parts, deadline, "orders", dict)
-    pin = recall_pin(parts, deadline)
+    memory = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
     truth = read_truth(parts, deadline)
-    if pin is not None:
-        refuse_other_account(pin, truth, parts.broker.live)
-    return make_survey(parts, deadline, policy, view, memory, remembered, truth, look_again=False)
+    if memory.pinned is not None:
+        refuse_other_account(memory.pinned, truth, parts.broker.live)
+    return make_survey(parts, deadline, policy, view, memory, truth, look_again=False)

@@ -6,14 +6,16 @@ may block on a network; the shell bounds it with its deadline. Failures are the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
+from ghostclean.core.inputs import Memory
+from ghostclean.core.safety import Pin
 
 Record = Mapping[str, Any]
 
@@ -239,39 +241,53 @@ class JournalEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, also the stored one."""
-        return {
-            "id": self.id,
-            "at": self.at,
-            "runId": self.run_id,
-            "source": self.source,
-            "tradeId": self.trade_id,
-            "ticker": self.ticker,
-            "verdict": self.verdict,
-            "action": self.action,
-            "reason": self.reason,
-            "proof": list(self.proof),
-            "before": self.before,
-            "after": self.after,
-            "outcome": self.outcome,
-        }
+        values = {name: getattr(self, attribute) for attribute, name in _STORED.items()}
+        return {**values, "proof": list(self.proof)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> JournalEntry:
-        return cls(
-            data["id"],
-            data["at"],
-            data["runId"],
-            data["source"],
-            data["tradeId"],
-            data["ticker"],
-            data["verdict"],
-            data["action"],
-            data["reason"],
-            tuple(data["proof"]),
-            data["before"],
-            data["after"],
-            data["outcome"],
-        )
+        values = {attribute: data[name] for attribute, name in _STORED.items()}
+        return cls(**{**values, "proof": tuple(data["proof"])})
+
+
+_STORED = {f.name: {"run_id": "runId", "trade_id": "tradeId"}.get(f.name, f.name) for f in fields(JournalEntry)}
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled(Memory):
+    """What earlier runs left, as one reading: each field is a section of the state, by its name.
+
+    By order id: `orders`, final answers. By trade id: `verdicts`, the last one and since when;
+    `flatten`, closes begun; `managed`, what auto-manage knows. By orphan: `owed_stops`, taken away
+    for a sale. By names of their own: `pin` (`account`), `ledger` (`seen`, `scanned`), `eod`
+    (`last`). `intents` are journal entries whose run died. What was not asked for is empty.
+
+    Two more sections are read by name alone: `numbers` (of client order ids) and `alerts`.
+    """
+
+    orders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    owed_stops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ledger: Mapping[str, Any] = field(default_factory=dict)
+    flatten: Mapping[str, Any] = field(default_factory=dict)
+    managed: Mapping[str, Any] = field(default_factory=dict)
+    eod: Mapping[str, Any] = field(default_factory=dict)
+    intents: tuple[JournalEntry, ...] = ()
+
+    @property
+    def pinned(self) -> Pin | None:
+        """The account that this ledger belongs to, None while none is pinned."""
+        account = self.pin.get("account")
+        return Pin(str(account.get("id")), bool(account.get("live"))) if account is not None else None
+
+
+# What a kind of run reads at its start.
+RECONCILE_MEMORY = (
+    "first_seen", "last_worked", "misses", "exits", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin",
+    "ledger", "intents",
+)  # fmt: skip
+MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod")
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +348,9 @@ class State(Protocol):
     def recall(self, section: str, ids: Iterable[str] | None = None) -> dict[str, Any]:
         """What was remembered under a section, all of it or for these ids."""
 
+    def recall_all(self, names: Sequence[str]) -> Recalled:
+        """These fields of `Recalled` in one round trip; damage anywhere in them is StateFailed."""
+
     def remember(self, section: str, values: Mapping[str, Any]) -> None:
         """Stores JSON values by id at once; None forgets."""
 
@@ -345,10 +364,11 @@ class State(Protocol):
     def intents(self) -> list[JournalEntry]:
         """Entries still `intended`: a run died between the journal and its commit."""
 
-    def commit(self, commit: RunCommit, lease: Lease | None = None) -> None:
+    def commit(self, commit: RunCommit, lease: Lease | None = None, *, release: bool = False) -> None:
         """Stores a run's record in one transaction; a second delivery of it does nothing.
 
-        With `lease`, FencedOff and nothing stored when another run has taken the lock since.
+        With `lease`, FencedOff and nothing stored when another run has taken the lock since; with
+        `release` as well, the lock goes back in the same transaction.
         """
 
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
@@ -368,6 +388,3 @@ class Spool(Protocol):
 
     def deliver(self, state: State) -> int:
         """Commits what waits, oldest first, and drops it; how many were delivered."""
-
-
-Bounded = Callable[[], Any]

@@ -16,17 +16,16 @@ from dataclasses import replace
 from typing import Any
 
 from ghostclean.app import index, orphans
-from ghostclean.app.brakes import brake, check_account, recall_pin
+from ghostclean.app.brakes import brake, check_account
 from ghostclean.app.deadline import explained
 from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Options, Parts
-from ghostclean.app.ports import Lease, LedgerView, WriteOutcome
+from ghostclean.app.ports import RECONCILE_MEMORY, Lease, LedgerView, Recalled, WriteOutcome
 from ghostclean.app.record import deliver, late_record, record
 from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
-from ghostclean.app.survey import Survey, make_survey, read_truth, recall, recall_section
-from ghostclean.core.inputs import Memory
+from ghostclean.app.survey import Survey, make_survey, read_truth
 from ghostclean.core.safety import without_unproven
 from ghostclean.core.verdicts import Decision
 from ghostclean.errors import (
@@ -105,16 +104,20 @@ def _prepare(run: Run) -> None:
     try:
         deadline.reading(parts.state.open)
         run.state_ok = True
-        delivered = deadline.reading(lambda: parts.spool.deliver(parts.state))
-        if delivered:
-            run.notes.append(f"{delivered} spooled run records delivered")
-        if run.lease is None and not run.options.dry_run:
-            run.lease = deadline.reading(lambda: _take_lock(run))
+        if not run.options.dry_run:
+            _deliver_spooled(run)
+            run.lease = run.lease or deadline.reading(lambda: _take_lock(run))
     except DeadlineExceeded:
         raise _too_late(run, "state") from None
     if not run.options.dry_run and not run.inner:
         # Not before the lock is ours: a run that exits 7 would leave a start without an end.
         parts.eyes.started(run.options.run_id, deadline.left())
+
+
+def _deliver_spooled(run: Run) -> None:
+    delivered = run.options.deadline.reading(lambda: run.parts.spool.deliver(run.parts.state))
+    if delivered:
+        run.notes.append(f"{delivered} spooled run records delivered")
 
 
 def _take_lock(run: Run) -> Lease:
@@ -144,11 +147,11 @@ def _work(run: Run) -> None:
     parts, options = run.parts, run.options
     view = _read_ledger(run)
     memory = _recall(run)
-    if not view.complete and index.misses_something(view, run.scanned, run.verdicts.keys()):
+    if not view.complete and index.misses_something(view, memory.ledger.get(index.NAME), memory.verdicts.keys()):
         view = _read_ledger(run, whole=True)
     run.truth = read_truth(parts, options.deadline)
     check_account(run, run.truth)
-    survey = make_survey(parts, options.deadline, options.policy, view, memory, run.remembered, run.truth)
+    survey = make_survey(parts, options.deadline, options.policy, view, memory, run.truth)
     # Not before both readings are of the right account is anything of them remembered, or pinned.
     check_account(run, survey.truth)
     run.survey, run.truth, run.plan = survey, survey.truth, survey.plan
@@ -174,19 +177,14 @@ def _read_ledger(run: Run, *, whole: bool = False) -> LedgerView:
     return view
 
 
-def _recall(run: Run) -> Memory:
+def _recall(run: Run) -> Recalled:
     """What earlier runs remembered, and what the last one could not."""
     parts, deadline = run.parts, run.options.deadline
     try:
-        memory = recall(parts, deadline)
-        run.remembered = recall_section(parts, deadline, "orders", dict)
-        run.verdicts = recall_section(parts, deadline, "verdicts", dict)
-        run.owed = recall_section(parts, deadline, orphans.OWED, dict)
-        scanned = deadline.reading(lambda: parts.state.recall(index.SECTION, [index.NAME]))
-        run.scanned = scanned.get(index.NAME)
-        run.pin = recall_pin(parts, deadline)
-        run.recovered = recover(run, deadline.reading(parts.state.intents))
-        return with_restored(run, memory)
+        run.memory = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
+        run.pin = run.memory.pinned
+        run.recovered = recover(run, run.memory.intents)
+        return with_restored(run, run.memory)
     except DeadlineExceeded:
         raise _too_late(run, "state") from None
 
@@ -252,20 +250,19 @@ def _finish(run: Run) -> None:
             deadline.within(lambda: parts.spool.put(spooled), max(deadline.left(), _LAST_WORDS))
         except (GhostcleanError, OSError) as error:
             run.notes.append(f"the run's record is lost: {error}")
-    if run.lease is not None and not run.inner and delivered:
-        lease = run.lease
-        try:
-            deadline.within(lambda: parts.state.release(lease), max(deadline.left(), 0.1))
-        except GhostcleanError as error:
-            run.notes.append(f"the lock was not given back ({error}); it ends by itself")
 
 
 def _deliver(run: Run) -> bool:
-    """Commits the run's record; a state that is lost by now makes the run a failed one."""
-    commit, deadline = record(run), run.options.deadline
+    """Commits the run's record with the lock; a state that is lost by now makes the run a failed one."""
+    commit, deadline, state = record(run), run.options.deadline, run.parts.state
     try:
-        deadline.within(lambda: deliver(run.parts.state, commit, run.lease), max(deadline.left(), _LAST_WORDS))
+        deadline.within(
+            lambda: deliver(state, commit, run.lease, release=not run.inner), max(deadline.left(), _LAST_WORDS)
+        )
     except GhostcleanError as error:
+        if run.options.dry_run and run.error is None:  # it needs no state that can be written
+            run.notes.append(f"this dry run is not listed: {error}")
+            return True
         run.notes.append("the run's record is kept locally, a later run delivers it")
         if run.error is None:
             run.failed("state_failed", f"the state was lost during the run ({error}); the ledger is as reported")

@@ -87,10 +87,10 @@ def late_record(commit: RunCommit) -> RunCommit:
     return replace(commit, memory=kept)
 
 
-def deliver(state: State, commit: RunCommit, lease: Lease | None) -> None:
-    """Commits a run's record; one that another run has overtaken meanwhile comes as a late one."""
+def deliver(state: State, commit: RunCommit, lease: Lease | None, *, release: bool) -> None:
+    """Commits a run's record and may give its lock back; one that was overtaken meanwhile comes as a late one."""
     try:
-        state.commit(commit, lease)
+        state.commit(commit, lease, release=release)
     except FencedOff:
         state.commit(late_record(commit))
 
@@ -110,7 +110,7 @@ def _memory(run: Run) -> Mapping[str, Mapping[str, Any]]:
         "misses": {} if run.error is not None else counting.misses(run.plan, memory, now),
         "first_seen": counting.first_seen(survey.world().trades, orphan_names, memory, now),
         "exits": counting.exits(written, memory),
-        "orders": counting.final_orders(owners, survey.evidence, run.remembered),
+        "orders": counting.final_orders(owners, survey.evidence, run.memory.orders),
         "unproven": counting.unproven(written, memory, run_id, now),
         "verdicts": _verdict_memory(run),
     }
@@ -130,7 +130,7 @@ def _index_memory(run: Run, survey: Survey) -> Mapping[str, Any]:
     """How far the app's index may be trusted; an orphan that it shows for the first time is a doubt."""
     acts = run.options.policy.orphans != "report"
     doubted = any(acts or orphan_name(o) not in survey.memory.first_seen for o in run.plan.orphans)
-    return index.remembered(survey.view, run.scanned, run.started, doubted=doubted)
+    return index.remembered(survey.view, run.memory.ledger.get(index.NAME), run.started, doubted=doubted)
 
 
 def _verdict_changes(run: Run) -> list[JournalEntry]:
@@ -141,7 +141,7 @@ def _verdict_changes(run: Run) -> list[JournalEntry]:
     changed = {d.trade_id for d in run.applied.written}
     entries = []
     for number, decision in enumerate(run.plan.decisions):
-        known = run.verdicts.get(decision.trade_id or "")
+        known = run.memory.verdicts.get(decision.trade_id or "")
         if decision.trade_id is None or decision.trade_id in changed:
             continue
         if known is None and decision.action is Action.KEPT:
@@ -160,9 +160,9 @@ def _verdict_memory(run: Run) -> dict[str, Any]:
     changes: dict[str, Any] = {
         i: {"verdict": str(d.verdict), "reason": d.reason, "since": now, "runId": run.options.run_id}
         for i, d in present.items()
-        if run.verdicts.get(i, {}).get("verdict") != str(d.verdict)
+        if run.memory.verdicts.get(i, {}).get("verdict") != str(d.verdict)
     }
     closed = {d.trade_id for d in run.applied.written if d.action is Action.CLOSED}
     listed = run.plan.own_orders.keys()
-    gone = {i: None for i in run.verdicts if i not in listed}
+    gone = {i: None for i in run.memory.verdicts if i not in listed}
     return {**changes, **gone, **dict.fromkeys(i for i in closed if i)}

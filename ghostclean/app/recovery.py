@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry
+from ghostclean.app.ports import JournalEntry, Recalled
 from ghostclean.app.run import Run
 from ghostclean.app.undo import CONCLUDED, UNDONE
-from ghostclean.core.inputs import Memory
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.safety import counting
 from ghostclean.core.verdicts import Action, Verdict
@@ -32,7 +31,7 @@ def recover(run: Run, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
     return settled[::-1]
 
 
-def with_restored(run: Run, memory: Memory) -> Memory:
+def with_restored(run: Run, memory: Recalled) -> Recalled:
     """The memory as it would be, had no run died: the breaker and the free fills rest on it."""
     exits = run.restored.get("exits", {})
     for trade_id, orders in exits.items():

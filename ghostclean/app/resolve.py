@@ -22,8 +22,8 @@ from ghostclean.errors import BrokerError, BrokerTruthFailed
 from .by_hand import Act, NothingToDo, Report, carry_out, check_account, entry, locked
 from .deadline import Deadline
 from .parts import Parts
-from .ports import Change, LedgerView, Record
-from .survey import make_survey, read_truth, recall
+from .ports import RECONCILE_MEMORY, Change, LedgerView, Record
+from .survey import make_survey, read_truth
 
 KIND = "resolve"
 
@@ -148,8 +148,9 @@ def _judge(
     """What the core says about the trade once the named order is linked to it."""
     linked = {**record, **link}
     seen = replace(view, active=tuple(linked if other is record else other for other in view.active))
-    memory = replace(recall(parts, deadline), holds={}, misses={})
-    survey = make_survey(parts, deadline, policy, seen, memory, {}, truth, look_again=False)
+    known = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
+    memory = replace(known, holds={}, misses={}, orders={})
+    survey = make_survey(parts, deadline, policy, seen, memory, truth, look_again=False)
     wanted = record_id(record)
     found = next((decision for decision in survey.plan.decisions if decision.trade_id == wanted), None)
     if found is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ghostclean.app.apply import Applied, Writer
 from ghostclean.app.parts import Options, Parts
-from ghostclean.app.ports import JournalEntry, Lease
+from ghostclean.app.ports import JournalEntry, Lease, Recalled
 from ghostclean.app.survey import Survey
 from ghostclean.core.broker import BrokerTruth, iso
 from ghostclean.core.safety import Pin
@@ -19,9 +19,9 @@ from ghostclean.core.verdicts import Decision, Plan
 class Run:
     """One run; what is not known yet, or never came to be known, is None or empty.
 
-    `inner` is a run inside auto-manage, under a lock that is not its own. `remembered`,
-    `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered` and `restored`
-    what a dead run would have left; `alerted` what the outside eyes compare with next time.
+    `inner` is a run inside auto-manage, under a lock that is not its own. `memory` is what earlier
+    runs left, `recovered` and `restored` what a dead run would have left; `alerted` what the
+    outside eyes compare with next time.
     """
 
     parts: Parts
@@ -40,10 +40,7 @@ class Run:
     detail: str | None = None
     partial: bool = False
     notes: list[str] = field(default_factory=list)
-    remembered: dict[str, Any] = field(default_factory=dict)
-    verdicts: dict[str, Any] = field(default_factory=dict)
-    scanned: Any = None
-    owed: dict[str, Any] = field(default_factory=dict)
+    memory: Recalled = field(default_factory=Recalled)
     recovered: list[JournalEntry] = field(default_factory=list)
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pin: Pin | None = None

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ghostclean.core.broker import OrdersOf, RecordsOf
-from ghostclean.core.inputs import Memory, Policy
+from ghostclean.core.inputs import Policy
 from ghostclean.core.ledger import is_open, is_pending
 from ghostclean.core.safety import LOOK_BACK
 from ghostclean.errors import StateFailed
 
 from .deadline import Deadline
 from .parts import Parts
+from .ports import Recalled
 from .survey import make_survey, read_truth
 
 
@@ -31,7 +32,7 @@ def record(parts: Parts, deadline: Deadline, policy: Policy) -> list[Mapping[str
         deadline.reading(parts.state.open)
     view = deadline.reading(parts.ledger.read)
     truth = read_truth(parts, deadline)
-    survey = make_survey(parts, deadline, policy, view, Memory(), {}, truth)
+    survey = make_survey(parts, deadline, policy, view, Recalled(), truth)
     orphans = [orphan.position for orphan in survey.plan.orphans]
     since = survey.truth.at - LOOK_BACK
     survey.lookups.answer([OrdersOf(position.key, position.symbol, since) for position in orphans])

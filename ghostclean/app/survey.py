@@ -7,25 +7,20 @@ agree on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import LedgerView
+from ghostclean.app.ports import LedgerView, Recalled
 from ghostclean.core.broker import BrokerTruth, Evidence, recall_orders
 from ghostclean.core.inputs import Memory, Policy, World
 from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, read_trade, status_of
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
-from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded, StateFailed
+from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded
 
 _ROUNDS = 8
 _SECOND_LOOK_AFTER = 1.0
-_SECTIONS: Mapping[str, type] = {
-    "first_seen": str, "last_worked": str, "misses": dict, "exits": list, "holds": dict, "unproven": dict,
-}  # fmt: skip
 _CHANGED_MEANWHILE = "the broker's answer changed while we looked; decided in the next run"
 
 
@@ -85,24 +80,6 @@ def split_records(view: LedgerView) -> tuple[tuple[Trade, ...], tuple[Trade, ...
     return tuple(trades), tuple(others)
 
 
-def recall(parts: Parts, deadline: Deadline) -> Memory:
-    """What earlier runs remembered about this ledger."""
-    return Memory(**{name: recall_section(parts, deadline, name, shape) for name, shape in _SECTIONS.items()})
-
-
-def recall_section(parts: Parts, deadline: Deadline, name: str, shape: type) -> dict[str, Any]:
-    """One section of the memory; a value of another shape is damage: an undo or a pin might stand in it."""
-    found = deadline.reading(lambda: parts.state.recall(name))
-    for key, value in found.items():
-        texts = not isinstance(value, list) or all(isinstance(v, str) for v in value)
-        if not isinstance(value, shape) or not texts:
-            raise StateFailed(
-                f"The state at {parts.state.place} is damaged: what it remembers of {key} under {name!r} has another "
-                "shape; nothing was changed. Cure: restore it, or point GHOSTCLEAN_STATE at a new place."
-            )
-    return found
-
-
 def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
     """Account, working orders, then positions; BrokerTruthFailed unless all of it is complete.
 
@@ -140,15 +117,14 @@ def make_survey(
     deadline: Deadline,
     policy: Policy,
     view: LedgerView,
-    memory: Memory,
-    remembered: Mapping[str, Any],
+    memory: Recalled,
     truth: BrokerTruth,
     *,
     look_again: bool = True,
 ) -> Survey:
     """Decides, looks up, reads again before closing, decides again."""
     evidence = Evidence()
-    evidence.add_orders(recall_orders(remembered.values()))
+    evidence.add_orders(recall_orders(memory.orders.values()))
     evidence.set_working(truth.orders)
     lookups = Lookups(parts.broker, parts.ledger, deadline, evidence)
     survey = Survey(view, memory, truth, lookups, Plan(()), policy)

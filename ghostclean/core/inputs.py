@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from .broker import BrokerTruth, Evidence, parse_time
-from .ledger import Trade
+from ghostclean.core.broker import BrokerTruth, Evidence, parse_time
+from ghostclean.core.ledger import Trade
 
 MISS_EXPIRES = timedelta(days=1)
 

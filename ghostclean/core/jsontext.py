@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
-from .broker import plain
+from ghostclean.core.broker import plain
 
 _space = re.compile(r"[ \t\n\r]*").match
 

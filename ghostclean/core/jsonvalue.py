@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from .broker import json_number
+from ghostclean.core.broker import json_number
 
 
 def json_value(value: Any) -> Any:

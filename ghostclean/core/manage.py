@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from .broker import json_number
+from ghostclean.core.broker import json_number
 
 
 @dataclass(frozen=True, slots=True)

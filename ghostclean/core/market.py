@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from .broker import MarketClock, eastern_date, iso
+from ghostclean.core.broker import MarketClock, eastern_date, iso
 
 HANDS_OFF = timedelta(seconds=15)  # before the close: a market order may no longer make it into the session
 

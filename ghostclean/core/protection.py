@@ -13,10 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from ghostclean.core.broker import CRYPTO_DUST
-
-from .broker import ZERO, Order, Side, parse_client_id, trade_tag
-from .verdicts import Holding
+from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, Side, parse_client_id, trade_tag
+from ghostclean.core.verdicts import Holding
 
 GTC_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=5)  # a long weekend, a holiday and a day on which nothing could be sent

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
-from .broker import ONE, ZERO, Side
-from .manage import Manage
+from ghostclean.core.broker import ONE, ZERO, Side
+from ghostclean.core.manage import Manage
 
 CENT_TICK = Decimal("0.01")
 SUB_DOLLAR_TICK = Decimal("0.0001")

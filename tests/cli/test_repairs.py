@@ -12,9 +12,12 @@ from tests.cli.world import DAY_AGO, THREE_DAYS_AGO, UNKNOWN_ORDER, YESTERDAY, W
 
 _KILLED = """
 import os, sys
-from ghostclean.adapters import file_ledger, redis_ledger, redis_state, sqlite_state
+from ghostclean.adapters.file_ledger import FileLedger
+from ghostclean.adapters.redis_ledger import RedisLedger
+from ghostclean.adapters.state.redis import RedisState
+from ghostclean.adapters.state.sqlite import SqliteState
 name, when = sys.argv[1:3]
-for owner in (file_ledger.FileLedger, redis_ledger.RedisLedger, redis_state.RedisState, sqlite_state.SqliteState):
+for owner in (FileLedger, RedisLedger, RedisState, SqliteState):
     if hasattr(owner, name):
         def killed(self, *given, real=getattr(owner, name), **more):
             when == "after" and real(self, *given, **more)

@@ -15,8 +15,8 @@ import pytest
 from ghostclean.adapters.file_ledger import FileLedger
 from ghostclean.adapters.redis_hash import HashLayout
 from ghostclean.adapters.redis_ledger import RedisLedger
-from ghostclean.adapters.redis_state import RedisState
-from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.adapters.state.redis import RedisState
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.errors import FencedOff, LedgerFailed
 from ghostclean.result import Interrupted, Result
 from tests.cli.world import DAY_AGO, YESTERDAY, World, long

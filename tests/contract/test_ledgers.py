@@ -21,7 +21,7 @@ from ghostclean.adapters.file_swap import exchange
 from ghostclean.adapters.ledger_text import LedgerText
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.adapters.redis_ledger import RedisLedger
-from ghostclean.adapters.redis_state import RedisState
+from ghostclean.adapters.state.redis import RedisState
 from ghostclean.app.ports import Change, WriteOutcome
 from ghostclean.core.jsontext import loads
 from ghostclean.errors import BadSettings, FencedOff, LedgerFailed

@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.adapters.redis_ledger import RedisLedger
-from ghostclean.adapters.redis_state import RedisState
-from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.adapters.state.redis import RedisState
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import Change, JournalEntry, Lease, RunCommit, State, WriteOutcome
 from ghostclean.core.jsontext import loads, same_json
 from ghostclean.errors import FencedOff

@@ -20,9 +20,9 @@ import pytest
 import redis
 
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.adapters.redis_state import RedisState
 from ghostclean.adapters.spool import FolderSpool
-from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.adapters.state.redis import RedisState
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import JournalEntry, RunCommit, State
 from ghostclean.errors import FencedOff, StateFailed
 from tests.servers import binaries, redis_server
@@ -413,6 +413,9 @@ class Answers:
     def execute_command(self, *_: Any) -> Any:
         raise self.error
 
+    def client(self) -> Any:
+        raise self.error
+
 
 def test_a_server_without_scripting_is_named() -> None:
     state = RedisState(RedisServer("redis://h/0", client=NoScripts()), ledger_place=LEDGER)
@@ -582,7 +585,7 @@ def test_a_clock_set_back_does_not_lock_for_years(tmp_path: Path) -> None:
 
 _WORKER = """
 import sys
-from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import RunCommit
 state = SqliteState(sys.argv[1], ledger_place="x")
 for i in range(25):

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 EFFECTS = {
-    "ghostclean.adapters.redis_state:RedisState": (
-        "open", "acquire", "release", "recall", "intend", "intents", "commit",
+    "ghostclean.adapters.state.redis:RedisState": (
+        "open", "acquire", "recall_all", "intend", "commit",
     ),
-    "ghostclean.adapters.sqlite_state:SqliteState": (
-        "open", "acquire", "release", "recall", "intend", "intents", "commit",
+    "ghostclean.adapters.state.sqlite:SqliteState": (
+        "open", "acquire", "recall_all", "intend", "commit",
     ),
     "ghostclean.adapters.redis_ledger:RedisLedger": ("read", "history", "get", "write"),
     "ghostclean.adapters.file_ledger:FileLedger": ("read", "history", "get", "write"),
@@ -116,9 +116,9 @@ def serve() -> None:
     import ghostclean.adapters.alpaca
     import ghostclean.adapters.file_ledger
     import ghostclean.adapters.redis_ledger
-    import ghostclean.adapters.redis_state
     import ghostclean.adapters.spool
-    import ghostclean.adapters.sqlite_state
+    import ghostclean.adapters.state.redis
+    import ghostclean.adapters.state.sqlite
     import ghostclean.app.reconcile
     import ghostclean.cli.app
     import ghostclean.settings

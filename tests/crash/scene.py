@@ -20,9 +20,9 @@ from typing import Any
 import redis
 
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.adapters.redis_state import RedisState
-from ghostclean.adapters.sqlite_state import SqliteState
-from ghostclean.adapters.state_form import namespace
+from ghostclean.adapters.state.form import namespace
+from ghostclean.adapters.state.redis import RedisState
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import State
 from tests.fakebroker import FakeBroker
 

@@ -19,9 +19,9 @@ from .scene import NOW, Answer, Runner, Scene, right_end
 
 # What a failing effect may be called: by method, for the first and for the later readings.
 WORDS: dict[str, set[str | None]] = {
-    "open": {"state_failed"}, "deliver": {"state_failed"}, "acquire": {"state_failed"}, "recall": {"state_failed"},
-    "intents": {"state_failed"}, "intend": {"state_failed", "deadline_exceeded"}, "commit": {"state_failed"},
-    "release": {None}, "read": {"ledger_failed"}, "get": {"ledger_failed"},
+    "open": {"state_failed"}, "deliver": {"state_failed"}, "acquire": {"state_failed"}, "recall_all": {"state_failed"},
+    "intend": {"state_failed", "deadline_exceeded"}, "commit": {"state_failed"},
+    "read": {"ledger_failed"}, "get": {"ledger_failed"},
     "history": {"ledger_failed", "deadline_exceeded"}, "write": {"ledger_failed", "deadline_exceeded"},
     "account": {"broker_truth_failed", "deadline_exceeded"},
     "working_orders": {"broker_truth_failed", "deadline_exceeded"},
@@ -41,7 +41,7 @@ def fail(scene: Scene, right: Any, at: int, name: str, how: str) -> Answer:
     assert document["ok"] is (document["error"] is None)
     assert answer.seconds < DEADLINE + 1.0, f"{name} {how} took {answer.seconds:.1f} s"
     assert "Traceback" not in answer.stdout
-    if method in ("open", "acquire", "recall", "intents", "intend", "read"):
+    if method in ("open", "acquire", "recall_all", "intend", "read"):
         assert scene.ledger() == {r["id"]: r for r in scene.records}, "something was written although nothing may be"
     scene.lock_expires()
     again = scene.run()

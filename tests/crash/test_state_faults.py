@@ -41,7 +41,7 @@ def test_unreachable_at_the_start_writes_nothing_and_is_delivered_once(make_scen
     assert scene.summary()["runs"] == "5"
 
 
-@pytest.mark.parametrize("method", ["recall", "intend", "write", "commit", "release"])
+@pytest.mark.parametrize("method", ["recall_all", "intend", "write", "commit"])
 def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> None:
     """A real server is killed while the run stands before an effect; an empty one takes its place."""
     right, _ = right_end(make_scene("file", "redis"))
@@ -51,11 +51,11 @@ def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> No
         pid = int(scene.client.info("server")["process_id"])
         os.kill(pid, signal.SIGKILL)
         answer = go_on()
-    before = method in ("recall", "intend", "write")
-    assert answer.document["error"] == ("state_failed" if method != "release" else None), answer.stdout
+    before = method in ("recall_all", "intend", "write")
+    assert answer.document["error"] == "state_failed", answer.stdout
     # The file's fence is the lost lock: without it nothing is written.
     assert (scene.ledger()["sold"]["status"] == "OPEN") == before
-    assert scene.spooled() == (0 if method == "release" else 1)
+    assert scene.spooled() == 1
     with redis_server() as url:
         again = make_scene("file", "redis", redis_url=url, name=scene.name + "x")
         again.path.write_bytes(scene.path.read_bytes())
@@ -65,8 +65,7 @@ def test_the_server_dies_in_the_middle(make_scene: MakeScene, method: str) -> No
         ledger = again.ledger()
         assert {i for i, r in ledger.items() if r["status"] == "CLOSED"} == CLOSED
         assert ledger["sold"]["closePrice"] == right["sold"]["closePrice"]
-        if method != "release":
-            assert again.summary()["totalClosed"] == str(len(CLOSED))
+        assert again.summary()["totalClosed"] == str(len(CLOSED))
         scene.client.close()
 
 
@@ -141,6 +140,21 @@ def test_a_file_size_limit_under_the_state(make_scene: MakeScene) -> None:
     scene.lock_expires()
     assert scene.run().code == 0
     assert {i for i, r in scene.ledger().items() if r["status"] == "CLOSED"} == CLOSED
+
+
+@pytest.mark.parametrize(
+    "options", [("--min-replicas-to-write", "1"), ("--maxmemory", "1mb", "--maxmemory-policy", "noeviction")],
+    ids=["takes no writes", "full"],
+)  # fmt: skip
+def test_a_dry_run_needs_no_state_that_can_be_written(make_scene: MakeScene, options: tuple[str, ...]) -> None:
+    scene = make_scene("file", "redis")
+    with redis_server(None, *options) as url:
+        answer = scene.run("--dry-run", env={"GHOSTCLEAN_STATE": url})
+        assert (answer.code, answer.document["error"]) == (0, None), answer.stdout
+        assert answer.document["closed"] == len(CLOSED)
+        assert any(note.startswith("this dry run is not listed") for note in answer.document["notes"])
+        assert scene.spooled() == 0
+        assert scene.run(env={"GHOSTCLEAN_STATE": url}).document["error"] == "state_failed"
 
 
 def test_a_read_only_folder(make_scene: MakeScene, tmp_path: Path) -> None:

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ghostclean.app.ports import Change, JournalEntry, Lease, LedgerView, LockInfo, Record, RunCommit, Telemetry
+from ghostclean.app.ports import (
+    Change,
+    JournalEntry,
+    Lease,
+    LedgerView,
+    LockInfo,
+    Recalled,
+    Record,
+    RunCommit,
+    Telemetry,
+)
 from ghostclean.app.ports import WriteOutcome as Outcome
 from ghostclean.core.broker import symbol_key
 from ghostclean.core.jsontext import dumps, loads
@@ -189,11 +199,11 @@ class SimState:
         return self._effect("state", take)
 
     def release(self, lease: Lease) -> None:
-        def give() -> None:
-            if self._store.holder() == lease.token:
-                self._store.lock = None
+        self._effect("state", lambda: self._release(lease))
 
-        self._effect("state", give)
+    def _release(self, lease: Lease) -> None:
+        if self._store.holder() == lease.token:
+            self._store.lock = None
 
     def lock_info(self) -> LockInfo | None:
         lock = self._store.lock
@@ -204,6 +214,13 @@ class SimState:
             found = self._store.memory.get(section, {})
             wanted = found if ids is None else [i for i in ids if i in found]
             return {i: loads(found[i]) for i in wanted}
+
+        return self._effect("state", look)
+
+    def recall_all(self, names: Sequence[str]) -> Recalled:
+        def look() -> Recalled:
+            known = {name: {i: loads(v) for i, v in self._store.memory.get(name, {}).items()} for name in names}
+            return Recalled(**{**known, "intents": tuple(self._open_intents())})
 
         return self._effect("state", look)
 
@@ -230,10 +247,18 @@ class SimState:
             raise FencedOff("another run has had the lock since")
 
     def intents(self) -> list[JournalEntry]:
-        return self._effect("state", lambda: [e for e in self._store.journal.values() if e.outcome == "intended"])
+        return self._effect("state", self._open_intents)
 
-    def commit(self, commit: RunCommit, lease: Lease | None = None) -> None:
-        self._effect("state", lambda: self._commit(commit, lease))
+    def _open_intents(self) -> list[JournalEntry]:
+        return [e for e in self._store.journal.values() if e.outcome == "intended"]
+
+    def commit(self, commit: RunCommit, lease: Lease | None = None, *, release: bool = False) -> None:
+        def store() -> None:
+            self._commit(commit, lease)
+            if release and lease is not None:
+                self._release(lease)
+
+        self._effect("state", store)
 
     def _commit(self, commit: RunCommit, lease: Lease | None) -> None:
         store = self._store

@@ -13,7 +13,7 @@ from typing import Any
 from ghostclean.adapters.alpaca import AlpacaBroker
 from ghostclean.adapters.file_ledger import FileLedger
 from ghostclean.adapters.spool import FolderSpool
-from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.own_truth import survey_for_orders

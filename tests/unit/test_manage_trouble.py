@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.adapters.sqlite_state import SqliteState
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.order_door import OrderDoor
 from ghostclean.core.broker import client_id
 from ghostclean.errors import StateFailed

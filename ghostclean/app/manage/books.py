@@ -118,9 +118,8 @@ class Books:
 
     # ------------------------------------------------------------------ memory
 
-    def recall(self) -> None:
-        """Reads what earlier runs remembered of every managed trade."""
-        found = self._state.recall(MANAGED)
+    def recall(self, found: Mapping[str, Any]) -> None:
+        """Takes what earlier runs remembered of every managed trade."""
         self.managed = {i: dict(value) for i, value in found.items() if isinstance(value, Mapping)}
 
     def of(self, holding: Holding) -> dict[str, Any]:

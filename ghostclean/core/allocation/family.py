@@ -13,16 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 
-from ghostclean.core.broker import (
-    ZERO,
-    Evidence,
-    Order,
-    OrderByClientId,
-    OrderById,
-    Question,
-    is_uuid,
-    parse_client_id,
-)
+from ghostclean.core.broker import ZERO, Evidence, Order, OrderByClientId, OrderById, Question, is_uuid, parse_client_id
 from ghostclean.core.ledger import Trade
 
 

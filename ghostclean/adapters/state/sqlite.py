@@ -1,8 +1,7 @@
-"""ghostclean's own memory in a SQLite file, for a ledger without Redis.
+"""The state in a SQLite file, for a ledger without Redis.
 
 WAL, so that `status` reads while a run writes; synced on every commit, so that an intent is on
-disk before the ledger is touched. Every change is one BEGIN IMMEDIATE transaction. The journal
-keeps its newest 20,000 entries a ledger; open intents are never trimmed.
+disk before the ledger is touched. Every change is one BEGIN IMMEDIATE transaction.
 """
 
 from __future__ import annotations
@@ -14,31 +13,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Telemetry
+from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit
 from ghostclean.core.jsontext import dumps
-from ghostclean.errors import FencedOff, StateFailed
+from ghostclean.errors import StateFailed
 
-from .state_form import (
-    DONE_KEPT,
-    INTENDED,
-    JOURNAL_KEPT,
-    LEFT,
-    SCHEMA,
-    WRITTEN,
-    check_schema,
-    entry_from,
-    entry_text,
-    lock_number,
-    namespace,
-    overtaken,
-    run_from,
-    runs_kept,
-    value_from,
-)
+from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, namespace, runs_kept
+from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
 
 _APPLICATION = 0x47434C4E  # "GCLN", so that another program's database is never written to
 _BUSY_SECONDS = 5.0
@@ -82,24 +65,7 @@ _REASONS = (
 )
 
 
-@dataclass(slots=True)
-class SqliteLease:
-    """The lock, held as a row of the state."""
-
-    token: str
-    _state: SqliteState = field(repr=False, compare=False)
-    redis_place: str | None = None
-    redis_key: str | None = None
-
-    def verify(self) -> None:
-        """Raises FencedOff when the lock is no longer ours."""
-        if not self._state.holds(self.token):
-            raise FencedOff(
-                "The lock of this ledger expired while this run was paused; nothing more was written. Cure: run again."
-            )
-
-
-class SqliteState:
+class SqliteState(StoredState):
     """The `State` in a SQLite file; `now` gives seconds since the epoch, for the lock's expiry."""
 
     def __init__(
@@ -110,11 +76,11 @@ class SqliteState:
         now: Callable[[], float] = time.time,
         journal_kept: int = JOURNAL_KEPT,
     ) -> None:
+        super().__init__(journal_kept=journal_kept)
         self.path = Path(path).expanduser().absolute()
         self.place = f"sqlite:{self.path}"
         self._ns = namespace(ledger_place)
         self._now = now
-        self._journal_kept = journal_kept
         self._turn = threading.Lock()  # calls come from several threads, one connection serves them
         self._connection: sqlite3.Connection | None = None
 
@@ -148,12 +114,7 @@ class SqliteState:
                 "INSERT OR REPLACE INTO lock VALUES (?, ?, ?, ?, ?, ?)",
                 (self._ns, fence, token, holder, self._now() + seconds, seconds),
             )
-        return SqliteLease(token, self)
-
-    def release(self, lease: Lease) -> None:
-        """Gives the lock back if it is still ours."""
-        with self._writing("Giving the lock back") as db:
-            db.execute("UPDATE lock SET token = NULL WHERE ns = ? AND token = ?", (self._ns, lease.token))
+        return StateLease(token, self)
 
     def lock_info(self) -> LockInfo | None:
         """Who holds the lock, None when nobody does."""
@@ -177,72 +138,78 @@ class SqliteState:
         left = expires - self._now()
         return left if left <= seconds + 1 else 0.0
 
-    # ------------------------------------------------------------------ memory
+    # ------------------------------------------------------------------ reading
 
-    def recall(self, section: str, ids: Iterable[str] | None = None) -> dict[str, Any]:
-        """What was remembered under a section, all of it or for these ids."""
+    def _memory(self, section: str, ids: Sequence[str] | None) -> Texts:
+        query = "SELECT id, text FROM memory WHERE ns = ? AND section = ?"
         with self._reading("Reading the state") as db:
             if ids is None:
-                rows = db.execute(
-                    "SELECT id, text FROM memory WHERE ns = ? AND section = ?", (self._ns, section)
-                ).fetchall()
-            else:
-                query = "SELECT id, text FROM memory WHERE ns = ? AND section = ? AND id = ?"
-                rows = [row for i in dict.fromkeys(ids) for row in db.execute(query, (self._ns, section, i))]
-        return {i: value_from(text, self.place) for i, text in rows}
+                return dict(db.execute(query, (self._ns, section)).fetchall())
+            return dict(row for i in ids for row in db.execute(f"{query} AND id = ?", (self._ns, section, i)))
 
-    def remember(self, section: str, values: Mapping[str, Any]) -> None:
-        """Stores JSON values by id at once; None forgets."""
-        with self._writing("Writing the state") as db:
-            self._remember(db, section, values)
+    def _sections(self, names: Sequence[str], *, intents: bool) -> tuple[dict[str, Texts], Iterable[str]]:
+        texts = {name: self._memory(name, None) for name in names}
+        return texts, self._journal({"intended": 1}) if intents else ()
 
-    def _remember(self, db: sqlite3.Connection, section: str, values: Mapping[str, Any]) -> None:
-        for i, value in values.items():
-            if value is None:
-                db.execute("DELETE FROM memory WHERE ns = ? AND section = ? AND id = ?", (self._ns, section, i))
-            else:
-                db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", (self._ns, section, i, dumps(value)))
-
-    # ------------------------------------------------------------------ journal
-
-    def intend(self, entries: Sequence[JournalEntry], lease: Lease | None = None) -> None:
-        """Journals entries, on disk before this returns; FencedOff once another run has had the lock."""
-        with self._writing("Writing the journal") as db:
-            self._check_fence(db, lease)
-            self._write_entries(db, entries)
-
-    def _check_fence(self, db: sqlite3.Connection, lease: Lease | None) -> None:
-        if lease is None:
-            return
-        row = db.execute("SELECT fence FROM lock WHERE ns = ?", (self._ns,)).fetchone()
-        if row is not None and row[0] > lock_number(lease):
-            raise overtaken()
-
-    def intents(self) -> list[JournalEntry]:
-        """Entries still `intended`, oldest first."""
-        return self._entries(" AND intended = 1", ())
-
-    def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
-        """Entries of a trade or a run (or all), oldest first."""
-        values = {"trade_id": trade_id, "run_id": run_id}
-        wanted = {name: value for name, value in values.items() if value is not None}
-        return self._entries("".join(f" AND {name} = ?" for name in wanted), tuple(wanted.values()))
-
-    def _entries(self, condition: str, values: tuple[str, ...]) -> list[JournalEntry]:
+    def _journal(self, wanted: Mapping[str, object]) -> Iterable[str]:
+        condition = "".join(f" AND {name} = ?" for name in wanted)
         query = f"SELECT text FROM journal WHERE ns = ?{condition} ORDER BY seq"
         with self._reading("Reading the journal") as db:
-            rows = db.execute(query, (self._ns, *values)).fetchall()
-        return [entry_from(text, self.place) for (text,) in rows]
+            rows = db.execute(query, (self._ns, *wanted.values())).fetchall()
+        return (text for (text,) in rows)
 
-    def _write_entries(self, db: sqlite3.Connection, entries: Sequence[JournalEntry]) -> None:
+    def _telemetry(self, kind: str, limit: int) -> tuple[Mapping[str, str], Sequence[str]]:
+        with self._reading("Reading the telemetry") as db:
+            summary = dict(db.execute("SELECT name, value FROM summary WHERE kind = ?", (kind,)).fetchall())
+            query = "SELECT text FROM run WHERE kind = ? ORDER BY seq DESC LIMIT ?"
+            return summary, [text for (text,) in db.execute(query, (kind, limit))]
+
+    # ------------------------------------------------------------------ one transaction
+
+    def _transact(self, doing: str, basis: Basis | None, change: Callable[[Found], Changes]) -> None:
+        with self._writing(doing) as db:
+            changes = change(Found() if basis is None else self._found(db, basis))
+            if changes.record is not None:
+                self._record(db, changes.record, changes.add)
+            if changes.entries:
+                self._write_entries(db, changes.entries.values())
+            for section, values in changes.memory.items():
+                self._remember(db, section, values)
+            if changes.unlock is not None:
+                db.execute("UPDATE lock SET token = NULL WHERE ns = ? AND token = ?", (self._ns, changes.unlock))
+
+    def _found(self, db: sqlite3.Connection, basis: Basis) -> Found:
+        fence = db.execute("SELECT fence FROM lock WHERE ns = ?", (self._ns,)).fetchone()
+        query = "SELECT id, text FROM journal WHERE ns = ? AND id = ?"
+        entries = dict(row for i in basis.entries for row in db.execute(query, (self._ns, i)))
+        delivered = None
+        if basis.record is not None:
+            mine = (self._ns, basis.record.kind, basis.record.run_id)
+            query = "SELECT 1 FROM done WHERE ns = ? AND kind = ? AND run_id = ?"
+            delivered = db.execute(query, mine).fetchone()
+        return Found(fence[0] if fence else 0, delivered is not None, entries)
+
+    def _record(self, db: sqlite3.Connection, record: RunCommit, add: Mapping[str, int]) -> None:
+        kind = record.kind
+        db.execute("INSERT INTO done (ns, kind, run_id) VALUES (?, ?, ?)", (self._ns, kind, record.run_id))
+        _keep_newest(db, "done", DONE_KEPT, ns=self._ns, kind=kind)
+        db.executemany(
+            "INSERT INTO summary VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
+            "SET value = CAST(CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER) AS TEXT)",
+            [(kind, name, int(amount)) for name, amount in add.items()],
+        )
+        db.executemany(
+            "INSERT OR REPLACE INTO summary VALUES (?, ?, ?)",
+            [(kind, name, value) for name, value in record.put.items()],
+        )
+        db.execute("INSERT INTO run (kind, text) VALUES (?, ?)", (kind, dumps(record.run)))
+        _keep_newest(db, "run", runs_kept(kind), kind=kind)
+
+    def _write_entries(self, db: sqlite3.Connection, entries: Iterable[tuple[JournalEntry, str]]) -> None:
         db.executemany(
             "INSERT INTO journal (ns, id, trade_id, run_id, intended, text) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (ns, id) DO UPDATE SET intended = excluded.intended, text = excluded.text",
-            [
-                (self._ns, e.id, e.trade_id, e.run_id, int(e.outcome == INTENDED), entry_text(e))
-                for e in entries
-                if e.outcome != LEFT or not self._stands_written(db, e.id)
-            ],
+            [(self._ns, e.id, e.trade_id, e.run_id, int(e.outcome == INTENDED), text) for e, text in entries],
         )
         (count,) = db.execute("SELECT count(*) FROM journal WHERE ns = ?", (self._ns,)).fetchone()
         if count > self._journal_kept:
@@ -252,61 +219,12 @@ class SqliteState:
                 (self._ns, count - self._journal_kept),
             )
 
-    # ------------------------------------------------------------------ runs
-
-    def commit(self, commit: RunCommit, lease: Lease | None = None) -> None:
-        """Stores a run's record in one transaction; a second delivery of it does nothing.
-
-        With `lease`, FencedOff and nothing stored when another run has taken the lock since.
-        """
-        with self._writing("Recording the run") as db:
-            mine = (self._ns, commit.kind, commit.run_id)
-            if not db.execute("INSERT OR IGNORE INTO done (ns, kind, run_id) VALUES (?, ?, ?)", mine).rowcount:
-                return
-            self._check_fence(db, lease)
-            db.execute(
-                "DELETE FROM done WHERE ns = ? AND kind = ? AND seq <= "
-                "(SELECT seq FROM done WHERE ns = ? AND kind = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-                (self._ns, commit.kind, self._ns, commit.kind, DONE_KEPT),
-            )
-            totals: dict[str, int] = dict(commit.add)
-            for entry_id, name in commit.totals.items():
-                totals[name] = totals.get(name, 0) + (not self._stands_written(db, entry_id))
-            self._count(db, commit.kind, totals, commit.put)
-            db.execute("INSERT INTO run (kind, text) VALUES (?, ?)", (commit.kind, dumps(commit.run)))
-            db.execute(
-                "DELETE FROM run WHERE kind = ? AND seq <= "
-                "(SELECT seq FROM run WHERE kind = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-                (commit.kind, commit.kind, runs_kept(commit.kind)),
-            )
-            self._write_entries(db, commit.entries)
-            for section, values in commit.memory.items():
-                self._remember(db, section, values)
-
-    def _stands_written(self, db: sqlite3.Connection, entry_id: str) -> bool:
-        """Whether an entry is in the journal as written: then its effect is counted already."""
-        row = db.execute("SELECT text FROM journal WHERE ns = ? AND id = ?", (self._ns, entry_id)).fetchone()
-        return row is not None and str(row[0]).endswith(f'"outcome":"{WRITTEN}"}}')
-
-    def _count(self, db: sqlite3.Connection, kind: str, add: Mapping[str, int], put: Mapping[str, str]) -> None:
-        db.executemany(
-            "INSERT INTO summary VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
-            "SET value = CAST(CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER) AS TEXT)",
-            [(kind, name, int(amount)) for name, amount in add.items()],
-        )
-        db.executemany(
-            "INSERT OR REPLACE INTO summary VALUES (?, ?, ?)",
-            [(kind, name, value) for name, value in put.items()],
-        )
-
-    def telemetry(self, kind: str, limit: int) -> Telemetry:
-        """Summary and the newest runs."""
-        with self._reading("Reading the telemetry") as db:
-            summary = dict(db.execute("SELECT name, value FROM summary WHERE kind = ?", (kind,)).fetchall())
-            rows = db.execute(
-                "SELECT text FROM run WHERE kind = ? ORDER BY seq DESC LIMIT ?", (kind, max(0, limit))
-            ).fetchall()
-        return Telemetry(summary, tuple(run_from(text) for (text,) in rows))
+    def _remember(self, db: sqlite3.Connection, section: str, values: Mapping[str, Any]) -> None:
+        for i, value in values.items():
+            if value is None:
+                db.execute("DELETE FROM memory WHERE ns = ? AND section = ? AND id = ?", (self._ns, section, i))
+            else:
+                db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", (self._ns, section, i, dumps(value)))
 
     # ------------------------------------------------------------------ the file
 
@@ -392,3 +310,9 @@ class SqliteState:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+def _keep_newest(db: sqlite3.Connection, table: str, count: int, **of: str) -> None:
+    rows = f"FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in of)}"
+    last = f"SELECT seq {rows} ORDER BY seq DESC LIMIT 1 OFFSET ?"
+    db.execute(f"DELETE {rows} AND seq <= ({last})", (*of.values(), *of.values(), count))

@@ -1,4 +1,4 @@
-"""What every state has in common: its limits, the name of a ledger in it, and the stored JSON.
+"""What is stored, in every store: limits, the name of a ledger, shapes of the memory, JSON.
 
 Numbers are stored exactly (Decimal in, Decimal out), because undo puts them back into a ledger.
 """
@@ -9,9 +9,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, Lease, RunCommit
+from ghostclean.app.ports import JournalEntry, RunCommit
 from ghostclean.core.jsontext import BadJson, dumps, loads
-from ghostclean.errors import FencedOff, StateFailed
+from ghostclean.errors import StateFailed
 
 SCHEMA = 1
 JOURNAL_KEPT = 20_000
@@ -21,6 +21,11 @@ WRITTEN = "written"
 LEFT = "left"
 _COUNTER_BITS = 53  # more than any counter, fewer than a state can add to one
 _RUNS_KEPT = {"reconcile": 100, "auto-manage": 200}
+_SHAPES: Mapping[str, type] = {
+    **dict.fromkeys(("first_seen", "last_worked"), str),
+    "exits": list,
+    **dict.fromkeys(("misses", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin"), dict),
+}
 
 
 def namespace(ledger_place: str) -> str:
@@ -42,16 +47,6 @@ def check_schema(found: int, place: str) -> None:
         )
 
 
-def lock_number(lease: Lease) -> int:
-    """How many times the lock had been taken when it became ours: a larger number is a newer run's."""
-    return int(lease.token.partition(":")[0])
-
-
-def overtaken() -> FencedOff:
-    """The failure of a run whose record comes after another run has had the lock."""
-    return FencedOff("Another run has had the lock since: the memory of this one is out of date. Cure: run again.")
-
-
 def entry_text(entry: JournalEntry) -> str:
     """The stored form of a journal entry."""
     return dumps(entry.to_dict())
@@ -71,6 +66,19 @@ def value_from(text: str | bytes, place: str) -> Any:
         return loads(text if isinstance(text, str) else text.decode())
     except (BadJson, UnicodeDecodeError) as error:
         raise _damaged(place, str(error)) from None
+
+
+def check_shape(section: str, values: dict[str, Any], place: str) -> dict[str, Any]:
+    """The values of a section; one of another shape is damage: an undo or a pin might stand in it."""
+    for name, value in values.items():
+        if not _fits(section, value):
+            raise _damaged(place, f"what it remembers of {name} under {section!r} has another shape")
+    return values
+
+
+def _fits(section: str, value: Any) -> bool:
+    texts = section != "exits" or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    return texts and isinstance(value, _SHAPES.get(section, object))
 
 
 def _damaged(place: str, what: str) -> StateFailed:
@@ -121,14 +129,10 @@ def commit_from(text: str) -> RunCommit:
 
 
 def _section(name: str, value: Any) -> dict[str, Any]:
-    """A section of the memory; in those that late records carry another shape would stop every run after it."""
+    """A section of the memory; a late record with another shape would stop every run after it."""
     values = _table(value)
-    for part in values.values():
-        if part is not None and name == "exits":
-            for order_id in _list(part):
-                _text(order_id)
-        elif part is not None and name == "unproven":
-            _table(part)
+    if not all(part is None or _fits(name, part) for part in values.values()):
+        raise TypeError("another shape")
     return values
 
 

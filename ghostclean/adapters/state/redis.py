@@ -1,0 +1,292 @@
+"""The state in Redis.
+
+Telemetry stands where dashboards of the app already read it (`telemetry:reconcile:summary`,
+`telemetry:reconcile:runs`, the same for `auto-manage`); everything else under
+`ghostclean:<ledger>:`, every key behind the prefix. A transaction watches the keys that it rests
+on, and is made again when one of them has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ghostclean.adapters.redis_client import Command, RedisServer, checked
+from ghostclean.app.ports import Lease, LockInfo, RunCommit
+from ghostclean.core.jsontext import dumps
+from ghostclean.errors import StateFailed
+
+from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, namespace, runs_kept
+from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
+
+_PAGE = 500
+_INTENTS_AT_THE_HEAD = 100  # of the journal, that trimming looks past in one transaction
+_WHOLE = re.compile(rb"-?\d{1,18}")
+
+# KEYS: lock, holder, fence, schema   ARGV: random part, holder, milliseconds, schema
+# Harmless when sent twice: the random part tells that the lock is ours already.
+_ACQUIRE = """
+local held = redis.call('GET', KEYS[1])
+if held then
+  if string.sub(held, -string.len(ARGV[1])) ~= ARGV[1] then return false end
+else
+  held = redis.call('INCR', KEYS[3]) .. ':' .. ARGV[1]
+end
+redis.call('SET', KEYS[1], held, 'PX', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+if redis.call('EXISTS', KEYS[4]) == 0 then redis.call('SET', KEYS[4], ARGV[4]) end
+return held
+"""
+
+
+@dataclass(slots=True)
+class _Answers:
+    """The basis of a transaction as Redis keeps it."""
+
+    found: Found
+    lock: bytes | None
+    sequence: int
+    size: int
+    intended: set[bytes]
+    oldest: list[bytes]
+    not_whole: list[str] = field(default_factory=list)  # counters in the summary that are no numbers
+
+
+class RedisState(StoredState):
+    """The `State` in Redis, for the ledger at `ledger_place`."""
+
+    def __init__(
+        self, server: RedisServer, *, ledger_place: str, prefix: str = "", journal_kept: int = JOURNAL_KEPT
+    ) -> None:
+        super().__init__(journal_kept=journal_kept)
+        self.place = server.place
+        self._server = server
+        self._prefix = prefix
+        # Beside its ledger a state is found by the ledger's key, however a machine spells the server.
+        beside = ledger_place.startswith(f"{server.place}#")
+        name = ledger_place.removeprefix(server.place) if beside else ledger_place
+        self._own = f"{prefix}ghostclean:{namespace(name)}:"
+        self._lock, self._holder, self._fence, self._schema, self._sequence, self._texts, self._order, self._open = (
+            self._own + name
+            for name in (
+                "lock", "lock:holder", "fence", "schema", "sequence", "journal", "journal:order", "journal:intended",
+            )
+        )  # fmt: skip
+
+    def open(self) -> None:
+        """Connects and checks the schema number; writes nothing."""
+        found: bytes | None = self._call("GET", self._schema, doing="Opening the state")
+        if found is None:
+            return
+        if not found.isdigit():
+            raise StateFailed(
+                f"The state at {self.place} has no readable schema number; nothing was changed. Cure: restore it."
+            )
+        check_schema(int(found), self.place)
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._server.close()
+
+    # ------------------------------------------------------------------ lock
+
+    def acquire(self, holder: str, seconds: float) -> Lease | None:
+        """The lock for at most that long, None while another holds it."""
+        keys = (self._lock, self._holder, self._fence, self._schema)
+        words = (secrets.token_hex(12), holder, max(1, int(seconds * 1000)), SCHEMA)
+        token = self._call("EVAL", _ACQUIRE, len(keys), *keys, *words, doing="Taking the lock")
+        return None if token is None else StateLease(token.decode(), self, self.place, self._lock)
+
+    def holds(self, token: str) -> bool:
+        """Whether the lock is still held by this token."""
+        return bool(self._call("GET", self._lock, doing="Checking the lock") == token.encode())
+
+    def lock_info(self) -> LockInfo | None:
+        """Who holds the lock, None when nobody does."""
+        milliseconds, holder = self._ask([("PTTL", self._lock), ("GET", self._holder)])
+        if milliseconds <= 0:
+            return None
+        return LockInfo((holder or b"unknown").decode(errors="replace"), milliseconds / 1000)
+
+    # ------------------------------------------------------------------ reading
+
+    def _memory(self, section: str, ids: Sequence[str] | None) -> Texts:
+        key = self._section(section)
+        if ids is None:
+            return _named(self._call("HGETALL", key))
+        pages = self._ask([("HMGET", key, *page) for page in _pages(ids)])
+        return {i: text for i, text in zip(ids, (v for page in pages for v in page), strict=True) if text is not None}
+
+    def _sections(self, names: Sequence[str], *, intents: bool) -> tuple[dict[str, Texts], Iterable[bytes]]:
+        hashes = [("HGETALL", self._section(name)) for name in names]
+        *stored, intended = self._ask([*hashes, ("SMEMBERS", self._open)])
+        texts = {name: _named(values) for name, values in zip(names, stored, strict=True)}
+        return texts, self._those(intended) if intents and intended else ()
+
+    def _journal(self, wanted: Mapping[str, object]) -> Iterable[bytes]:
+        if not wanted.get("intended"):
+            return self._those(None)
+        intended = self._call("SMEMBERS", self._open)
+        return self._those(intended) if intended else ()
+
+    def _those(self, wanted: set[bytes] | None) -> Iterator[bytes]:
+        """The texts of these entries, or of all, oldest first and a page at a time."""
+        ids = [i for i in self._call("ZRANGE", self._order, 0, -1) if wanted is None or i in wanted]
+        for page in _pages(ids):
+            yield from (text for text in self._call("HMGET", self._texts, *page) if text is not None)
+
+    def _telemetry(self, kind: str, limit: int) -> tuple[Mapping[str, str], Sequence[str]]:
+        summary, runs = self._kind(kind)
+        newest = [("LRANGE", runs, 0, limit - 1)] if limit else []
+        stored, *lists = self._ask([("HGETALL", summary), *newest])
+        decoded = {name.decode(): value.decode(errors="replace") for name, value in stored.items()}
+        return decoded, [run.decode(errors="replace") for run in (lists[0] if lists else [])]
+
+    # ------------------------------------------------------------------ one transaction
+
+    def _transact(self, doing: str, basis: Basis | None, change: Callable[[Found], Changes]) -> None:
+        with self._speaking(doing):
+            if basis is None:
+                self._server.send(list(self._remembered(change(Found()).memory)), transaction=True)
+                return
+            watched = [self._lock, self._fence, self._sequence, self._texts, self._order, self._open]
+            if basis.record is not None:
+                watched.append(self._done(basis.record.kind))
+
+            def commands(replies: Sequence[Any]) -> list[Command]:
+                answers = self._answers(basis, replies)
+                return list(self._commands(change(answers.found), answers))
+
+            self._server.transact(watched, list(self._questions(basis)), commands)
+
+    def _questions(self, basis: Basis) -> Iterator[Command]:
+        record = basis.record
+        if record is not None:
+            summary, runs = self._kind(record.kind)
+            yield ("TYPE", summary)
+            yield ("TYPE", runs)
+            yield ("ZSCORE", self._done(record.kind), record.run_id)
+            yield ("HMGET", summary, "runs", *_counters(record))
+        yield ("GET", self._lock)
+        yield ("MGET", self._fence, self._sequence)
+        yield ("ZCARD", self._order)
+        yield ("SMEMBERS", self._open)
+        yield ("ZRANGE", self._order, 0, len(basis.entries) + _INTENTS_AT_THE_HEAD - 1)
+        for page in _pages(basis.entries):
+            yield ("HMGET", self._texts, *page)
+
+    def _answers(self, basis: Basis, replies: Sequence[Any]) -> _Answers:
+        delivered, not_whole = False, []
+        if basis.record is not None:
+            self._check_types(basis.record.kind, *replies[:2])
+            score, (_, *counted) = checked(replies)[2:4]
+            delivered, not_whole = score is not None, _not_whole(_counters(basis.record), counted)
+            replies = replies[4:]
+        lock, (fence, sequence), size, intended, oldest, *pages = checked(replies)
+        texts = zip(basis.entries, (text for page in pages for text in page), strict=True)
+        found = Found(int(fence or 0), delivered, {i: text for i, text in texts if text is not None})
+        return _Answers(found, lock, int(sequence or 0), size, set(intended), oldest, not_whole)
+
+    def _check_types(self, kind: str, *types: bytes) -> None:
+        for key, wanted, found in zip(self._kind(kind), (b"hash", b"list"), types, strict=True):
+            if found not in (wanted, b"none"):
+                raise StateFailed(
+                    f"Recording the run at {self.place} failed: the key {key} is not ours to use; "
+                    "the run was not recorded. Cure: set GHOSTCLEAN_KEY_PREFIX or remove that key."
+                )
+
+    def _commands(self, changes: Changes, answers: _Answers) -> Iterator[Command]:
+        before = answers.sequence
+        if changes.record is not None:
+            answers.sequence += 1
+            yield from self._recorded(changes.record, changes.add, answers)
+        if changes.entries:
+            yield from self._journaled(changes, answers)
+        if answers.sequence != before:
+            yield ("SET", self._sequence, answers.sequence)
+        yield from self._remembered(changes.memory)
+        if changes.unlock is not None and answers.lock == changes.unlock.encode():
+            yield ("DEL", self._lock, self._holder)
+
+    def _recorded(self, record: RunCommit, add: Mapping[str, int], answers: _Answers) -> Iterator[Command]:
+        summary, runs = self._kind(record.kind)
+        yield ("SET", self._schema, SCHEMA, "NX")
+        yield ("ZADD", self._done(record.kind), answers.sequence, record.run_id)
+        yield ("ZREMRANGEBYRANK", self._done(record.kind), 0, -DONE_KEPT - 1)
+        for name in answers.not_whole:
+            yield ("HSET", summary, name, 0)
+        for name, amount in add.items():
+            yield ("HINCRBY", summary, name, amount)
+        for name, value in record.put.items():
+            yield ("HSET", summary, name, value)
+        yield ("LPUSH", runs, dumps(record.run))
+        yield ("LTRIM", runs, 0, runs_kept(record.kind) - 1)
+
+    def _journaled(self, changes: Changes, answers: _Answers) -> Iterator[Command]:
+        new = [i for i in changes.entries if i not in answers.found.entries]
+        for entry_id, (entry, text) in changes.entries.items():
+            is_open = entry.outcome == INTENDED
+            yield ("HSET", self._texts, entry_id, text)
+            yield ("SADD" if is_open else "SREM", self._open, entry_id)
+            (answers.intended.add if is_open else answers.intended.discard)(entry_id.encode())
+        for entry_id in new:
+            answers.sequence += 1
+            yield ("ZADD", self._order, answers.sequence, entry_id)
+        yield from self._trimmed(answers, [entry_id.encode() for entry_id in new])
+
+    def _trimmed(self, answers: _Answers, new: Sequence[bytes]) -> Iterator[Command]:
+        excess = max(0, answers.size + len(new) - self._journal_kept)
+        order = [*answers.oldest, *new] if len(answers.oldest) == answers.size else answers.oldest
+        for page in _pages([i for i in order if i not in answers.intended][:excess]):
+            yield ("ZREM", self._order, *page)
+            yield ("HDEL", self._texts, *page)
+
+    def _remembered(self, memory: Mapping[str, Mapping[str, Any]]) -> Iterator[Command]:
+        for section, values in memory.items():
+            kept = [(name, dumps(value)) for name, value in values.items() if value is not None]
+            for pairs in _pages(kept):
+                yield ("HSET", self._section(section), *(part for pair in pairs for part in pair))
+            for names in _pages([name for name, value in values.items() if value is None]):
+                yield ("HDEL", self._section(section), *names)
+
+    # ------------------------------------------------------------------ plumbing
+
+    def _section(self, section: str) -> str:
+        return f"{self._own}memory:{section}"
+
+    def _done(self, kind: str) -> str:
+        return f"{self._own}done:{kind}"
+
+    def _kind(self, kind: str) -> tuple[str, str]:
+        return f"{self._prefix}telemetry:{kind}:summary", f"{self._prefix}telemetry:{kind}:runs"
+
+    def _call(self, *command: Any, doing: str = "Reading the state") -> Any:
+        with self._speaking(doing):
+            return self._server.client.execute_command(*command)
+
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        with self._speaking("Reading the state"):
+            return self._server.send(commands)
+
+    def _speaking(self, doing: str) -> Any:
+        return self._server.speaking(doing, StateFailed, "the ledger is not touched by this")
+
+
+def _counters(record: RunCommit) -> list[str]:
+    return [*record.add, *record.totals.values()]
+
+
+def _not_whole(names: Sequence[str], values: Sequence[bytes | None]) -> list[str]:
+    pairs = zip(names, values, strict=True)
+    return [name for name, value in pairs if value is not None and not _WHOLE.fullmatch(value)]
+
+
+def _named(values: Mapping[bytes, bytes]) -> Texts:
+    return {name.decode(errors="replace"): text for name, text in values.items()}
+
+
+def _pages(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (items[start : start + _PAGE] for start in range(0, len(items), _PAGE))

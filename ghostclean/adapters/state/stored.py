@@ -1,0 +1,228 @@
+"""The state of one ledger, over a store with transactions: journal, memory, run records, lock.
+
+A store (Redis, SQLite) brings the lock, the readings and one transaction; every rule stands here:
+
+- a journal entry that stands as `written` is never taken back to `left`;
+- a run record is taken once, however often it is delivered;
+- a run that another has overtaken, by the lock's number, changes nothing;
+- a total goes up once per entry, whoever commits it as written.
+
+The journal keeps its newest 20,000 entries a ledger; open intents are never trimmed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ghostclean.app.ports import JournalEntry, Lease, LockInfo, Recalled, RunCommit, Telemetry
+from ghostclean.errors import FencedOff
+
+from .form import INTENDED, JOURNAL_KEPT, LEFT, WRITTEN, check_shape, entry_from, entry_text, run_from, value_from
+
+_INTENTS = "intents"
+
+Texts = dict[str, str | bytes]
+
+
+@dataclass(slots=True)
+class StateLease:
+    """The lock of a state; `redis_place` and `redis_key` say where a Redis can check it by itself."""
+
+    token: str
+    _state: StoredState = field(repr=False, compare=False)
+    redis_place: str | None = None
+    redis_key: str | None = None
+
+    def verify(self) -> None:
+        """Raises FencedOff when the lock is no longer ours, StateFailed when that is unknown."""
+        if not self._state.holds(self.token):
+            raise FencedOff(
+                "The lock of this ledger expired while this run was paused; nothing more was written. Cure: run again."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a transaction rests on: these journal entries, and the delivery of this record."""
+
+    entries: Sequence[str] = ()
+    record: RunCommit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The basis as it stands: the lock's number, the text of the entries that exist."""
+
+    fence: int = 0
+    delivered: bool = False
+    entries: Mapping[str, str | bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a transaction writes, all or nothing; `add` counts in the summary of the record's kind."""
+
+    entries: Mapping[str, tuple[JournalEntry, str]] = field(default_factory=dict)
+    memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    record: RunCommit | None = None
+    add: Mapping[str, int] = field(default_factory=dict)
+    unlock: str | None = None
+
+
+class StoredState(ABC):
+    """The `State` port; a store is made by the methods that are abstract here."""
+
+    place: str
+
+    def __init__(self, *, journal_kept: int = JOURNAL_KEPT) -> None:
+        self._journal_kept = journal_kept
+
+    # ------------------------------------------------------------------ what a store brings
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connects and checks the schema number."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Gives the connections back."""
+
+    @abstractmethod
+    def acquire(self, holder: str, seconds: float) -> Lease | None:
+        """The lock for at most that long, None while another holds it."""
+
+    @abstractmethod
+    def holds(self, token: str) -> bool:
+        """Whether the lock is still held by this token."""
+
+    @abstractmethod
+    def lock_info(self) -> LockInfo | None:
+        """Who holds the lock, None when nobody does."""
+
+    @abstractmethod
+    def _memory(self, section: str, ids: Sequence[str] | None) -> Texts:
+        """The stored values of a section, all of them or of these ids."""
+
+    @abstractmethod
+    def _sections(self, names: Sequence[str], *, intents: bool) -> tuple[dict[str, Texts], Iterable[str | bytes]]:
+        """Whole sections and the open intents, in one round trip unless there are some."""
+
+    @abstractmethod
+    def _journal(self, wanted: Mapping[str, object]) -> Iterable[str | bytes]:
+        """Entries oldest first: all that have these columns, more if the store can't tell."""
+
+    @abstractmethod
+    def _telemetry(self, kind: str, limit: int) -> tuple[Mapping[str, str], Sequence[str]]:
+        """Summary, and the newest runs."""
+
+    @abstractmethod
+    def _transact(self, doing: str, basis: Basis | None, change: Callable[[Found], Changes]) -> None:
+        """Reads the basis and writes what `change` makes of it, in one transaction; without a basis blindly.
+
+        `change` may raise, and may be called again when another process was quicker.
+        """
+
+    # ------------------------------------------------------------------ lock
+
+    def release(self, lease: Lease) -> None:
+        """Gives the lock back if it is still ours."""
+        self._transact("Giving the lock back", Basis(), lambda _: Changes(unlock=lease.token))
+
+    # ------------------------------------------------------------------ memory
+
+    def recall(self, section: str, ids: Iterable[str] | None = None) -> dict[str, Any]:
+        """What was remembered under a section, all of it or for these ids."""
+        return self._values(self._memory(section, None if ids is None else list(dict.fromkeys(ids))))
+
+    def recall_all(self, names: Sequence[str]) -> Recalled:
+        """These fields of `Recalled` in one round trip; a value of another shape is StateFailed."""
+        sections = [name for name in names if name != _INTENTS]
+        texts, intents = self._sections(sections, intents=_INTENTS in names)
+        found = {name: check_shape(name, self._values(stored), self.place) for name, stored in texts.items()}
+        return Recalled(**found, intents=tuple(self._entries(intents)))
+
+    def remember(self, section: str, values: Mapping[str, Any]) -> None:
+        """Stores JSON values by id at once; None forgets."""
+        self._transact("Writing the state", None, lambda _: Changes(memory={section: values}))
+
+    def _values(self, texts: Texts) -> dict[str, Any]:
+        return {name: value_from(text, self.place) for name, text in texts.items()}
+
+    # ------------------------------------------------------------------ journal
+
+    def intend(self, entries: Sequence[JournalEntry], lease: Lease | None = None) -> None:
+        """Journals entries, durable before this returns; FencedOff once another run has had the lock."""
+
+        def change(found: Found) -> Changes:
+            _check_fence(found, lease)
+            return Changes(entries=_standing(entries, found))
+
+        self._transact("Writing the journal", Basis([entry.id for entry in entries]), change)
+
+    def intents(self) -> list[JournalEntry]:
+        """Entries still `intended`, oldest first."""
+        return [e for e in self._entries(self._journal({"intended": 1})) if e.outcome == INTENDED]
+
+    def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
+        """Entries of a trade or a run (or all), oldest first."""
+        values = {"trade_id": trade_id, "run_id": run_id}
+        wanted = {name: value for name, value in values.items() if value is not None}
+        found = self._entries(self._journal(wanted))
+        return [e for e in found if trade_id in (None, e.trade_id) and run_id in (None, e.run_id)]
+
+    def _entries(self, texts: Iterable[str | bytes]) -> Iterable[JournalEntry]:
+        return (entry_from(text, self.place) for text in texts)
+
+    # ------------------------------------------------------------------ runs
+
+    def commit(self, commit: RunCommit, lease: Lease | None = None, *, release: bool = False) -> None:
+        """Stores a run's record in one transaction; a second delivery of it does nothing.
+
+        With `lease`, FencedOff and nothing stored when another run has taken the lock since; with
+        `release` as well, the lock goes back in the same transaction.
+        """
+        unlock = lease.token if release and lease is not None else None
+
+        def change(found: Found) -> Changes:
+            if found.delivered:
+                return Changes(unlock=unlock)
+            _check_fence(found, lease)
+            add = dict(commit.add)
+            for entry_id, name in commit.totals.items():
+                add[name] = add.get(name, 0) + (not _is_written(found.entries.get(entry_id)))
+            return Changes(_standing(commit.entries, found), commit.memory, commit, add, unlock)
+
+        named = dict.fromkeys([*(entry.id for entry in commit.entries), *commit.totals])
+        self._transact("Recording the run", Basis(list(named), commit), change)
+
+    def telemetry(self, kind: str, limit: int) -> Telemetry:
+        """Summary as stored and the newest runs."""
+        summary, runs = self._telemetry(kind, max(0, limit))
+        return Telemetry(summary, tuple(run_from(text) for text in runs))
+
+
+def lock_number(lease: Lease) -> int:
+    """How many times the lock had been taken when it became ours: a larger number is a newer run's."""
+    return int(lease.token.partition(":")[0])
+
+
+def _check_fence(found: Found, lease: Lease | None) -> None:
+    if lease is not None and found.fence > lock_number(lease):
+        raise FencedOff("Another run has had the lock since: the memory of this one is out of date. Cure: run again.")
+
+
+def _standing(entries: Sequence[JournalEntry], found: Found) -> dict[str, tuple[JournalEntry, str]]:
+    """The entries to be stored, with their text, by id."""
+    standing: dict[str, tuple[JournalEntry, str]] = {}
+    for entry in entries:
+        if entry.outcome != LEFT or not _is_written(found.entries.get(entry.id)):
+            standing[entry.id] = (entry, entry_text(entry))
+    return standing
+
+
+def _is_written(text: str | bytes | None) -> bool:
+    ending = f'"outcome":"{WRITTEN}"}}'
+    return text.endswith(ending) if isinstance(text, str) else text is not None and text.endswith(ending.encode())
