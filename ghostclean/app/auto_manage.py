@@ -31,6 +31,7 @@ from ghostclean.core.broker import Account, BrokerTruth, client_id, eastern_date
 from ghostclean.core.ledger import record_id
 from ghostclean.core.manage import Manage
 from ghostclean.core.market import Market
+from ghostclean.core.protection import OrderBook
 from ghostclean.core.verdicts import Holding
 from ghostclean.errors import (
     BrokerError,

@@ -25,7 +25,7 @@ from ghostclean.core.broker import Order, iso, parse_client_id, plain, trade_tag
 from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.ledger import order_ids, record_id
 from ghostclean.core.market import Market
-from ghostclean.core.protection import with_family
+from ghostclean.core.protection import OrderBook, with_family
 from ghostclean.core.safety import adopted_id, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Proof, Verdict, decide
 from ghostclean.errors import BrokerError, DeadlineExceeded, StateFailed

@@ -38,7 +38,7 @@ from ghostclean.core.broker import (
     trade_tag,
 )
 from ghostclean.core.market import Market
-from ghostclean.core.protection import can_take, families, is_replaceable_now
+from ghostclean.core.protection import OrderBook, can_take, families, is_replaceable_now
 from ghostclean.core.stops import is_through, is_tighter, stop_limit
 from ghostclean.core.verdicts import Holding
 from ghostclean.errors import BrokerError, DeadlineExceeded, Refused

@@ -14,6 +14,7 @@ from ghostclean.core.allocation import first_stop
 from ghostclean.core.broker import Order, Position, Side, client_id, flatten
 from ghostclean.core.ledger import read_trade
 from ghostclean.core.protection import (
+    OrderBook,
     Protection,
     ages_out,
     can_take,
