@@ -15,7 +15,7 @@ from ghostclean.core import counting
 from ghostclean.core.broker import Account, Activity, BrokerTruth, Fill, MarketClock, Order, Position, flatten
 from ghostclean.core.evidence import Evidence
 from ghostclean.core.instrument import symbol_key
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.jsontext import json_value
 from ghostclean.core.plan import Plan
 from ghostclean.core.policy import Policy
 from ghostclean.core.times import iso

@@ -11,6 +11,7 @@ from typing import Any
 from ghostclean.app.ports import (
     Change,
     JournalEntry,
+    Lease,
     LedgerView,
     LockInfo,
     Record,
@@ -49,12 +50,13 @@ class FakeLedger:
     broken: str | None = None
     before_write: Any = None
     writes: int = 0
+    chunk: int = 1_000_000
 
     def _check(self) -> None:
         if self.broken:
             raise LedgerFailed(self.broken)
 
-    def read(self) -> LedgerView:
+    def read(self, *, whole: bool = False) -> LedgerView:
         self._check()
         active = tuple(copy.deepcopy(r) for r in self.records if status_of(r) not in FINAL)
         return LedgerView(active, len(self.records))
@@ -71,12 +73,16 @@ class FakeLedger:
         wanted = set(ids)
         return {r["id"]: copy.deepcopy(r) for r in self.records if r.get("id") in wanted}
 
-    def write(self, changes: Sequence[Change], lease: FakeLease) -> list[WriteOutcome]:  # type: ignore[override]
+    def write(
+        self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
+    ) -> list[WriteOutcome]:
         self._check()
         lease.verify()
         if self.before_write:
             self.before_write(self)
-        return [self._write(change) for change in changes]
+        outcomes = [] if done is None else done
+        outcomes += [self._write(change) for change in changes]
+        return outcomes
 
     def _write(self, change: Change) -> WriteOutcome:
         present = next((r for r in self.records if r.get("id") == change.trade_id), None)
@@ -95,7 +101,7 @@ class FakeLedger:
         self.writes += 1
         return WriteOutcome.WRITTEN
 
-    def known_since(self) -> str:
+    def describe(self) -> str:
         return f"fake, {len(self.records)} trades"
 
 

@@ -23,7 +23,7 @@ from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.decide import decide
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.jsontext import json_value
 from ghostclean.core.market import Market
 from ghostclean.core.numbers import plain
 from ghostclean.core.orphans import adopted_id, orphan_name

@@ -10,7 +10,7 @@ from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import Run
 from ghostclean.app.undo import CONCLUDED, UNDONE
 from ghostclean.core import counting
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.jsontext import json_value
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.core.world import Memory
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ghostclean.app.run import Run
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.jsontext import json_value
 from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result

@@ -14,7 +14,7 @@ from typing import Any
 
 from ghostclean.core import fields as write
 from ghostclean.core.broker import BrokerTruth, Order, is_uuid
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.jsontext import json_value
 from ghostclean.core.policy import Policy
 from ghostclean.core.trade import Trade, is_open, is_pending, read_trade, record_id
 from ghostclean.core.verdicts import Action, Decision, Verdict

@@ -1,10 +1,10 @@
-"""JSON text taken apart and edited without disturbing a byte that is not ours.
+"""JSON text: one reader, one writer, and edits that leave the rest of a text alone.
 
-Entry points: `elements` (the records of an array with their spans), `edit_record`, `append`,
-`splice`, `dumps` and `loads`, `same_json`. Invariants:
+Entry points: `loads` and `dumps`; `find_array`, `elements`, `edit_record`, `append` and `splice` for
+an array of records; `same_json` and `json_value` for values. Invariants:
 
-1. What is not edited keeps its exact text: number spelling, key order, escapes, whitespace.
-2. A new key or record takes over the indentation and the separators of its neighbours.
+1. A record that is not edited keeps every byte; an edited one keeps the text of its other fields.
+2. A new field or record takes over the layout of its neighbours.
 3. Numbers are `int` or `Decimal`, never `float`: a 19-digit id or `1e-9` survives a round trip.
 4. Text that is not strict JSON (NaN, trailing commas, anything after the end) is `BadJson`.
 """
@@ -13,39 +13,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
-from .numbers import plain
+from .numbers import json_number, plain
 
-_space = re.compile(r"[ \t\n\r]*").match
-
-
-# Made once: `json.dumps` would make an encoder for every text.
-_escaped = json.JSONEncoder().encode
-_spelled = json.JSONEncoder(ensure_ascii=False).encode
+Edit = tuple[int, int, str]  # start, end, and the text that takes the place of what is there
 
 
 class BadJson(ValueError):
-    """The text is no strict JSON; says what was found and where, never quotes the content."""
+    """The text is not strict JSON; says what was found and where, never quotes the content."""
 
 
-class Element(NamedTuple):
-    """One element of an array: `text[start:end]` spells `value`."""
+class Layout(NamedTuple):
+    """How an object is laid out: on one line, or a member a line.
 
-    start: int
-    end: int
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How an object is laid out.
-
-    `comma` and `colon` stand between its members and inside each; `margin` is the newline and
-    indentation before a member, empty for one-line text, and `step` one level of indentation.
+    On one line `comma` stands between its members; else `margin` is the newline and indentation
+    before each of them, and `step` one level of indentation.
     """
 
     comma: str = ","
@@ -54,25 +39,34 @@ class Style:
     step: str = ""
     ascii: bool = False
 
+    @property
+    def closing(self) -> str:
+        """The newline and indentation before the closing brace."""
+        return self.margin.removesuffix(self.step)
 
-COMPACT = Style()
-PRETTY = Style(",\n    ", ": ", "\n    ", "  ")
+
+COMPACT = Layout()
+PRETTY = Layout(colon=": ", margin="\n  ", step="  ")
 
 
-# ------------------------------------------------------------------------- values
+# ------------------------------------------------------------------------- reading
 
 
 def _refuse(word: str) -> NoReturn:
     raise BadJson(f"{word} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse).raw_decode
+_decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
+_blanks = re.compile(r"[ \t\n\r]*").match
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
     """The value that starts exactly at `at`, and where it ends."""
     try:
-        return _decode(text, at)
+        return _scan(text, at)
+    except StopIteration as nothing:
+        raise BadJson(f"no value at character {nothing.value}") from None
     except json.JSONDecodeError as error:
         raise BadJson(f"{error.msg} at character {error.pos}") from None
     except BadJson:
@@ -85,10 +79,26 @@ def _value(text: str, at: int) -> tuple[Any, int]:
 
 def skip(text: str, at: int) -> int:
     """The first place at or after `at` that is no blank."""
-    if text[at : at + 1] > " ":  # most text has no blanks: half the cost of editing a record
+    if text[at : at + 1] > " ":  # most texts have no blanks
         return at
-    match = _space(text, at)
+    match = _blanks(text, at)
     return match.end() if match else at
+
+
+def _first(text: str, at: int, closing: str) -> int:
+    """Where the first item of the array or object at `at` starts, 0 for an empty one."""
+    start = skip(text, at + 1)
+    return 0 if text[start : start + 1] == closing else start
+
+
+def _next(text: str, at: int, closing: str) -> int:
+    """Where the item after one that ends at `at` starts, 0 behind the last."""
+    at = skip(text, at)
+    if text[at : at + 1] == closing:
+        return 0
+    if text[at : at + 1] != ",":
+        raise BadJson(f"neither a comma nor {closing} at character {at}")
+    return skip(text, at + 1)
 
 
 def _finish(text: str, at: int) -> None:
@@ -103,49 +113,112 @@ def loads(text: str) -> Any:
     return value
 
 
-def dumps(value: Any, style: Style = COMPACT) -> str:
+def find_array(text: str, name: str = "trades") -> int:
+    """Where the array of records starts: the whole text, or the member `name` of an object."""
+    at = skip(text, 0)
+    if text[at : at + 1] == "{":
+        found = [member.value_start for member in _members(text, at) if member.key == name]
+        if not found:
+            raise BadJson(f"an object without {name!r}")
+        at = found[-1]
+    if text[at : at + 1] != "[":
+        raise BadJson("no array of records" if text.strip() else "nothing")
+    return at
+
+
+def elements(text: str, at: int) -> Iterator[tuple[int, int, Any]]:
+    """Start, end and value of each element of the array at `at`; the last step checks its end.
+
+    For a whole-text array nothing may follow; inside an object `find_array` has checked it.
+    """
+    whole = skip(text, 0) == at
+    start, end = _first(text, at, "]"), at + 1
+    while start:
+        value, end = _value(text, start)
+        yield start, end, value
+        start = end + 1 if text.startswith(",{", end) else _next(text, end, "]")
+    if whole:
+        _finish(text, skip(text, end) + 1)
+
+
+class _Member(NamedTuple):
+    """One member of an object: where its key and value stand."""
+
+    key: str
+    start: int
+    key_end: int
+    value_start: int
+    end: int
+    value: Any
+
+
+def _members(text: str, at: int) -> list[_Member]:
+    """The members of the object that starts at `at` and is all the rest of the text."""
+    found: list[_Member] = []
+    start, end = _first(text, at, "}"), at + 1
+    while start:
+        if text[start] != '"':
+            raise BadJson(f"no key at character {start}")
+        key, key_end = _value(text, start)
+        colon = skip(text, key_end)
+        if text[colon : colon + 1] != ":":
+            raise BadJson(f"no colon at character {colon}")
+        value_start = skip(text, colon + 1)
+        value, end = _value(text, value_start)
+        found.append(_Member(key, start, key_end, value_start, end, value))
+        start = _next(text, end, "}")
+    _finish(text, skip(text, end) + 1)
+    return found
+
+
+# ------------------------------------------------------------------------- writing
+
+# Made once: `json.dumps` would make an encoder for every text.
+_escaped = json.JSONEncoder().encode
+_spelled = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def dumps(value: Any, layout: Layout = COMPACT) -> str:
     """The JSON text of a value; Decimals are written plainly and exactly."""
-    return _render(value, style, style.margin)
+    return _render(value, layout, layout.closing)
 
 
-def _render(value: Any, style: Style, margin: str) -> str:
+def _render(value: Any, layout: Layout, closing: str) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _string(value, style)
+        return _string(value, layout)
     if isinstance(value, Decimal | int | float):
         return _number(value)
+    inner = closing + layout.step
     if isinstance(value, Mapping):
-        inner = margin + style.step
-        parts = [f"{_string(str(k), style)}{style.colon}{_render(v, style, inner)}" for k, v in value.items()]
-        return _container("{", parts, "}", style, margin)
+        items = [f"{_string(str(k), layout)}{layout.colon}{_render(v, layout, inner)}" for k, v in value.items()]
+        return "{" + _joined(items, layout, closing) + "}"
     if isinstance(value, Sequence):
-        return _container("[", [_render(v, style, margin + style.step) for v in value], "]", style, margin)
+        return "[" + _joined([_render(v, layout, inner) for v in value], layout, closing) + "]"
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
 
-def _container(opening: str, parts: list[str], closing: str, style: Style, margin: str) -> str:
-    if not parts or not margin:
-        between = ", " if style.comma.endswith(" ") and not style.margin else ","
-        return opening + between.join(parts) + closing
-    inner = margin + style.step
-    return opening + inner + ("," + inner).join(parts) + margin + closing
+def _joined(items: Sequence[str], layout: Layout, closing: str) -> str:
+    if not items or not layout.margin:
+        return layout.comma.join(items)
+    inner = closing + layout.step
+    return inner + ("," + inner).join(items) + closing
 
 
 def _number(value: Decimal | int | float) -> str:
-    if isinstance(value, float):
-        value = Decimal(repr(value))
     if isinstance(value, int):
         return str(value)
-    if not value.is_finite():
+    exact = value if isinstance(value, Decimal) else Decimal(repr(value))
+    if not exact.is_finite():
         raise ValueError(f"{value} has no JSON form")
-    return plain(value)
+    return plain(exact)
 
 
-def _string(value: str, style: Style) -> str:
-    text = _escaped(value) if style.ascii else _spelled(value)
+def _string(value: str, layout: Layout) -> str:
+    text = _escaped(value) if layout.ascii else _spelled(value)
     if text.isascii():
         return text
     try:
@@ -153,6 +226,103 @@ def _string(value: str, style: Style) -> str:
     except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
         return _escaped(value)
     return text
+
+
+# ------------------------------------------------------------------------- editing
+
+
+def splice(text: str, edits: Iterable[Edit]) -> str:
+    """The text after these edits, of which no two overlap."""
+    pieces: list[str] = []
+    done = 0
+    for start, end, new in sorted(edits):
+        pieces += (text[done:start], new)
+        done = end
+    pieces.append(text[done:])
+    return "".join(pieces)
+
+
+def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = ()) -> str:
+    """The text of one object with some fields set and some taken out.
+
+    A field that already has the value keeps its spelling. Of a key that stands twice the last, the
+    effective one, is set; both are taken out.
+    """
+    members = _members(record, 0)
+    layout = _layout(record, members)
+    last = {member.key: member for member in members}
+    edits: list[Edit] = []
+    end, kept = 0, False
+    for member in members:
+        if member.key in remove and member.key not in fields:
+            edits.append((end or member.start, member.end, ""))
+        else:
+            if not kept and end:  # all before it was taken out, and so is the comma
+                edits.append((end, member.start, ""))
+            kept = True
+            if member.key in fields and member is last[member.key] and not same_json(member.value, fields[member.key]):
+                edits.append((member.value_start, member.end, _render(fields[member.key], layout, layout.margin)))
+        end = member.end
+    new = [
+        f"{_string(name, layout)}{layout.colon}{_render(value, layout, layout.margin)}"
+        for name, value in fields.items()
+        if name not in last
+    ]
+    comma = "," + layout.margin if layout.margin else layout.comma
+    edits.append((end or 1, end or 1, comma.join([""] * kept + new)))
+    return splice(record, edits)
+
+
+def append(
+    text: str, at: int, spans: Sequence[tuple[int, int]], records: Sequence[Mapping[str, Any]], empty: Layout
+) -> Edit:
+    """The edit that puts records at the end of the array at `at`, whose elements have `spans`.
+
+    They are laid out like the last element, or by `empty` where there is none.
+    """
+    if not spans:
+        return at + 1, skip(text, at + 1), dumps(records, empty)[1:-1]
+    start, end_of_last = spans[-1]
+    last = text[start:end_of_last]
+    layout = _layout(last, _members(last, 0)) if last.startswith("{") else COMPACT
+    if len(spans) > 1:
+        between = text[spans[-2][1] : start]
+    else:
+        lead = text[at + 1 : start]
+        between = "," + (lead if "\n" in lead else " " * layout.colon.endswith(" "))
+    return end_of_last, end_of_last, "".join(between + dumps(record, layout) for record in records)
+
+
+def _layout(record: str, members: Sequence[_Member]) -> Layout:
+    """The layout of an object's text, for what is added to it."""
+    if not members:
+        return COMPACT
+    last, escaped = members[-1], "\\u" in record and record.isascii()
+    colon, lead = record[last.key_end : last.value_start], record[1 : members[0].start]
+    if "\n" in lead:
+        margin, tail = _last_line(lead), _last_line(record[last.end : -1])
+        step = margin[len(tail) :] if tail and margin.startswith(tail) else "  "
+        return Layout(colon=colon, margin=margin, step=step, ascii=escaped)
+    comma = record[members[-2].end : last.start] if len(members) > 1 else "," + " " * colon.endswith(" ")
+    return Layout(comma, colon, ascii=escaped)
+
+
+def _last_line(blanks: str) -> str:
+    return blanks[blanks.rindex("\n") :] if "\n" in blanks else ""
+
+
+# ------------------------------------------------------------------------- values
+
+
+def json_value(value: Any) -> Any:
+    """The same value with Decimals as JSON numbers and tuples as lists, at any depth."""
+    if isinstance(value, Decimal):
+        return json_number(value) if value.is_finite() else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): json_value(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    return value
 
 
 def same_json(left: Any, right: Any) -> bool:
@@ -180,200 +350,8 @@ def _is_list(value: Any) -> bool:
 def _same_scalar(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
-    if isinstance(left, float):
-        left = Decimal(repr(left))
-    if isinstance(right, float):
-        right = Decimal(repr(right))
-    return bool(left == right)
+    return bool(_exact(left) == _exact(right))
 
 
-# ------------------------------------------------------------------------- arrays
-
-
-def find_array(text: str, name: str = "trades") -> int:
-    """Where the array of records starts: the whole text, or the member `name` of an object."""
-    at = skip(text, 0)
-    if text[at : at + 1] == "{":
-        found = [m for m in _members(text, at) if m.key == name]
-        if not found:
-            raise BadJson(f"an object without {name!r}")
-        at = found[-1].value_start
-    if text[at : at + 1] != "[":
-        raise BadJson("no array of records" if text.strip() else "nothing")
-    return at
-
-
-def elements(text: str, at: int) -> Iterator[Element]:
-    """The elements of the array that starts at `at`, one by one; the last step checks its end.
-
-    For a whole-text array nothing may follow; inside an object `find_array` has checked it.
-    """
-    whole = skip(text, 0) == at
-    position = skip(text, at + 1)
-    if text[position : position + 1] != "]":
-        while True:
-            value, end = _value(text, position)
-            yield Element(position, end, value)
-            position = skip(text, end)
-            mark = text[position : position + 1]
-            if mark == "]":
-                break
-            if mark != ",":
-                raise BadJson(f"neither a comma nor the end of the array at character {position}")
-            position = skip(text, position + 1)
-    if whole:
-        _finish(text, position + 1)
-
-
-def splice(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
-    """The text with each span replaced; spans must not overlap."""
-    pieces: list[str] = []
-    done = 0
-    for start, end, new in sorted(edits):
-        pieces += (text[done:start], new)
-        done = end
-    pieces.append(text[done:])
-    return "".join(pieces)
-
-
-def append(
-    text: str, at: int, spans: Sequence[tuple[int, int]], records: Sequence[Mapping[str, Any]], empty: Style
-) -> tuple[int, int, str]:
-    """The edit that puts records at the end of the array at `at`, whose elements have `spans`.
-
-    They are laid out like the last element, or by `empty` where there is none.
-    """
-    if not spans:
-        return _first(text, at, records, empty)
-    start, end = spans[-1]
-    last = text[start:end]
-    style = style_of(last) if last.startswith("{") else COMPACT
-    closing = _closing_margin(last) if style.margin else ""
-    if len(spans) > 1:
-        comma = text[spans[-2][1] : start]
-    else:
-        lead = text[at + 1 : start]
-        comma = "," + (lead if "\n" in lead else " " * style.comma.endswith(" "))
-    return end, end, "".join(comma + _object(record, style, closing) for record in records)
-
-
-def _first(text: str, at: int, records: Sequence[Mapping[str, Any]], style: Style) -> tuple[int, int, str]:
-    if not style.margin:
-        return at + 1, at + 1, ",".join(dumps(record, style) for record in records)
-    outer = style.margin[: -len(style.step)]
-    body = ("," + outer).join(_object(record, style, outer) for record in records)
-    return at + 1, skip(text, at + 1), outer + body + outer[: -len(style.step)]
-
-
-def _object(record: Mapping[str, Any], style: Style, closing: str) -> str:
-    parts = [_member_text(k, v, style) for k, v in record.items()]
-    return "{" + style.margin + style.comma.join(parts) + closing + "}"
-
-
-# ------------------------------------------------------------------------- one record
-
-
-class _Member(NamedTuple):
-    """One member of an object: where its key and value stand."""
-
-    key: str
-    start: int
-    key_end: int
-    value_start: int
-    end: int
-    value: Any
-
-
-def _members(text: str, at: int) -> list[_Member]:
-    """The members of the object that starts at `at` and is all the rest of the text."""
-    found: list[_Member] = []
-    position = skip(text, at + 1)
-    if text[position : position + 1] != "}":
-        while True:
-            member = _member(text, position)
-            found.append(member)
-            position = skip(text, member.end)
-            mark = text[position : position + 1]
-            if mark == "}":
-                break
-            if mark != ",":
-                raise BadJson(f"neither a comma nor the end of the object at character {position}")
-            position = skip(text, position + 1)
-    _finish(text, position + 1)
-    return found
-
-
-def _member(text: str, start: int) -> _Member:
-    if text[start : start + 1] != '"':
-        raise BadJson(f"no key at character {start}")
-    key, key_end = _value(text, start)
-    colon = skip(text, key_end)
-    if text[colon : colon + 1] != ":":
-        raise BadJson(f"no colon at character {colon}")
-    value_start = skip(text, colon + 1)
-    value, end = _value(text, value_start)
-    return _Member(key, start, key_end, value_start, end, value)
-
-
-def style_of(record: str) -> Style:
-    """The layout of an object's text, for what is added to it."""
-    return _style(record, _members(record, 0))
-
-
-def _style(record: str, members: Sequence[_Member]) -> Style:
-    escaped = "\\u" in record and record.isascii()
-    if not members:
-        return Style(ascii=escaped)
-    last = members[-1]
-    colon = record[last.key_end : last.value_start]
-    lead = record[1 : members[0].start]
-    if len(members) > 1:
-        comma = record[members[-2].end : last.start]
-    else:
-        comma = "," + (lead if "\n" in lead else " " * colon.endswith(" "))
-    if "\n" not in lead:
-        return Style(comma, colon, ascii=escaped)
-    margin = lead[lead.rindex("\n") :]
-    closing = _closing_margin(record)
-    step = margin[len(closing) :] if margin.startswith(closing) else "  "
-    return Style(comma, colon, margin, step, escaped)
-
-
-def _closing_margin(record: str) -> str:
-    """The newline and indentation before the closing brace."""
-    tail = record[len(record[:-1].rstrip()) : -1]
-    return tail[tail.rindex("\n") :] if "\n" in tail else ""
-
-
-def _member_text(key: str, value: Any, style: Style) -> str:
-    return f"{_string(key, style)}{style.colon}{dumps(value, style)}"
-
-
-def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = ()) -> str:
-    """The text of one object with some fields set and some taken out.
-
-    Of a duplicated key the last, the effective one, is set; all of them are taken out. A field
-    that already has the value keeps its spelling.
-    """
-    members = _members(record, 0)
-    if not members:
-        return "{" + COMPACT.comma.join(_member_text(k, v, COMPACT) for k, v in fields.items()) + "}"
-    style = _style(record, members)
-    last = {m.key: i for i, m in enumerate(members)}
-    out = [record[: members[0].start]]
-    kept = False
-    for i, member in enumerate(members):
-        if member.key in remove and member.key not in fields:
-            continue
-        if kept:
-            out.append(record[members[i - 1].end : member.start])
-        kept = True
-        new = member.key in fields and last[member.key] == i and not same_json(member.value, fields[member.key])
-        value = dumps(fields[member.key], style) if new else record[member.value_start : member.end]
-        out.append(record[member.start : member.value_start] + value)
-    for key, value in fields.items():
-        if key not in last:
-            out.append((style.comma if kept else "") + _member_text(key, value, style))
-            kept = True
-    out.append(record[members[-1].end :])
-    return "".join(out)
+def _exact(value: Any) -> Any:
+    return Decimal(repr(value)) if isinstance(value, float) else value

@@ -12,9 +12,10 @@ from tests.cli.world import DAY_AGO, THREE_DAYS_AGO, UNKNOWN_ORDER, YESTERDAY, W
 
 _KILLED = """
 import os, sys
-from ghostclean.adapters import file_ledger, redis_ledger, redis_state, sqlite_state
+from ghostclean.adapters import redis_state, sqlite_state
+from ghostclean.adapters.ledgers import file, redis
 name, when = sys.argv[1:3]
-for owner in (file_ledger.FileLedger, redis_ledger.RedisLedger, redis_state.RedisState, sqlite_state.SqliteState):
+for owner in (file.FileLedger, redis.RedisLedger, redis_state.RedisState, sqlite_state.SqliteState):
     if hasattr(owner, name):
         def killed(self, *given, real=getattr(owner, name), **more):
             when == "after" and real(self, *given, **more)

@@ -19,8 +19,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from ghostclean.adapters.ledgers.redis import RedisLedger
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.adapters.redis_ledger import RedisLedger
 from ghostclean.adapters.redis_state import RedisState
 from ghostclean.adapters.sqlite_state import SqliteState
 from ghostclean.app.ports import Change, JournalEntry, Lease, RunCommit, State, WriteOutcome

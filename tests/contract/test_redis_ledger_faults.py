@@ -14,9 +14,9 @@ import pytest
 import redis
 from redis import exceptions
 
-from ghostclean.adapters.copying import copy_ledger
+from ghostclean.adapters.ledgers.copy import copy_ledger
+from ghostclean.adapters.ledgers.redis import RedisLedger
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.adapters.redis_ledger import RedisLedger
 from ghostclean.app.ports import Change, Lease, WriteOutcome
 from ghostclean.errors import FencedOff, LedgerFailed
 from ghostclean.places import Place
