@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
@@ -251,26 +251,33 @@ def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = 
     members = _members(record, 0)
     layout = _layout(record, members)
     last = {member.key: member for member in members}
-    edits: list[Edit] = []
+    removed = {name for name in remove if name not in fields}
+    edits = list(_removals(members, removed))
+    new: list[str] = []
+    for name, value in fields.items():
+        there = last.get(name)
+        if there is None:
+            new.append(f"{_string(name, layout)}{layout.colon}{_render(value, layout, layout.margin)}")
+        elif not same_json(there.value, value):
+            edits.append((there.value_start, there.end, _render(value, layout, layout.margin)))
+    if new:
+        comma = "," + layout.margin if layout.margin else layout.comma
+        end = members[-1].end if members else 1
+        edits.append((end, end, comma.join([""] * bool(last.keys() - removed) + new)))
+    return splice(record, edits)
+
+
+def _removals(members: Sequence[_Member], removed: Collection[str]) -> Iterator[Edit]:
+    """Takes members out, each with one of the commas beside it."""
     end, kept = 0, False
     for member in members:
-        if member.key in remove and member.key not in fields:
-            edits.append((end or member.start, member.end, ""))
-        else:
-            if not kept and end:  # all before it was taken out, and so is the comma
-                edits.append((end, member.start, ""))
+        if member.key in removed:
+            yield end or member.start, member.end, ""
+        elif not kept:
             kept = True
-            if member.key in fields and member is last[member.key] and not same_json(member.value, fields[member.key]):
-                edits.append((member.value_start, member.end, _render(fields[member.key], layout, layout.margin)))
+            if end:
+                yield end, member.start, ""
         end = member.end
-    new = [
-        f"{_string(name, layout)}{layout.colon}{_render(value, layout, layout.margin)}"
-        for name, value in fields.items()
-        if name not in last
-    ]
-    comma = "," + layout.margin if layout.margin else layout.comma
-    edits.append((end or 1, end or 1, comma.join([""] * kept + new)))
-    return splice(record, edits)
 
 
 def append(
