@@ -157,7 +157,7 @@ def _members(text: str, at: int) -> list[_Member]:
     found: list[_Member] = []
     start, end = _first(text, at, "}"), at + 1
     while start:
-        if text[start] != '"':
+        if text[start : start + 1] != '"':
             raise BadJson(f"no key at character {start}")
         key, key_end = _value(text, start)
         colon = skip(text, key_end)

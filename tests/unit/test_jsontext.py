@@ -262,7 +262,8 @@ def test_what_is_not_strict_json(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "{}", '{"trades":5}', '{"trades":[]', '"x"', "[1,", "[1 2]", "[1]]", '{"trades":[]} x']
+    "text",
+    ["", "5", "{", '{"a":1,', "{}", '{"trades":5}', '{"trades":[]', '"x"', "[1,", "[1 2]", "[1]]", '{"trades":[]} x'],
 )
 def test_what_is_no_array_of_records(text: str) -> None:
     with pytest.raises(BadJson):
