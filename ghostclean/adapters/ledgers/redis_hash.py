@@ -31,10 +31,13 @@ _LEFTOVER_SECONDS = 3600  # a copy that was never finished goes away by itself
 _SWAP = """
 local now = redis.call('HGET', KEYS[1], ARGV[2]) or ''
 if now ~= ARGV[3] then return 'OTHER' end
-redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
-if ARGV[5] ~= '' and redis.call('TYPE', KEYS[#KEYS]).ok == 'set' then
-  redis.call(ARGV[5] == 'open' and 'SADD' or 'SREM', KEYS[#KEYS], ARGV[2])
+local indexed = ARGV[5] ~= '' and redis.call('TYPE', KEYS[#KEYS]).ok == 'set'
+local turn = ARGV[5] == 'open' and 'SADD' or 'SREM'
+if indexed and redis.acl_check_cmd and not redis.acl_check_cmd(turn, KEYS[#KEYS], ARGV[2]) then
+  return redis.error_reply("NOPERM the user may not run the '" .. turn .. "' command")
 end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+if indexed then redis.call(turn, KEYS[#KEYS], ARGV[2]) end
 return 'DONE'
 """
 
@@ -160,7 +163,8 @@ class HashLayout:
         was_final = change.base is None or is_final(change.base)
         turned = "" if was_final == is_final(after) or not self._indexed else "final" if is_final(after) else "open"
         arguments = (_field(change.trade_id), old or b"", new.encode(), turned)
-        return self._key.guarded(_SWAP, lease, *arguments, index=bool(turned)) == b"DONE"
+        uses = "HGET, HSET" + (", TYPE, SADD, SREM" if turned else "")
+        return self._key.guarded(_SWAP, lease, *arguments, uses=uses, index=bool(turned)) == b"DONE"
 
     def fill(self, texts: Sequence[str], *, dry_run: bool = False, over: str = "") -> None:
         """Puts records where none are, all at once; `over` is an empty array that may stand there."""
@@ -171,8 +175,8 @@ class HashLayout:
             return
         beside = f"{self._key.name}:copy:{secrets.token_hex(6)}"
 
-        def call(*command: str | bytes | int) -> Any:
-            return self._key.call(*command, doing="Writing the copy", effect="neither ledger is changed")
+        def call(command: str, *arguments: str | int) -> Any:
+            return self._key.call(command, *arguments, doing="Writing the copy", effect="neither ledger is changed")
 
         try:
             for page in _pages(list(zip(ids, texts, strict=True))):
