@@ -66,7 +66,7 @@ def stores(settings: Settings) -> Stores:
         """Whether the whole ledger must be read; it is asked only where the app keeps an index."""
         from ghostclean.app import index
 
-        return index.scan_is_due(later[0].recall(index.SECTION, [index.NAME]).get(index.NAME), datetime.now(UTC))
+        return index.scan_is_due(later[0].recall(index.SECTION, [index.NAME]).get(index.NAME))
 
     ledger = open_ledger(
         settings.ledger_at, server=lambda url: _server(url, servers), seen_before=seen_before, full_scan=full_scan

@@ -23,6 +23,7 @@ from .redis_key import LedgerKey
 from .text import is_final, kind_of, pause, result_of
 
 _PAGE = 500
+_SCANNED = 2000
 _PAGE_CHARACTERS = 4_000_000
 _ATTEMPTS = 20
 _LEFTOVER_SECONDS = 3600  # a copy that was never finished goes away by itself
@@ -123,7 +124,7 @@ class HashLayout:
         """Every field, some twice while the hash grows or shrinks."""
         cursor = 0
         while True:
-            cursor, page = self._key.call("HSCAN", self._key.name, cursor, "COUNT", _PAGE)
+            cursor, page = self._key.call("HSCAN", self._key.name, cursor, "COUNT", _SCANNED)
             yield from page.items()
             if not int(cursor):
                 return
