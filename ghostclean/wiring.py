@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ghostclean.app.ports import Broker, Lease, Ledger, Spool, State
     from ghostclean.core.broker import BrokerTruth
     from ghostclean.manage_result import ManageResult
-    from ghostclean.places import Place
     from ghostclean.settings import Settings
 
 TimeLeft = Callable[[], float]
@@ -53,6 +52,7 @@ class Stores:
 
 def stores(settings: Settings) -> Stores:
     """Ledger, state and spool as set; nothing is connected yet."""
+    from ghostclean.adapters.ledgers import open_ledger
     from ghostclean.adapters.spool import FolderSpool
 
     servers: dict[str, Any] = {}
@@ -66,24 +66,13 @@ def stores(settings: Settings) -> Stores:
         """Whether the whole ledger must be read; it is asked only where the app keeps an index."""
         from ghostclean.app import index
 
-        return index.scan_is_due(later[0].recall(index.SECTION, [index.NAME]).get(index.NAME), datetime.now(UTC))
+        return index.scan_is_due(later[0].recall(index.SECTION, [index.NAME]).get(index.NAME))
 
-    ledger = _ledger(settings.ledger_at, servers, seen_before, full_scan)
+    ledger = open_ledger(
+        settings.ledger_at, server=lambda url: _server(url, servers), seen_before=seen_before, full_scan=full_scan
+    )
     later.append(_state(settings, ledger.place, servers))
     return Stores(ledger, later[0], FolderSpool(settings.spool_at, ledger_place=ledger.place))
-
-
-def _ledger(
-    place: Place, servers: dict[str, Any], seen_before: Callable[[], bool], full_scan: Callable[[], bool]
-) -> Ledger:
-    if place.kind == "file":
-        from ghostclean.adapters.file_ledger import FileLedger
-
-        return FileLedger(place.path, seen_before=seen_before)
-    from ghostclean.adapters.redis_ledger import RedisLedger
-
-    server = _server(place.where, servers)
-    return RedisLedger(server, place.key, seen_before=seen_before, full_scan=full_scan)
 
 
 def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> State:
@@ -433,7 +422,7 @@ def snapshot() -> dict[str, Any]:
 def save(document: Mapping[str, Any], output: str) -> str:
     """Writes a document to a file that only its owner may read; returns its path."""
     from ghostclean.adapters.private_file import write_private
-    from ghostclean.core.jsontext import PRETTY, dumps
+    from ghostclean.core.ledger import PRETTY, dumps
 
     return write_private(output, dumps(document, PRETTY) + "\n")
 
@@ -476,7 +465,7 @@ def resolve(trade_id: str, *, exit_order: str | None, vanished: bool, entry_orde
 
 def migrate(source: str, target: str, *, layout: str | None, dry_run: bool) -> dict[str, Any]:
     """Copies a ledger to another place or layout, verified; raises GhostcleanError."""
-    from ghostclean.adapters.copying import copy_ledger
+    from ghostclean.adapters.ledgers.copy import copy_ledger
     from ghostclean.places import ledger_place
 
     key = load(None).ledger_key

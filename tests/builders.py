@@ -25,8 +25,7 @@ from ghostclean.core.broker import (
     symbol_key,
 )
 from ghostclean.core.inputs import Memory, Policy, World
-from ghostclean.core.jsonvalue import json_value
-from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, read_trade, status_of
+from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, json_value, read_trade, status_of
 from ghostclean.core.safety import counting
 from ghostclean.core.verdicts import Action, Decision, Plan
 

@@ -11,6 +11,7 @@ from typing import Any
 from ghostclean.app.ports import (
     Change,
     JournalEntry,
+    Lease,
     LedgerView,
     LockInfo,
     Recalled,
@@ -21,8 +22,7 @@ from ghostclean.app.ports import (
     WriteOutcome,
 )
 from ghostclean.core.broker import symbol_key
-from ghostclean.core.jsontext import same_json
-from ghostclean.core.ledger import FINAL, status_of, text
+from ghostclean.core.ledger import FINAL, same_json, status_of, text
 from ghostclean.errors import FencedOff, LedgerFailed
 
 NOW = datetime(2026, 11, 20, 15, 5, tzinfo=UTC)
@@ -51,12 +51,13 @@ class FakeLedger:
     broken: str | None = None
     before_write: Any = None
     writes: int = 0
+    chunk: int = 1_000_000
 
     def _check(self) -> None:
         if self.broken:
             raise LedgerFailed(self.broken)
 
-    def read(self) -> LedgerView:
+    def read(self, *, whole: bool = False) -> LedgerView:
         self._check()
         active = tuple(copy.deepcopy(r) for r in self.records if status_of(r) not in FINAL)
         return LedgerView(active, len(self.records))
@@ -73,12 +74,16 @@ class FakeLedger:
         wanted = set(ids)
         return {r["id"]: copy.deepcopy(r) for r in self.records if r.get("id") in wanted}
 
-    def write(self, changes: Sequence[Change], lease: FakeLease) -> list[WriteOutcome]:  # type: ignore[override]
+    def write(
+        self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
+    ) -> list[WriteOutcome]:
         self._check()
         lease.verify()
         if self.before_write:
             self.before_write(self)
-        return [self._write(change) for change in changes]
+        outcomes = [] if done is None else done
+        outcomes += [self._write(change) for change in changes]
+        return outcomes
 
     def _write(self, change: Change) -> WriteOutcome:
         present = next((r for r in self.records if r.get("id") == change.trade_id), None)
@@ -97,7 +102,7 @@ class FakeLedger:
         self.writes += 1
         return WriteOutcome.WRITTEN
 
-    def known_since(self) -> str:
+    def describe(self) -> str:
         return f"fake, {len(self.records)} trades"
 
 

@@ -7,6 +7,7 @@ and a ledger in a file need not pay.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
@@ -20,6 +21,8 @@ _RETRIES = 1
 _ATTEMPTS = 50  # at a transaction whose keys others change meanwhile
 _OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
+_NO_PERMISSION = "the user of the URL lacks a permission"
+
 # Marks of a failure, what it means for a person, and the cure. A mark is the class that redis-py has for an error,
 # whose code it strips from the text, or a piece of the text: where it has no class, or an old server's script quotes.
 _REASONS = (
@@ -29,13 +32,18 @@ _REASONS = (
     (("BusyLoadingError", "LOADING "), "the server is still loading its data", "wait until it has started"),
     (
         ("NoPermissionError", "NOPERM ", "ACL failure in script", "The user executing the script can't run"),
-        "the user of the URL lacks a permission",
+        _NO_PERMISSION,
         "allow it the key and the command in the ACL",
     ),
     (
         ("AskError", "ClusterError", "ClusterCrossSlotError", "MOVED ", "CLUSTERDOWN ", "CROSSSLOT "),
         "the server is part of a Redis Cluster",
         "use a Redis that is none",
+    ),
+    (
+        ("invalid bulk length", "invalid multibulk length", "max request size", "request size exceeded"),
+        "the request is larger than the server takes",
+        "raise its limit (proto-max-bulk-len), or keep the ledger in a hash: ghostclean migrate --layout hash",
     ),
     (("MISCONF ",), "the server cannot save to disk and refuses writes", "look at its log and disk"),
     (("NOREPLICAS ",), "the server has too few replicas and refuses writes", "look at its replicas"),
@@ -118,11 +126,19 @@ class RedisServer:
 
     @contextlib.contextmanager
     def speaking(
-        self, doing: str, raising: type[GhostcleanError], effect: str = "nothing was changed"
+        self,
+        doing: str,
+        raising: type[GhostcleanError],
+        effect: str = "nothing was changed",
+        *,
+        refused: str = "",
+        asked: str = "",
     ) -> Iterator[None]:
         """Translates every Redis failure inside into one line of `raising`.
 
-        `doing` says what failed ("reading the ledger"), `effect` what that means for the ledger.
+        `doing` says what failed ("reading the ledger"), `effect` what that means for the ledger, and
+        `refused` what it means when the server has answered that it does not do it. `asked` names
+        commands and keys ("GET on k"), for a user who may not use them.
         """
         from redis.exceptions import RedisError
 
@@ -130,7 +146,11 @@ class RedisServer:
             yield
         except (RedisError, OSError) as error:
             reason, cure = self._explain(error)
-            raise raising(f"{doing} at {self.place} failed: {reason}; {effect}. Cure: {cure}.") from None
+            if asked and reason == _NO_PERMISSION:
+                named = re.search(r"the '([^' ]+)' command", str(error))
+                reason += f" ({named[1].upper()} on {asked.partition(' on ')[2]})" if named else f" ({asked})"
+            meaning = refused if refused and _is_refusal(error) else effect
+            raise raising(f"{doing} at {self.place} failed: {reason}; {meaning}. Cure: {cure}.") from None
 
     def _explain(self, error: Exception) -> tuple[str, str]:
         from redis import exceptions
@@ -174,6 +194,14 @@ def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
         except ResponseError as error:
             answers.append(error)
     return answers
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server has answered, or was never reached: what was asked is not done, for certain."""
+    from redis import exceptions
+
+    answers = (exceptions.ResponseError, exceptions.AuthenticationError, exceptions.BusyLoadingError)
+    return isinstance(error, (*answers, exceptions.MasterDownError)) or "connecting to" in str(error)
 
 
 def redis_place(url: str) -> str:

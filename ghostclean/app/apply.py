@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from ghostclean.app.deadline import Deadline, explained
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import Change, JournalEntry, Lease, WriteOutcome, WrittenByTrade
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.app.ports import Change, JournalEntry, Lease, WriteOutcome
+from ghostclean.core.ledger import json_value
 from ghostclean.core.verdicts import Action, Decision, Proof
 
 _RESERVE = 0.2  # seconds kept for the run's own record
@@ -42,7 +41,7 @@ class Writer:
 
     def apply(self, decisions: Sequence[Decision], applied: Applied) -> None:
         """Journals and writes; outcomes are added to `applied`, also when this fails half-way."""
-        size = max(1, getattr(self.parts.ledger, "chunk", len(decisions) or 1))
+        size = self.parts.ledger.chunk
         for start in range(0, len(decisions), size):
             chunk = decisions[start : start + size]
             if self.deadline.left() <= _RESERVE:
@@ -65,17 +64,10 @@ class Writer:
         unknown = "changes without an answer may or may not be written, the next run finds out"
         try:
             with explained(f"Writing the ledger at {ledger.place}", unknown):
-                self.deadline.writing(lambda: self._write(changes, done), reserve=_RESERVE)
+                self.deadline.writing(lambda: ledger.write(changes, self.lease, done), reserve=_RESERVE)
         finally:
             # Of what has no outcome the intent stays, and the next run completes it.
             _settle(chunk, entries, done, applied)
-
-    def _write(self, changes: Sequence[Change], done: list[WriteOutcome]) -> None:
-        ledger = self.parts.ledger
-        if hasattr(ledger, "chunk"):
-            cast(WrittenByTrade, ledger).write(changes, self.lease, done)
-        else:
-            done += ledger.write(changes, self.lease)
 
     def entry(self, decision: Decision, outcome: str, number: int) -> JournalEntry:
         """The journal's form of a decision; the id is the same however often it is made.

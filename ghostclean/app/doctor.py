@@ -91,7 +91,7 @@ def _settings(patient: Patient) -> Iterator[Check]:
 def _ledger(patient: Patient) -> Iterator[Check]:
     try:
         view = patient.deadline.writing(patient.ledger.read)
-        shape = patient.deadline.writing(patient.ledger.known_since)
+        shape = patient.deadline.writing(patient.ledger.describe)
     except (GhostcleanError, DeadlineExceeded) as error:
         yield Check("ledger", False, f"{patient.ledger.place}: {error}", "nothing is written until it can be read")
         return

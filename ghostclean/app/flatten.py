@@ -22,8 +22,7 @@ from ghostclean.app.ports import JournalEntry, Lease
 from ghostclean.app.survey import Survey
 from ghostclean.core.allocation import Orphan
 from ghostclean.core.broker import Order, iso, parse_client_id, plain, trade_tag
-from ghostclean.core.jsonvalue import json_value
-from ghostclean.core.ledger import order_ids, record_id
+from ghostclean.core.ledger import json_value, order_ids, record_id
 from ghostclean.core.market import Market
 from ghostclean.core.protection import OrderBook, with_family
 from ghostclean.core.safety import adopted_id, orphan_name

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
 from ghostclean.core.inputs import Memory
@@ -177,12 +177,25 @@ class Lease(Protocol):
         """Raises FencedOff when the lock is no longer ours."""
 
 
+class Records(NamedTuple):
+    """Every record of a ledger as it is spelled, and the names of what an object holds besides."""
+
+    texts: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    exists: bool = True
+
+
 class Ledger(Protocol):
     """The app's list of trades; every method raises LedgerFailed."""
 
     place: str  # for people and for naming the state; never a secret
 
-    def read(self) -> LedgerView: ...
+    @property
+    def chunk(self) -> int:
+        """How many changes are best written at once."""
+
+    def read(self, *, whole: bool = False) -> LedgerView:
+        """What stands there now; with `whole` without trust in an index of the app's."""
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         """The final records of these symbol keys, from the same reading as `read` where it can."""
@@ -190,27 +203,25 @@ class Ledger(Protocol):
     def get(self, ids: Iterable[str]) -> dict[str, Record]:
         """The present records with these ids, read anew."""
 
-    def write(self, changes: Sequence[Change], lease: Lease) -> list[WriteOutcome]:
-        """Compare-and-set, one outcome a change, in order. FencedOff when the lease is lost.
-
-        A change is applied only if the record still equals its `base` (as JSON values);
-        everything else in the ledger keeps its exact text. When it fails nothing is written, or
-        it is not known whether; a ledger for which that is not true is `WrittenByTrade`.
-        """
-
-    def known_since(self) -> str:
-        """A short description of layout and size for people."""
-
-
-class WrittenByTrade(Ledger, Protocol):
-    """A ledger that writes one change after the other, at best `chunk` of them at once."""
-
-    chunk: int
-
     def write(
         self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
     ) -> list[WriteOutcome]:
-        """As `Ledger.write`; `done` gets each outcome as soon as it stands, and keeps it when the rest fails."""
+        """Compare-and-set, one outcome a change, in order. FencedOff when the lease is lost.
+
+        A change is applied only if the record still equals its `base` (as JSON values);
+        everything else in the ledger keeps its exact text. `done` gets each outcome as soon as it
+        stands: what was written before a failure stays written, and of the next change it is not
+        known.
+        """
+
+    def records(self) -> Records:
+        """All of it, for a copy; a ledger with a record that cannot be read is refused."""
+
+    def fill(self, texts: Sequence[str], *, dry_run: bool = False) -> None:
+        """Puts records, as they are spelled, into a ledger that holds none; `dry_run` checks only."""
+
+    def describe(self) -> str:
+        """Layout and size, for people."""
 
 
 # --------------------------------------------------------------------------- state

@@ -165,10 +165,8 @@ def _work(run: Run) -> None:
 
 
 def _read_ledger(run: Run, *, whole: bool = False) -> LedgerView:
-    ledger = run.parts.ledger
-    read = getattr(ledger, "read_all", ledger.read) if whole else ledger.read  # only a hash has an index
     try:
-        view: LedgerView = run.options.deadline.reading(read)
+        view = run.options.deadline.reading(lambda: run.parts.ledger.read(whole=whole))
     except DeadlineExceeded:
         raise _too_late(run, "ledger") from None
     run.ledger_seen = view.exists

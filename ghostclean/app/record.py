@@ -11,7 +11,6 @@ from ghostclean.app.outside import SECTION
 from ghostclean.app.ports import JournalEntry, Lease, RunCommit, State
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
-from ghostclean.app.survey import Survey
 from ghostclean.core.broker import iso
 from ghostclean.core.safety import counting, orphan_name
 from ghostclean.core.verdicts import Action, Verdict
@@ -122,15 +121,11 @@ def _memory(run: Run) -> Mapping[str, Mapping[str, Any]]:
     if run.may_pin and run.pin is not None:
         sections["pin"] = {"account": {"id": run.pin.account, "live": run.pin.live, "at": iso(now)}}
     if seen:
-        sections[index.SECTION] = {**seen, **_index_memory(run, survey)}
+        sections[index.SECTION] = {
+            **seen,
+            **index.remembered(survey.view, run.memory.ledger.get(index.NAME), run.started),
+        }
     return {name: values for name, values in sections.items() if values}
-
-
-def _index_memory(run: Run, survey: Survey) -> Mapping[str, Any]:
-    """How far the app's index may be trusted; an orphan that it shows for the first time is a doubt."""
-    acts = run.options.policy.orphans != "report"
-    doubted = any(acts or orphan_name(o) not in survey.memory.first_seen for o in run.plan.orphans)
-    return index.remembered(survey.view, run.memory.ledger.get(index.NAME), run.started, doubted=doubted)
 
 
 def _verdict_changes(run: Run) -> list[JournalEntry]:

@@ -9,7 +9,7 @@ from typing import Any
 from ghostclean.app.ports import JournalEntry, Recalled
 from ghostclean.app.run import Run
 from ghostclean.app.undo import CONCLUDED, UNDONE
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.ledger import json_value
 from ghostclean.core.safety import counting
 from ghostclean.core.verdicts import Action, Verdict
 

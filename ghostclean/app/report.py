@@ -7,7 +7,7 @@ from typing import Any
 
 from ghostclean.app.run import Run
 from ghostclean.core.broker import iso
-from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.ledger import json_value
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from ghostclean.core.broker import BrokerTruth, Order, is_uuid
 from ghostclean.core.inputs import Policy
-from ghostclean.core.jsonvalue import json_value
-from ghostclean.core.ledger import Trade, changed, is_open, is_pending, read_trade, record_id
+from ghostclean.core.ledger import Trade, changed, is_open, is_pending, json_value, read_trade, record_id
 from ghostclean.core.verdicts import Action, Decision, Verdict, vanished_fields
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ghostclean.core.broker import iso
-from ghostclean.core.jsontext import same_json
+from ghostclean.core.ledger import same_json
 
 from .by_hand import Act, NothingToDo, Report, carry_out, entry, locked
 from .ports import Change, JournalEntry, Ledger, Record, State

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -86,20 +86,37 @@ def test_an_orphan_is_adopted_only_after_the_whole_ledger_was_read(app: App) -> 
     assert "orphan adopted" in app.run(orphans="adopt").values()
 
 
-def test_a_new_orphan_makes_the_next_run_read_everything_once(app: App) -> None:
+def test_one_run_in_two_reads_the_whole_ledger(app: App) -> None:
     app.put(*live_trades(app.broker, 3))
-    app.run()
-    app.broker.open_trade("NVDA", 7, 100, at="2026-11-17T15:00:00Z")
-    app.run()
-    before, *counts = app.scans(), *((app.run(), app.scans())[1] for _ in range(3))
-    assert before < counts[0] == counts[1] == counts[2]
+    counts = [app.scans(), *((app.run(), app.scans())[1] for _ in range(4))]
+    assert counts[0] < counts[1] == counts[2] < counts[3] == counts[4]
 
 
-def test_the_index_is_trusted_for_an_hour() -> None:
+def test_a_status_that_turns_without_the_index_is_noticed_within_two_runs(app: App) -> None:
+    (ghost,) = ghosts(app.broker, 1, "hand", start=10)
+    app.put(*live_trades(app.broker, 3))
+    app.put(ghost | {"status": "CLOSED"}, indexed=False)
+    app.run()
+    app.put(ghost, indexed=False)
+    assert "exited closed" in {**app.run(), **app.run()}.values()
+
+
+def test_a_set_that_lost_a_trade_is_noticed_within_two_runs(app: App) -> None:
+    sold, *others = live_trades(app.broker, 3)
+    app.put(sold, *others)
+    app.run()
+    app.client.srem(f"{KEY}:open", sold["id"])
+    app.broker.sell(sold["ticker"], 10, 104, at="2026-11-17T18:00:00Z")
+    first, second = app.run(), app.run()
+    assert sold["id"] not in first
+    assert second[sold["id"]] == "exited closed"
+
+
+def test_what_an_index_misses_is_remembered() -> None:
     now = datetime.now(UTC)
-    scanned = index.remembered(LedgerView((), 5, complete=True, index_sound=True), None, now, doubted=False)
-    assert not index.scan_is_due(scanned[index.NAME], now + timedelta(minutes=59))
-    assert index.scan_is_due(scanned[index.NAME], now + timedelta(minutes=61))
-    assert index.scan_is_due(scanned[index.NAME], now - timedelta(minutes=1))
-    assert index.scan_is_due(None, now)
-    assert index.scan_is_due("nonsense", now)
+    scanned = index.remembered(LedgerView((), 5, complete=True, index_sound=True), None, now)[index.NAME]
+    assert not index.scan_is_due(scanned)
+    by_index = LedgerView((), 5, complete=False)
+    assert index.scan_is_due(index.remembered(by_index, scanned, now)[index.NAME])
+    assert index.scan_is_due(None)
+    assert index.scan_is_due("nonsense")

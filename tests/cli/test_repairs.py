@@ -12,12 +12,11 @@ from tests.cli.world import DAY_AGO, THREE_DAYS_AGO, UNKNOWN_ORDER, YESTERDAY, W
 
 _KILLED = """
 import os, sys
-from ghostclean.adapters.file_ledger import FileLedger
-from ghostclean.adapters.redis_ledger import RedisLedger
+from ghostclean.adapters.ledgers import file, redis
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.adapters.state.sqlite import SqliteState
 name, when = sys.argv[1:3]
-for owner in (FileLedger, RedisLedger, RedisState, SqliteState):
+for owner in (file.FileLedger, redis.RedisLedger, RedisState, SqliteState):
     if hasattr(owner, name):
         def killed(self, *given, real=getattr(owner, name), **more):
             when == "after" and real(self, *given, **more)

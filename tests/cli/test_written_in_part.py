@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ghostclean.adapters.file_ledger import FileLedger
-from ghostclean.adapters.redis_hash import HashLayout
-from ghostclean.adapters.redis_ledger import RedisLedger
+from ghostclean.adapters.ledgers.file import FileLedger
+from ghostclean.adapters.ledgers.redis import RedisLedger
+from ghostclean.adapters.ledgers.redis_hash import HashLayout
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.errors import FencedOff, LedgerFailed
@@ -177,7 +177,7 @@ def test_a_store_that_hangs_while_it_is_written_is_named(
 
 _STOP_AFTER_THE_WRITE = """
 import os, signal, time
-from ghostclean.adapters import {module}
+from ghostclean.adapters.ledgers import {module}
 real = {module}.{name}.write
 def write(*args, **options):
     answer = real(*args, **options)
@@ -195,7 +195,7 @@ def test_a_run_stopped_after_its_write_says_what_it_wrote(
 ) -> None:
     world = make_world(layout)
     sold(world)
-    module, name = ("file_ledger", "FileLedger") if layout == "file" else ("redis_ledger", "RedisLedger")
+    module, name = ("file", "FileLedger") if layout == "file" else ("redis", "RedisLedger")
     (tmp_path / "sitecustomize.py").write_text(_STOP_AFTER_THE_WRITE.format(module=module, name=name, number=number))
     path = f"{tmp_path}:{world.env['PYTHONPATH']}"
     run = world.reconcile("--run-id", "MINE", PYTHONPATH=path)
@@ -214,7 +214,7 @@ def test_a_run_stopped_after_its_write_says_what_it_wrote(
 def test_people_see_the_lines_of_a_stopped_run(make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world()
     sold(world)
-    script = _STOP_AFTER_THE_WRITE.format(module="redis_ledger", name="RedisLedger", number=int(signal.SIGTERM))
+    script = _STOP_AFTER_THE_WRITE.format(module="redis", name="RedisLedger", number=int(signal.SIGTERM))
     (tmp_path / "sitecustomize.py").write_text(script)
     run = world.run("reconcile", "--quiet", PYTHONPATH=f"{tmp_path}:{world.env['PYTHONPATH']}")
     assert run.code == 143

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ghostclean.adapters.file_ledger import FileLedger
-from ghostclean.adapters.redis_ledger import RedisLedger
+from ghostclean.adapters.ledgers.file import FileLedger
+from ghostclean.adapters.ledgers.redis import RedisLedger
 from ghostclean.app.ports import Lease, Ledger
 from ghostclean.errors import FencedOff
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ghostclean.adapters import ledger_file
-from ghostclean.adapters.copying import copy_ledger
-from ghostclean.adapters.file_ledger import FileLedger
-from ghostclean.adapters.file_swap import exchange
-from ghostclean.adapters.ledger_file import LedgerFile
+from ghostclean.adapters.ledgers import replaced_file
+from ghostclean.adapters.ledgers.copy import copy_ledger
+from ghostclean.adapters.ledgers.file import FileLedger
+from ghostclean.adapters.ledgers.replaced_file import ReplacedFile, exchange
 from ghostclean.app.ports import Change, WriteOutcome
 from ghostclean.errors import LedgerFailed
 from ghostclean.places import Place
@@ -47,10 +46,10 @@ def names(path: Path) -> set[str]:
 _KILLED = """
 import os, sys
 from pathlib import Path
-from ghostclean.adapters import ledger_file
+from ghostclean.adapters.ledgers import replaced_file
 from tests.contract.test_file_ledger import close_a, FileLedger
 path, app, at = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-swap = ledger_file.exchange
+swap = replaced_file.exchange
 def killed(one, other):
     if app:  # the app is quicker by a hair
         fresh = path.with_name("app")
@@ -59,7 +58,7 @@ def killed(one, other):
     if at == "after":
         assert swap(one, other)
     os.kill(os.getpid(), 9)
-ledger_file.exchange = killed
+replaced_file.exchange = killed
 close_a(FileLedger(path))
 """
 
@@ -115,7 +114,7 @@ def test_a_reader_leaves_a_write_alone_that_is_under_way(path: Path, monkeypatch
         read.append(FileLedger(path).read().total)
         return exchange(one, other)
 
-    monkeypatch.setattr(ledger_file, "exchange", looked_at)
+    monkeypatch.setattr(replaced_file, "exchange", looked_at)
     assert close_a(FileLedger(path)) == WRITTEN
     assert read == [1]
 
@@ -156,13 +155,13 @@ def test_an_app_that_writes_the_target_meanwhile_wins(
     target = path.with_name("target.json")
     if there is not None:
         target.write_text(there)
-    step = getattr(LedgerFile, instant)
+    step = getattr(ReplacedFile, instant)
 
-    def late(file: LedgerFile, *given: object) -> bool:
+    def late(file: ReplacedFile, *given: object) -> bool:
         target.write_text(BY_APP)
         return bool(step(file, *given))
 
-    monkeypatch.setattr(LedgerFile, instant, late)
+    monkeypatch.setattr(ReplacedFile, instant, late)
     with pytest.raises(LedgerFailed, match="no longer empty"):
         migrate(path, target)
     assert target.read_text() == BY_APP

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from redis.client import Pipeline
 
-from ghostclean.adapters import ledger_file
-from ghostclean.adapters.file_ledger import FileLedger
-from ghostclean.adapters.file_swap import exchange
-from ghostclean.adapters.ledger_text import LedgerText
+from ghostclean.adapters.ledgers import replaced_file
+from ghostclean.adapters.ledgers.file import FileLedger
+from ghostclean.adapters.ledgers.redis import RedisLedger
+from ghostclean.adapters.ledgers.replaced_file import exchange
+from ghostclean.adapters.ledgers.text import LedgerText
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.adapters.redis_ledger import RedisLedger
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.app.ports import Change, WriteOutcome
-from ghostclean.core.jsontext import loads
+from ghostclean.core.ledger import loads
 from ghostclean.errors import BadSettings, FencedOff, LedgerFailed
 from tests.servers import binaries, redis_server
 
@@ -291,7 +291,7 @@ def test_a_value_that_is_no_ledger_is_an_error_and_stays(kit: LedgerKit, raw: by
 
 def test_the_description_has_layout_and_size(kit: LedgerKit) -> None:
     kit.seed(A, B)
-    assert "2 trades" in kit.open().known_since()
+    assert "2 trades" in kit.open().describe()
 
 
 def test_concurrent_writers_lose_nothing(kit: LedgerKit) -> None:
@@ -388,14 +388,15 @@ def test_a_long_string_that_changes_between_comparison_and_write_is_read_again(
     base = {r["id"]: r for r in ledger.read().active}
     compared = 0
 
-    def multi(self: Pipeline, original: Callable[[Pipeline], None] = Pipeline.multi) -> None:
+    def command(self: Pipeline, *args: Any, original: Callable[..., Any] = Pipeline.execute_command) -> Any:
         nonlocal compared
-        compared += 1
-        if compared == 1:
-            kit.app_sets("c", n=1)
-        original(self)
+        if args[0] == "MULTI":
+            compared += 1
+            if compared == 1:
+                kit.app_sets("c", n=1)
+        return original(self, *args)
 
-    monkeypatch.setattr(Pipeline, "multi", multi)
+    monkeypatch.setattr(Pipeline, "execute_command", command)
     assert ledger.write([Change("a", base["a"], {"status": "CLOSED"})], free()) == [WRITTEN]
     assert compared == 2
     assert (record(kit, "a")["status"], record(kit, "c")["n"]) == ("CLOSED", 1)
@@ -503,7 +504,7 @@ def test_an_object_with_trades_keeps_everything_around(tmp_path: Path) -> None:
 
 
 def test_a_reading_gives_the_exact_text_of_every_element() -> None:
-    assert LedgerText(f" [{A},\n5 , {B}]").records() == [A, "5", B]
+    assert LedgerText(f" [{A},\n5 , {B}]").records().texts == (A, "5", B)
 
 
 def test_mode_is_kept_and_symlinks_are_followed(tmp_path: Path) -> None:
@@ -582,7 +583,7 @@ def test_an_app_write_after_the_last_comparison_survives(tmp_path: Path, monkeyp
             fresh.replace(kit.path)
         return swap(one, other)
 
-    monkeypatch.setattr(ledger_file, "exchange", replaced)
+    monkeypatch.setattr(replaced_file, "exchange", replaced)
     assert close_a(ledger) == [WRITTEN]
     assert record(kit, "c")["n"] == 2
     assert record(kit, "a")["status"] == "CLOSED"
@@ -598,7 +599,7 @@ def test_a_file_made_by_the_app_at_the_last_instant_survives(tmp_path: Path) -> 
 def test_without_exchange_the_comparison_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kit, ledger = file_kit(tmp_path)
     kit.seed(A, C)
-    monkeypatch.setattr(ledger_file, "exchange", lambda *_: False)
+    monkeypatch.setattr(replaced_file, "exchange", lambda *_: False)
     counted = itertools.count()
     lease = FreeLease(spy=lambda: kit.app_sets("c", n=1) if next(counted) < 2 else None)
     assert ledger.write([Change("a", ledger.get(["a"])["a"], {"status": "CLOSED"})], lease) == [WRITTEN]

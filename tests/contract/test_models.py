@@ -19,12 +19,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from ghostclean.adapters.ledgers.redis import RedisLedger
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.adapters.redis_ledger import RedisLedger
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import Change, JournalEntry, Lease, RunCommit, State, WriteOutcome
-from ghostclean.core.jsontext import loads, same_json
+from ghostclean.core.ledger import loads, same_json
 from ghostclean.errors import FencedOff
 
 from .conftest import Servers, Site, close_site, open_site

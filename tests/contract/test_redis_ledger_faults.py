@@ -14,9 +14,9 @@ import pytest
 import redis
 from redis import exceptions
 
-from ghostclean.adapters.copying import copy_ledger
+from ghostclean.adapters.ledgers.copy import copy_ledger
+from ghostclean.adapters.ledgers.redis import RedisLedger
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.adapters.redis_ledger import RedisLedger
 from ghostclean.app.ports import Change, Lease, WriteOutcome
 from ghostclean.errors import FencedOff, LedgerFailed
 from ghostclean.places import Place
@@ -179,8 +179,128 @@ def test_the_cure_fits_what_the_server_refused(own_server: str, layout: str, siz
     user = ("ACL", "SETUSER", "bob", "reset", "on", ">pw", "allkeys", "+@all", "-set", "-hset")
     with changed(own_server, user, back=("ACL", "DELUSER", "bob")):
         said = refusal(own_server.replace("redis://", "redis://bob:pw@"), trade)
-        assert "the user of the URL lacks a permission; " in said
+        assert f"the user of the URL lacks a permission ({'HSET' if layout == 'hash' else 'SET'} on k" in said
         assert said.endswith("Cure: allow it the key and the command in the ACL.")
+
+
+PIECES = {
+    "a long string": ["watch", "strlen", "getrange", "get", "multi", "set", "exec"],
+    "a string": ["eval", "get", "set"],
+    "a hash": ["eval", "get", "hget", "hset", "type"],
+}
+
+
+@pytest.mark.parametrize(("layout", "piece"), [(name, piece) for name in PIECES for piece in PIECES[name]])
+def test_a_refused_piece_of_the_guard_means_that_nothing_is_sent(own_server: str, layout: str, piece: str) -> None:
+    trade = {"id": "a", "status": "OPEN", "pad": "x" * (100_000 if "long" in layout else 10)}
+    lease = FreeLease("7:me", RedisServer(own_server).place, "lock")
+    change = [Change("a", trade, CLOSED)]
+    with redis.Redis.from_url(own_server) as client:
+        client.flushall()
+        client.set("lock", "7:me")
+        text = json.dumps(trade)
+        _ = client.hset("k", "a", text) if layout == "a hash" else client.set("k", f"[{text}]")
+        if layout == "a hash":
+            client.sadd("k:open", "a")
+        before = [client.dump(key) for key in ("k", "k:open")]
+        url = own_server.replace("redis://", "redis://bob:pw@")
+        ledger = RedisLedger(RedisServer(url, client=RedisServer(url).client), "k")
+        ledger._key.server.place = lease.redis_place or ""
+        everything = ("ACL", "SETUSER", "bob", "reset", "on", ">pw", "allkeys", "+@all")
+        with changed(own_server, everything, back=("ACL", "DELUSER", "bob")):
+            ledger.read()
+            client.execute_command("ACL", "SETUSER", "bob", f"-{piece}")
+            with pytest.raises(LedgerFailed) as caught:
+                ledger.write(change, lease)
+            assert f"lacks a permission ({piece.upper()} on k" in str(caught.value)
+            assert "may or may not" not in str(caught.value)
+            assert [client.dump(key) for key in ("k", "k:open")] == before
+            client.execute_command(*everything)
+            assert ledger.write(change, lease) == [WRITTEN]  # the connection serves again
+
+
+@pytest.mark.parametrize("piece", ["MULTI", "WATCH", "EXEC", "EVAL"])
+def test_a_renamed_piece_of_the_guard_means_that_nothing_is_sent(piece: str) -> None:
+    size = 10 if piece == "EVAL" else 100_000
+    trade = {"id": "a", "status": "OPEN", "pad": "x" * size}
+    with redis_server(None, "--rename-command", piece, "") as url, redis.Redis.from_url(url) as client:
+        client.set("k", json.dumps([trade]))
+        assert "lacks a command" in (said := refusal(url, trade))
+        assert "may or may not" not in said
+        assert json.loads(client.get("k")) == [trade]
+
+
+def test_only_keys_that_are_used_need_to_be_allowed(own_server: str) -> None:
+    url = own_server.replace("redis://", "redis://bob:pw@")
+    for layout in ("string", "hash"):
+        with redis.Redis.from_url(own_server) as client:
+            client.flushall()
+            _ = client.set("k", f"[{A}]") if layout == "string" else client.hset("k", "a", A)
+        keys = ("~k",) if layout == "string" else ("~k", "%R~k:open")
+        user = ("ACL", "SETUSER", "bob", "reset", "on", ">pw", *keys, "+@all")
+        with changed(own_server, user, back=("ACL", "DELUSER", "bob")):
+            ledger = RedisLedger(RedisServer(url), "k")
+            assert ledger.read().total == 1
+            assert ledger.write(closing(ledger, "a"), free()) == [WRITTEN]
+
+
+@pytest.mark.parametrize(
+    ("rights", "said"),
+    [(("~k", "~k:open", "+@all", "-srem"), "SREM on k and k:open"), (("~k", "%R~k:open", "+@all"), "on k and k:open")],
+    ids=["command", "key"],
+)
+def test_an_index_that_may_not_be_written_keeps_the_trade_as_it_was(
+    own_server: str, rights: tuple[str, ...], said: str
+) -> None:
+    with redis.Redis.from_url(own_server) as client:
+        client.flushall()
+        client.hset("k", "a", A)
+        client.sadd("k:open", "a")
+        user = ("ACL", "SETUSER", "bob", "reset", "on", ">pw", *rights)
+        with changed(own_server, user, back=("ACL", "DELUSER", "bob")):
+            ledger = RedisLedger(RedisServer(own_server.replace("redis://", "redis://bob:pw@")), "k")
+            with pytest.raises(LedgerFailed) as caught:
+                ledger.write(closing(ledger, "a"), free())
+        assert f"{said}); nothing more was written" in str(caught.value)
+        assert client.hget("k", "a") == A.encode()
+
+
+@pytest.mark.parametrize("option", ["client-query-buffer-limit", "proto-max-bulk-len"])
+def test_a_request_that_the_server_finds_too_long_is_said_to_be_that_at_once(own_server: str, option: str) -> None:
+    trade = {"id": "a", "status": "OPEN", "pad": "x" * 3000}
+    text = json.dumps([trade, *({**trade, "id": str(n)} for n in range(1000))])
+    with redis.Redis.from_url(own_server) as client:
+        client.flushall()
+        client.set("k", text)
+        usual = client.config_get(option)[option]
+        limit = ("CONFIG", "SET", option, str(1 << 20))
+        with changed(own_server, limit, back=("CONFIG", "SET", option, usual)):
+            before = client.info("stats")["total_net_input_bytes"]
+            said = refusal(own_server, trade)
+            assert client.info("stats")["total_net_input_bytes"] - before < 2 * len(text)
+        assert "larger than" in said
+        assert "proto-max-bulk-len" in said
+        assert "may or may not" not in said
+        assert client.get("k") == text.encode()
+
+
+@pytest.mark.parametrize("layout", ["string", "hash"])
+def test_a_reading_takes_few_round_trips(own_server: str, layout: str) -> None:
+    with redis.Redis.from_url(own_server) as client:
+        client.flushall()
+        _ = client.set("k", f"[{A}]") if layout == "string" else client.hset("k", "a", A)
+        sent: list[str] = []
+        ledger = RedisLedger(RedisServer(own_server), "k")
+        pool = ledger._key.server.client.connection_pool
+        connection = pool.get_connection()
+        original = connection.send_packed_command
+        connection.send_packed_command = lambda *args, **more: (sent.append("x"), original(*args, **more))[1]
+        pool.release(connection)
+        ledger.read()
+        assert len(sent) == (1 if layout == "string" else 3)
+        ledger.history(frozenset())
+        ledger.write([Change("a", json.loads(A), CLOSED)], free())
+        assert len(sent) <= (2 if layout == "string" else 6)
 
 
 def test_what_a_hash_wrote_before_the_memory_was_full_is_known(own_server: str) -> None:

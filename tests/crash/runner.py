@@ -27,8 +27,8 @@ EFFECTS = {
     "ghostclean.adapters.state.sqlite:SqliteState": (
         "open", "acquire", "recall_all", "intend", "commit",
     ),
-    "ghostclean.adapters.redis_ledger:RedisLedger": ("read", "history", "get", "write"),
-    "ghostclean.adapters.file_ledger:FileLedger": ("read", "history", "get", "write"),
+    "ghostclean.adapters.ledgers.redis:RedisLedger": ("read", "history", "get", "write"),
+    "ghostclean.adapters.ledgers.file:FileLedger": ("read", "history", "get", "write"),
     "ghostclean.adapters.spool:FolderSpool": ("put", "deliver"),
     "ghostclean.adapters.alpaca:AlpacaBroker": (
         "account", "working_orders", "positions", "order", "order_by_client_id", "history", "fills",
@@ -113,9 +113,13 @@ def child(request: dict[str, Any], out: Path) -> None:
 
 
 def serve() -> None:
-    import ghostclean.adapters.alpaca
     import ghostclean.adapters.file_ledger
     import ghostclean.adapters.redis_ledger
+    import ghostclean.adapters.redis_state
+
+    import ghostclean.adapters.alpaca
+    import ghostclean.adapters.ledgers.file
+    import ghostclean.adapters.ledgers.redis
     import ghostclean.adapters.spool
     import ghostclean.adapters.state.redis
     import ghostclean.adapters.state.sqlite

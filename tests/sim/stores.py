@@ -19,8 +19,7 @@ from ghostclean.app.ports import (
 )
 from ghostclean.app.ports import WriteOutcome as Outcome
 from ghostclean.core.broker import symbol_key
-from ghostclean.core.jsontext import dumps, loads
-from ghostclean.core.ledger import FINAL, record_id, status_of, text
+from ghostclean.core.ledger import FINAL, dumps, loads, record_id, status_of, text
 from ghostclean.errors import FencedOff
 
 from .clock import Clock
@@ -98,11 +97,9 @@ class SimLedger:
     def __init__(self, store: Store, effect: Effect, run: str, *, one_text: bool) -> None:
         self._store, self._effect, self._run, self._one_text = store, effect, run, one_text
         self._snapshot: list[Record] = []
-        if not one_text:
-            self.chunk = 25
-            self.write = self._write_one_by_one  # type: ignore[method-assign]
+        self.chunk = 1_000_000 if one_text else 25
 
-    def read(self) -> LedgerView:
+    def read(self, *, whole: bool = False) -> LedgerView:
         return self._effect("ledger", self._read)
 
     def _read(self) -> LedgerView:
@@ -125,18 +122,14 @@ class SimLedger:
 
         return self._effect("ledger", look)
 
-    def known_since(self) -> str:
+    def describe(self) -> str:
         return "in memory"
 
-    def write(self, changes: Sequence[Change], lease: Lease) -> list[Outcome]:
-        return self._effect("ledger", lambda: self._apply(changes, lease))
-
-    def _write_one_by_one(
-        self, changes: Sequence[Change], lease: Lease, done: list[Outcome] | None = None
-    ) -> list[Outcome]:
+    def write(self, changes: Sequence[Change], lease: Lease, done: list[Outcome] | None = None) -> list[Outcome]:
         outcomes = [] if done is None else done
-        for change in changes:
-            outcomes += self._effect("ledger", lambda c=change: self._apply([c], lease))
+        parts = [changes] if self._one_text else [[change] for change in changes]
+        for part in parts:
+            outcomes += self._effect("ledger", lambda part=part: self._apply(part, lease))
         return outcomes
 
     def _apply(self, changes: Sequence[Change], lease: Lease) -> list[Outcome]:

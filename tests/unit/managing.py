@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostclean.adapters.alpaca import AlpacaBroker
-from ghostclean.adapters.file_ledger import FileLedger
+from ghostclean.adapters.ledgers.file import FileLedger
 from ghostclean.adapters.spool import FolderSpool
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.auto_manage import ManageOptions, run_auto_manage

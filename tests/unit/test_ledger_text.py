@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostclean.adapters import ledger_heads
-from ghostclean.adapters.ledger_text import LedgerText
+from ghostclean.adapters.ledgers import text as ledger_text
+from ghostclean.adapters.ledgers.text import LedgerText
 from ghostclean.app.ports import Change
-from ghostclean.core.jsontext import COMPACT, BadJson, Style, dumps
+from ghostclean.core.ledger import COMPACT, BadJson, Layout, dumps
 
 _VALUES = st.one_of(
     st.none(),
@@ -32,7 +32,7 @@ _SPACE = st.text(" \t\r\n", max_size=2)
 
 
 def read(text: str, *, by_heads: bool, monkeypatch: pytest.MonkeyPatch) -> LedgerText:
-    monkeypatch.setattr(ledger_heads, "_LONG", 0 if by_heads else 1 << 60)
+    monkeypatch.setattr(ledger_text, "_LONG", 0 if by_heads else 1 << 60)
     return LedgerText(text)
 
 
@@ -44,7 +44,7 @@ def both(text: str) -> tuple[LedgerText, LedgerText]:
 @given(st.lists(_RECORDS, max_size=5), st.lists(_SPACE, min_size=16, max_size=16), st.booleans())
 def test_a_long_text_reads_the_same_by_its_heads(records: list[dict[str, Any]], gaps: list[str], ascii: bool) -> None:
     blank = iter(gaps)
-    rows = [next(blank) + dumps(record, Style(ascii=ascii)) + next(blank) for record in records]
+    rows = [next(blank) + dumps(record, Layout(ascii=ascii)) + next(blank) for record in records]
     text = f"{next(blank)}[{','.join(rows) or next(blank)}]{next(blank)}"
     quick, exact = both(text)
     assert quick.view() == exact.view()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ghostclean.app.ports import JournalEntry, RunCommit
-from ghostclean.core.jsontext import BadJson, dumps, loads
+from ghostclean.core.ledger import BadJson, dumps, loads
 from ghostclean.errors import StateFailed
 
 SCHEMA = 1

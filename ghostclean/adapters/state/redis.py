@@ -16,7 +16,7 @@ from typing import Any
 
 from ghostclean.adapters.redis_client import Command, RedisServer, checked
 from ghostclean.app.ports import Lease, LockInfo, RunCommit
-from ghostclean.core.jsontext import dumps
+from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
 from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, namespace, runs_kept

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit
-from ghostclean.core.jsontext import dumps
+from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
 from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, namespace, runs_kept

@@ -1,4 +1,4 @@
-"""The file that a ledger lives in, replaced as a whole while the app writes it too.
+"""A file that is replaced as a whole while another program writes it too.
 
 A replacement is a complete, synced new file that takes the old one's place in one step, with
 its mode and owner; a reader sees the old text or the new, and a crash leaves one of the two.
@@ -12,11 +12,16 @@ Invariants:
 3. What is displaced is never lost, not even by a kill between the step and the putting back:
    until it is known to be what we read it stands in a file whose name has the digests of both
    texts, and whoever comes next puts it back, or keeps it where the file has changed since.
+
+Both need the step to be an exchange. Linux has a call for that; elsewhere, and on file systems
+without it, the comparison just before the step is all there is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import hashlib
 import logging
@@ -29,18 +34,18 @@ from pathlib import Path
 
 from ghostclean.errors import LedgerFailed
 
-from .file_swap import exchange
-
 _log = logging.getLogger("ghostclean")
 
 LOCK_SECONDS = 5.0
 _TURN = 0.004
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
-class LedgerFile:
-    """Such a file; links are followed."""
+class ReplacedFile:
+    """Such a file, here the ledger; links are followed."""
 
-    def __init__(self, path: str | Path, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(self, path: str | Path, lock_seconds: float) -> None:
         self.path = Path(os.path.realpath(Path(path).expanduser()))
         self._lock_seconds = lock_seconds
 
@@ -214,6 +219,20 @@ class LedgerFile:
             os.fchown(handle, ledger.st_uid, ledger.st_gid)
             os.fchmod(handle, stat.S_IMODE(ledger.st_mode) | stat.S_IRUSR | stat.S_IWUSR)
         return handle
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swaps what two names stand for; False where the system cannot, OSError on failure."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if not rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 def _digest(content: bytes) -> str:

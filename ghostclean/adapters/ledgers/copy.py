@@ -1,0 +1,67 @@
+"""Copies a ledger into another place or layout, record by record, each with its exact text.
+
+The source is only read. The target must hold no trades; it is replaced only while it still is what
+was looked at, and an object in a file keeps its other members. Those of a source are left behind
+and named in the notes. What was written is read back and compared with the source, which must
+still be what was read at the start.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ghostclean.app.ports import Records
+from ghostclean.errors import BadSettings, LedgerFailed
+from ghostclean.places import Place
+
+from . import open_ledger
+
+_log = logging.getLogger("ghostclean")
+
+_NAMED = 5  # members of a source that the note names
+
+
+def copy_ledger(source: Place, target: Place, *, layout: str | None, dry_run: bool) -> dict[str, Any]:
+    """Copies and verifies; raises LedgerFailed, and BadSettings for an impossible wish."""
+    if target.kind == "file" and layout is not None:
+        raise BadSettings("--layout is for a Redis target; a file is always a JSON array (nothing was done)")
+    from_, to = open_ledger(source), open_ledger(target, new_layout=layout)
+    if from_.place == to.place:
+        raise BadSettings("FROM and TO are the same ledger (nothing was done)")
+    found = from_.records()
+    if not found.exists:
+        raise LedgerFailed(f"{source.describe()} does not exist; nothing was changed; check FROM")
+    to.fill(found.texts, dry_run=dry_run)
+    if not dry_run:
+        if sorted(to.records().texts) != sorted(found.texts):
+            raise LedgerFailed(
+                f"the copy in {target.describe()} is not what was read; the source is untouched; remove the copy"
+            )
+        if sorted(from_.records().texts) != sorted(found.texts):
+            raise LedgerFailed(
+                f"{source.describe()} changed while it was copied, so the copy in {target.describe()} is old; "
+                "stop the app, remove the copy and migrate again"
+            )
+    return {
+        "ok": True,
+        "dryRun": dry_run,
+        "from": source.describe(),
+        "to": target.describe(),
+        "layout": "file" if target.kind == "file" else layout or "string",
+        "trades": len(found.texts),
+        "notes": _notes(source, found),
+        "error": None,
+        "detail": None,
+    }
+
+
+def _notes(source: Place, found: Records) -> list[str]:
+    """What is not copied, for the document, and as a warning for people."""
+    if not found.beside:
+        return []
+    more = f" and {len(found.beside) - _NAMED} more" if len(found.beside) > _NAMED else ""
+    names = ", ".join(name[:40] for name in found.beside[:_NAMED])
+    note = f"only trades are copied: {source.describe()} also has {names}{more}"
+    _log.warning(note)
+    return [note]

@@ -1,0 +1,266 @@
+"""A ledger in a Redis hash: field = trade id, value = JSON object, one compare-and-set a trade.
+
+Read page by page; final records are never held, so memory follows the open trades and not the
+age of the ledger. Where the app keeps the set `<key>:open`, it is the index, and whatever we
+open or close is kept in step with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, WriteOutcome
+from ghostclean.core.broker import symbol_key
+from ghostclean.core.ledger import BadJson, dumps, edit_record, loads, record_id, same_json, text
+from ghostclean.errors import LedgerFailed
+
+from .redis_key import LedgerKey
+from .text import is_final, kind_of, pause, result_of
+
+_PAGE = 500
+_SCANNED = 2000
+_PAGE_CHARACTERS = 4_000_000
+_ATTEMPTS = 20
+_LEFTOVER_SECONDS = 3600  # a copy that was never finished goes away by itself
+
+# ARGV: 2 field, 3 expected text ('' = absent), 4 new text, 5 'open', 'final' or '' for the index
+_SWAP = """
+local now = redis.call('HGET', KEYS[1], ARGV[2]) or ''
+if now ~= ARGV[3] then return 'OTHER' end
+local indexed = ARGV[5] ~= '' and redis.call('TYPE', KEYS[#KEYS]).ok == 'set'
+local turn = ARGV[5] == 'open' and 'SADD' or 'SREM'
+if indexed and redis.acl_check_cmd and not redis.acl_check_cmd(turn, KEYS[#KEYS], ARGV[2]) then
+  return redis.error_reply("NOPERM the user may not run the '" .. turn .. "' command")
+end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+if indexed then redis.call(turn, KEYS[#KEYS], ARGV[2]) end
+return 'DONE'
+"""
+
+# KEYS: ledger, finished copy; ARGV: an empty array as the ledger may hold it
+_TAKE_PLACE = """
+if redis.call('EXISTS', KEYS[1]) == 1 and not (ARGV[1] ~= '' and redis.call('TYPE', KEYS[1]).ok == 'string'
+    and redis.call('GET', KEYS[1]) == ARGV[1]) then return 'TAKEN' end
+redis.call('RENAME', KEYS[2], KEYS[1])
+redis.call('PERSIST', KEYS[1])
+return 'DONE'
+"""
+
+
+class HashLayout:
+    """The `Ledger` operations on such a key."""
+
+    chunk = 25
+
+    def __init__(self, key: LedgerKey, full_scan: Callable[[], bool]) -> None:
+        self._key = key
+        self._full_scan: Callable[[], bool] = functools.cache(full_scan)
+        self._indexed = True
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self, *, whole: bool = False) -> LedgerView:
+        if whole:  # so are all readings after it
+            self._full_scan = lambda: True
+        active: dict[bytes, Record] = {}
+        strangers: dict[bytes, str] = {}
+        size, index = self._shape()
+        complete = index is None or self._full_scan()
+        for field, raw in self._scan() if index is None or complete else self._fetch(sorted(index)):
+            record, problem = _parsed(field, raw)
+            if record is None:
+                strangers[field] = f"{_name(field)} {problem}"
+            elif not is_final(record):
+                active[field] = record
+        sound = complete and index is not None and active.keys() <= index
+        return LedgerView(tuple(active.values()), size - len(strangers), tuple(strangers.values()), complete, sound)
+
+    def history(self, keys: frozenset[str]) -> list[Record]:
+        found: dict[bytes, Record] = {}
+        for field, raw in self._scan():
+            record, _ = _parsed(field, raw)
+            if record is None or not is_final(record):
+                continue
+            if symbol_key(text(record, "ticker", "symbol") or "") in keys:
+                found[field] = record
+        return list(found.values())
+
+    def get(self, ids: Iterable[str]) -> dict[str, Record]:
+        parsed = ((field, _parsed(field, raw)[0]) for field, raw in self._fetch([_field(i) for i in ids]))
+        return {field.decode(): record for field, record in parsed if record is not None}
+
+    def records(self) -> Records:
+        """Every record once; one without an id gets the field's name, as every reading gives it."""
+        texts = []
+        for field, raw in sorted(dict(self._scan()).items()):
+            record, problem = _parsed(field, raw)
+            if record is None:
+                raise self.failed(f"is damaged: {_name(field)} {problem}", "correct it in the app")
+            own = raw.decode().strip()
+            texts.append(own if loads(own).get("id") is not None else edit_record(own, {"id": record["id"]}))
+        return Records(tuple(texts))
+
+    def describe(self) -> str:
+        size, index = self._shape()
+        return f"Redis hash, {size} trades" + (f", index {self._key.index}" if index is not None else "")
+
+    def failed(self, what: str, cure: str) -> LedgerFailed:
+        return self._key.failed(what, cure)
+
+    def _shape(self) -> tuple[int, set[bytes] | None]:
+        """How many fields there are, and what the app's index names, None where there is no index."""
+        size, kind, index = self._key.look(
+            ("HLEN", self._key.name), ("TYPE", self._key.index), ("SMEMBERS", self._key.index)
+        )
+        self._indexed = kind == b"set"
+        return int(size), index if self._indexed else None
+
+    def _scan(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every field, some twice while the hash grows or shrinks."""
+        cursor = 0
+        while True:
+            cursor, page = self._key.call("HSCAN", self._key.name, cursor, "COUNT", _SCANNED)
+            yield from page.items()
+            if not int(cursor):
+                return
+
+    def _fetch(self, fields: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        for start in range(0, len(fields), _PAGE):
+            page = fields[start : start + _PAGE]
+            values = self._key.call("HMGET", self._key.name, *page)
+            yield from ((field, raw) for field, raw in zip(page, values, strict=True) if raw is not None)
+
+    # ------------------------------------------------------------------ writing
+
+    def write(
+        self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
+    ) -> list[WriteOutcome]:
+        outcomes = [] if done is None else done
+        for start in range(0, len(changes), _PAGE):
+            page = changes[start : start + _PAGE]
+            texts = dict(self._fetch([_field(change.trade_id) for change in page]))
+            for change in page:
+                outcomes.append(self._write(change, texts.get(_field(change.trade_id)), lease))
+        return outcomes
+
+    def _write(self, change: Change, raw: bytes | None, lease: Lease) -> WriteOutcome:
+        for attempt in range(_ATTEMPTS):
+            outcome, new = _decide(change, raw)
+            if new is None or self._swap(change, raw, new, lease):
+                return outcome
+            pause(attempt)
+            raw = next((raw for _, raw in self._fetch([_field(change.trade_id)])), None)
+        raise self.failed(
+            f"has its trade {change.trade_id} rewritten all the time", "run again when the app is quieter"
+        )
+
+    def _swap(self, change: Change, old: bytes | None, new: str, lease: Lease) -> bool:
+        after = result_of(change)
+        was_final = change.base is None or is_final(change.base)
+        turned = "" if was_final == is_final(after) or not self._indexed else "final" if is_final(after) else "open"
+        arguments = (_field(change.trade_id), old or b"", new.encode(), turned)
+        uses = "HGET, HSET" + (", TYPE, SADD, SREM" if turned else "")
+        return self._key.guarded(_SWAP, lease, *arguments, uses=uses, index=bool(turned)) == b"DONE"
+
+    def fill(self, texts: Sequence[str], *, dry_run: bool = False, over: str = "") -> None:
+        """Puts records where none are, all at once; `over` is an empty array that may stand there."""
+        ids = self._identities(texts)
+        if size := self._key.look(("HLEN", self._key.name))[0]:
+            raise self.failed(f"already holds {size} trades", "name an empty place")
+        if dry_run or not texts:  # a hash without fields is a key that is not there
+            return
+        beside = f"{self._key.name}:copy:{secrets.token_hex(6)}"
+
+        def call(command: str, *arguments: str | int) -> Any:
+            return self._key.call(command, *arguments, doing="Writing the copy", effect="neither ledger is changed")
+
+        try:
+            for page in _pages(list(zip(ids, texts, strict=True))):
+                call("HSET", beside, *(part for pair in page for part in pair))
+                call("EXPIRE", beside, _LEFTOVER_SECONDS)
+            answer = call("EVAL", _TAKE_PLACE, 2, self._key.name, beside, over)
+        except LedgerFailed:
+            with contextlib.suppress(LedgerFailed):
+                call("UNLINK", beside)
+            raise
+        if answer != b"DONE":
+            call("UNLINK", beside)
+            raise self.failed("is no longer empty", "name an empty place")
+
+    def _identities(self, texts: Sequence[str]) -> list[str]:
+        """The ids of records: a hash would silently keep one of two that share theirs."""
+        ids: dict[str, None] = {}
+        for own in texts:
+            record = loads(own)
+            identity = record_id(record) if isinstance(record, dict) else None
+            if identity is None or identity in ids:
+                what = "has no id" if identity is None else f"shares its id {identity} with another"
+                raise self.failed(f"cannot be a hash: a record {what}", "correct it in the app")
+            ids[identity] = None
+        return list(ids)
+
+
+def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """The records in parts that a server takes without making others wait."""
+    page: list[tuple[str, str]] = []
+    size = 0
+    for pair in pairs:
+        page.append(pair)
+        size += len(pair[1])
+        if len(page) >= _PAGE or size >= _PAGE_CHARACTERS:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
+
+
+def _decide(change: Change, raw: bytes | None) -> tuple[WriteOutcome, str | None]:
+    """What becomes of a change against the field's present value, and the text to write."""
+    if raw is None:
+        if change.base is not None:
+            return WriteOutcome.GONE, None
+        return WriteOutcome.WRITTEN, dumps(change.fields)
+    record, _ = _parsed(_field(change.trade_id), raw)
+    if change.base is None:
+        same = record is not None and same_json(record, change.fields)
+        return (WriteOutcome.WRITTEN if same else WriteOutcome.EXISTS), None
+    if record is None:
+        return WriteOutcome.CHANGED, None
+    if same_json(record, change.base):
+        return WriteOutcome.WRITTEN, edit_record(raw.decode().strip(), change.fields, change.remove)
+    return (WriteOutcome.WRITTEN if same_json(record, result_of(change)) else WriteOutcome.CHANGED), None
+
+
+def _parsed(field: bytes, raw: bytes) -> tuple[dict[str, Any] | None, str]:
+    """The record in a field, else what is wrong with it; a record without `id` gets the field's name."""
+    try:
+        name = field.decode()
+    except UnicodeDecodeError:
+        return None, "has a name that is not UTF-8"
+    try:
+        value = loads(raw.decode())
+    except UnicodeDecodeError:
+        return None, "is not UTF-8"
+    except BadJson as error:
+        return None, f"is not JSON: {error}"
+    if not isinstance(value, dict):
+        return None, f"is {kind_of(value)}, not a trade"
+    own = record_id(value)
+    if own is None and value.get("id") is None:
+        return {**value, "id": name}, ""
+    if own != name:
+        return None, "holds the trade of another id"
+    return value, ""
+
+
+def _name(field: bytes) -> str:
+    return f"field {field.decode(errors='backslashreplace')[:60]}"
+
+
+def _field(trade_id: str) -> bytes:
+    """The field of a trade; what no text can be (half a surrogate pair) names a field that nobody has."""
+    return trade_id.encode(errors="surrogatepass")
