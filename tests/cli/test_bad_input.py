@@ -196,8 +196,15 @@ def test_an_unreadable_trade_is_left_as_it_is_and_the_others_go_on(
 
 @pytest.mark.parametrize(
     "odd",
-    ['"realizedPnL":1e3000000', '"updatedAt":-1E-999999999', '"note":"\\ud800"', '"deep":' + "[" * 500 + "]" * 500],
-    ids=["endless", "vanishing", "half a pair", "deep"],
+    [
+        '"realizedPnL":1e3000000',
+        '"updatedAt":-1E-999999999',
+        '"note":"\\ud800"',
+        '"deep":' + "[" * 500 + "]" * 500,
+        '"score":NaN',
+        '"realizedPnL":-Infinity',
+    ],
+    ids=["endless", "vanishing", "half a pair", "deep", "nan", "infinite"],
 )
 @pytest.mark.parametrize("layout", ["string", "hash", "file"])
 def test_odd_json_in_a_trade_that_we_close_delays_nothing(make_world: MakeWorld, layout: str, odd: str) -> None:
@@ -220,6 +227,25 @@ def test_odd_json_in_a_trade_that_we_close_delays_nothing(make_world: MakeWorld,
     assert world.run("explain", "good").code == 0
     undone = world.run("undo", run.document["runId"])
     assert undone.code == 0, undone.stderr
+
+
+@pytest.mark.parametrize("layout", ["string", "hash", "file"])
+def test_a_number_that_json_lacks_makes_that_trade_unreadable_and_no_other(make_world: MakeWorld, layout: str) -> None:
+    world = make_world(layout)
+    odd = '{"id":"odd","ticker":"MSFT","status":"OPEN","quantity":NaN,"entryPrice":100}'
+    good = json.dumps(sold(world))
+    if layout == "hash":
+        world.redis.hset(LEDGER_KEY, mapping={"odd": odd, "good": good})
+    elif layout == "string":
+        world.redis.set(LEDGER_KEY, f"[{odd},{good}]")
+    else:
+        (world.folder / "trades.json").write_text(f"[{odd},{good}]")
+    run = world.reconcile()
+    rows = {row["id"]: row for row in run.document["results"]}
+    assert (run.code, rows["good"]["action"], rows["odd"]["verdict"]) == (0, "closed", "unreadable"), run.stderr
+    assert "quantity" in rows["odd"]["reason"]
+    raw = world.redis.hget(LEDGER_KEY, "odd").decode() if layout == "hash" else world.store.raw()
+    assert odd in (raw.decode() if isinstance(raw, bytes) else raw)
 
 
 def test_unreadable_trades_are_said_in_one_line(world: World) -> None:

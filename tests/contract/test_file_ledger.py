@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import subprocess
@@ -137,6 +139,52 @@ def test_the_apps_own_lock_file_stays_as_it_is(path: Path) -> None:
     before = lock.stat().st_mode
     assert close_a(FileLedger(path)) == WRITTEN
     assert lock.stat().st_mode == before
+
+
+# ------------------------------------------------------------------ files that cannot be replaced
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(LedgerFailed) as caught:
+        close_a(FileLedger(path))
+    assert "nothing was changed" in str(caught.value)
+    assert path.read_text() == f"[{A}]"
+    assert names(path) <= {"trades.json", "trades.json.lock", "other.json"}
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_file_that_is_mounted_alone_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
+    def busy(*_: object) -> bool:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    if exchanges:
+        monkeypatch.setattr(replaced_file, "exchange", busy)
+    else:
+        monkeypatch.setattr(replaced_file, "exchange", lambda *_: False)
+        monkeypatch.setattr(Path, "replace", busy)
+    assert "it is mounted as a single file" in (said := refused(path))
+    assert said.endswith("Cure: mount the folder that holds it instead.")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def none(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert "its file system has no locks, as NFS without its lock service" in (said := refused(path))
+    assert "keep the ledger on a disk of this machine" in said
+    assert FileLedger(path).read().total == 1
+
+
+def test_a_hard_link_is_not_broken(path: Path) -> None:
+    other = path.with_name("other.json")
+    other.hardlink_to(path)
+    assert "has a second name (a hard link), which would keep the old text" in refused(path)
+    assert other.samefile(path)
+    other.unlink()
+    assert close_a(FileLedger(path)) == WRITTEN
 
 
 # ------------------------------------------------------------------ copies into a file

@@ -42,6 +42,20 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
+# What an error of the system means for a file that is to be locked and replaced, and the cure.
+_NO_LOCKS = (
+    "its file system has no locks, as NFS without its lock service",
+    "start that service, or keep the ledger on a disk of this machine",
+)
+_CAUSES = {
+    errno.EBUSY: ("it is mounted as a single file, which cannot be replaced", "mount the folder that holds it instead"),
+    errno.ENOLCK: _NO_LOCKS,
+    errno.ENOTSUP: _NO_LOCKS,
+    errno.ENOSYS: _NO_LOCKS,
+    errno.EROFS: ("its file system is mounted read-only", "mount it for writing"),
+}
+
+
 class ReplacedFile:
     """Such a file, here the ledger; links are followed."""
 
@@ -70,9 +84,10 @@ class ReplacedFile:
                 self._settle()
                 yield
         except OSError as error:
-            raise self.failed(
-                f"cannot be written: {error.strerror}", "check free space and the folder's permissions"
-            ) from None
+            cause, cure = _CAUSES.get(
+                error.errno or 0, (error.strerror, "check free space and the folder's permissions")
+            )
+            raise self.failed(f"cannot be written: {cause}", cure) from None
 
     def settle(self) -> None:
         """Puts right what a killed process left half done, unless somebody is at work just now.
@@ -91,6 +106,11 @@ class ReplacedFile:
         """Replaces the content if it is still `before`, in our turn; `last_check` may forbid it by raising."""
         with self._prepared(content) as new:
             last_check()
+            if before is not None and self.path.stat().st_nlink > 1:
+                raise self.failed(
+                    "has a second name (a hard link), which would keep the old text",
+                    "keep one name, or make the other a symbolic link",
+                )
             if self.content() != before or not self._put_in_place(new, before, content):
                 return False
             _sync_folder(self.path.parent)
@@ -105,13 +125,12 @@ class ReplacedFile:
             return False
         swap = new.rename(self.path.with_name(f".{self.path.name}.{_digest(before)}.{_digest(content)}.swap"))
         try:
-            exchanged = exchange(swap, self.path)
+            if not exchange(swap, self.path):  # not on this system: the comparison above must do
+                swap.replace(self.path)
+                return True
         except OSError:
             swap.unlink()
             raise
-        if not exchanged:  # not on this system: the comparison above must do
-            swap.replace(self.path)
-            return True
         displaced = swap.read_bytes()
         if displaced != before:
             self._put_back(swap, displaced, content)

@@ -6,7 +6,8 @@ an array of records; `same_json` and `json_value` for values. Invariants:
 1. A record that is not edited keeps every byte; an edited one keeps the text of its other fields.
 2. A new field or record takes over the layout of its neighbours.
 3. Numbers are `int` or `Decimal`, never `float`: a 19-digit id or `1e-9` survives a round trip.
-4. Text that is not strict JSON (NaN, trailing commas, anything after the end) is `BadJson`.
+4. Text that is not strict JSON (trailing commas, anything after the end) is `BadJson`, but for NaN and
+   Infinity, which some writers spell for a number: they are read, for whoever uses the number to judge.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ghostclean.core.broker import json_number, plain
 
@@ -52,11 +53,7 @@ PRETTY = Layout(colon=": ", margin="\n  ", step="  ")
 # ------------------------------------------------------------------------- reading
 
 
-def _refuse(word: str) -> NoReturn:
-    raise BadJson(f"{word} is not JSON")
-
-
-_decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
+_decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=Decimal)
 _scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 _blanks = re.compile(r"[ \t\n\r]*").match
 
@@ -69,8 +66,6 @@ def _value(text: str, at: int) -> tuple[Any, int]:
         raise BadJson(f"no value at character {nothing.value}") from None
     except json.JSONDecodeError as error:
         raise BadJson(f"{error.msg} at character {error.pos}") from None
-    except BadJson:
-        raise
     except RecursionError:
         raise BadJson(f"nested too deeply at character {at}") from None
     except (ValueError, ArithmeticError):
@@ -179,7 +174,7 @@ _spelled = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def dumps(value: Any, layout: Layout = COMPACT) -> str:
-    """The JSON text of a value; Decimals are written plainly and exactly."""
+    """The JSON text of a value; Decimals are written plainly and exactly, those that are not finite as text."""
     return _render(value, layout, layout.closing)
 
 
@@ -212,9 +207,7 @@ def _number(value: Decimal | int | float) -> str:
     if isinstance(value, int):
         return str(value)
     exact = value if isinstance(value, Decimal) else Decimal(repr(value))
-    if not exact.is_finite():
-        raise ValueError(f"{value} has no JSON form")
-    return plain(exact)
+    return plain(exact) if exact.is_finite() else f'"{exact}"'
 
 
 def _string(value: str, layout: Layout) -> str:
@@ -357,8 +350,10 @@ def _is_list(value: Any) -> bool:
 def _same_scalar(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
-    return bool(_exact(left) == _exact(right))
+    return bool(_comparable(left) == _comparable(right))
 
 
-def _exact(value: Any) -> Any:
-    return Decimal(repr(value)) if isinstance(value, float) else value
+def _comparable(value: Any) -> Any:
+    if isinstance(value, float):
+        value = Decimal(repr(value))
+    return ("not finite", str(value)) if isinstance(value, Decimal) and not value.is_finite() else value
