@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ghostclean.durations import parse_duration
 from ghostclean.errors import BadSettings, BrokerTruthFailed, GhostcleanError
 from ghostclean.result import EXIT_CODES, Result
 
 if TYPE_CHECKING:
+    from ghostclean.adapters.alpaca import AlpacaBroker
+    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.by_hand import Report
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.demo import Demo
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ghostclean.settings import Settings
 
 TimeLeft = Callable[[], float]
+AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
 
 _LONGEST_NAME = 200
 _LOOK_SECONDS = 20.0  # for commands that only look: status, gate, doctor
@@ -108,15 +111,27 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
 
 def broker(settings: Settings, time_left: TimeLeft) -> Broker:
     """Alpaca, or a snapshot that is replayed; raises BadSettings."""
-    place = settings.broker_at
-    if place.kind == "file":
-        from ghostclean.adapters.snapshot import SnapshotBroker
+    if settings.broker_at.kind == "file":
+        from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
 
-        return SnapshotBroker.load(place.path)
+        return SnapshotBroker.load(settings.broker_at.path)
     from ghostclean.adapters.alpaca import AlpacaBroker
 
+    return _connected(AlpacaBroker, settings, time_left)
+
+
+def recorder(settings: Settings, time_left: TimeLeft) -> RecordingBroker | SnapshotBroker:
+    """As `broker`, with a `document` of what it was asked."""
+    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+
+    if settings.broker_at.kind == "file":
+        return SnapshotBroker.load(settings.broker_at.path)
+    return _connected(RecordingBroker, settings, time_left)
+
+
+def _connected(kind: type[AnyAlpaca], settings: Settings, time_left: TimeLeft) -> AnyAlpaca:
     keys = settings.require_credentials()
-    return AlpacaBroker(
+    return kind.connect(
         trading_url=settings.trading_url,
         data_url=settings.data_url,
         api_key=keys.key.get_secret_value(),
@@ -416,17 +431,16 @@ def doctor(*, pin: bool) -> list[dict[str, Any]]:
 
 def snapshot() -> dict[str, Any]:
     """Broker truth, every look-up a decision needs and the ledger's open trades, as one document."""
-    from ghostclean.adapters.snapshot import RecordingBroker
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.snapshot import record
 
     settings = load(None)
     deadline = Deadline(_SNAPSHOT_SECONDS)
     parts = run_parts(settings, lambda: deadline)
-    recorder = RecordingBroker(parts.broker)
+    recording = recorder(settings, lambda: deadline.left_for_reading() or deadline.left())
     try:
-        trades = record(replace(parts, broker=recorder), deadline, settings.policy())
-        return recorder.document(trades)
+        trades = record(replace(parts, broker=recording), deadline, settings.policy())
+        return recording.document(trades)
     finally:
         _close(parts.state)
 

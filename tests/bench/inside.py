@@ -17,7 +17,7 @@ from typing import Any
 
 import ghostclean.app.survey as survey
 import ghostclean.wiring as wiring
-from ghostclean.adapters.alpaca_transport import AlpacaTransport
+from ghostclean.adapters.alpaca.transport import AlpacaTransport
 from ghostclean.settings import Settings
 
 waited: list[float] = []

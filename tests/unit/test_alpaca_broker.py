@@ -25,7 +25,7 @@ NOWHERE = "00000000-0000-4000-8000-00000000dead"
 
 
 def broker_at(url: str, time_left: Callable[[], float] = lambda: 20.0) -> AlpacaBroker:
-    return AlpacaBroker(
+    return AlpacaBroker.connect(
         trading_url=url,
         data_url=url,
         api_key="PKSENTINEL",
@@ -247,7 +247,7 @@ def test_the_newest_page_wins_for_an_order_seen_twice(fake: FakeBroker, broker: 
 
 
 def test_a_list_without_end_is_given_up(fake: FakeBroker, broker: AlpacaBroker, monkeypatch: Any) -> None:
-    monkeypatch.setattr("ghostclean.adapters.alpaca._ORDER_PAGES", 2)
+    monkeypatch.setattr("ghostclean.adapters.alpaca.broker._ORDER_PAGES", 2)
     working(fake, 1200)
     with pytest.raises(BrokerError, match="more than 2 pages"):
         broker.working_orders()
@@ -458,7 +458,7 @@ def test_a_full_page_of_fills_that_comes_twice_fails(fake: FakeBroker, broker: A
 
 
 def test_fills_without_end_are_given_up(fake: FakeBroker, broker: AlpacaBroker, monkeypatch: Any) -> None:
-    monkeypatch.setattr("ghostclean.adapters.alpaca._ACTIVITY_PAGES", 1)
+    monkeypatch.setattr("ghostclean.adapters.alpaca.paging._ACTIVITY_PAGES", 1)
     for i in range(130):
         add_fill(fake, NOON - timedelta(seconds=200 - i))
     with pytest.raises(BrokerError, match="not read to its end"):
@@ -669,6 +669,6 @@ def test_an_answer_about_another_order_is_an_answer_lost(fake: FakeBroker, broke
 
 
 def test_neither_pandas_nor_numpy_is_loaded() -> None:
-    code = "import sys, ghostclean.adapters.alpaca, ghostclean.adapters.snapshot; print(*sys.modules)"
+    code = "import sys, ghostclean.adapters.alpaca, ghostclean.adapters.alpaca.snapshot; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not re.search(r"\b(pandas|numpy|alpaca\.trading|alpaca\.data)\b", loaded)

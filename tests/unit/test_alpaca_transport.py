@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from ghostclean.adapters import alpaca_transport
-from ghostclean.adapters.alpaca_transport import AlpacaTransport, NotFound, Unreadable, checked_base_url
+from ghostclean.adapters.alpaca import transport as alpaca_transport
+from ghostclean.adapters.alpaca.api import NotFound
+from ghostclean.adapters.alpaca.transport import AlpacaTransport, Unreadable, checked_base_url
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refused
 from tests.fakebroker import FakeBroker
 

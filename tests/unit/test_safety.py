@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ghostclean.adapters.alpaca.records import read_account
 from ghostclean.core import counting
-from ghostclean.core.broker import Account
 from ghostclean.core.decide import decide
 from ghostclean.core.plan import Plan
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, without_unproven
@@ -104,10 +104,10 @@ def test_first_contact_needs_one_sign() -> None:
 
 def test_the_pin_refuses_another_account_and_the_other_kind() -> None:
     pin = Pin("account-1", live=False)
-    account = Account.parse({"id": "account-1"})
+    account = read_account({"id": "account-1"})
     assert pin.mismatch(account, live=False) is None
     assert "live account" in (pin.mismatch(account, live=True) or "")
-    assert pin.mismatch(Account.parse({"id": "account-2"}), live=False)
+    assert pin.mismatch(read_account({"id": "account-2"}), live=False)
 
 
 # --------------------------------------------------------------------------- what runs remember

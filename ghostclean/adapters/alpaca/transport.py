@@ -25,6 +25,7 @@ from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
+from ghostclean.adapters.alpaca.api import NotFound
 from ghostclean.app.deadline import bounded
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
 
@@ -43,10 +44,6 @@ _GONE = re.compile(
     r"|\b(no such|could(n't| not) find) (order|position|asset)\b",
     re.IGNORECASE,
 )
-
-
-class NotFound(BrokerError):
-    """A true 404: the broker itself says that the order, position or asset does not exist."""
 
 
 class Unreadable(BrokerError):
