@@ -113,7 +113,7 @@ def child(request: dict[str, Any], out: Path) -> None:
 
 
 def serve() -> None:
-    import ghostclean.adapters.alpaca
+    import ghostclean.adapters.alpaca.transport
     import ghostclean.adapters.file_ledger
     import ghostclean.adapters.redis_ledger
     import ghostclean.adapters.redis_state
