@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ghostclean.places import Place
     from ghostclean.settings import Settings
 
-TimeLeft = Callable[[], float]
 AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
 
 _LONGEST_NAME = 200
@@ -109,7 +108,7 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
     return servers[url]
 
 
-def broker(settings: Settings, time_left: TimeLeft) -> Broker:
+def broker(settings: Settings) -> Broker:
     """Alpaca, or a snapshot that is replayed; raises BadSettings."""
     if settings.broker_at.kind == "file":
         from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
@@ -117,19 +116,19 @@ def broker(settings: Settings, time_left: TimeLeft) -> Broker:
         return SnapshotBroker.load(settings.broker_at.path)
     from ghostclean.adapters.alpaca import AlpacaBroker
 
-    return _connected(AlpacaBroker, settings, time_left)
+    return _connected(AlpacaBroker, settings)
 
 
-def recorder(settings: Settings, time_left: TimeLeft) -> RecordingBroker | SnapshotBroker:
+def recorder(settings: Settings) -> RecordingBroker | SnapshotBroker:
     """As `broker`, with a `document` of what it was asked."""
     from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
 
     if settings.broker_at.kind == "file":
         return SnapshotBroker.load(settings.broker_at.path)
-    return _connected(RecordingBroker, settings, time_left)
+    return _connected(RecordingBroker, settings)
 
 
-def _connected(kind: type[AnyAlpaca], settings: Settings, time_left: TimeLeft) -> AnyAlpaca:
+def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
     keys = settings.require_credentials()
     return kind.connect(
         trading_url=settings.trading_url,
@@ -137,7 +136,6 @@ def _connected(kind: type[AnyAlpaca], settings: Settings, time_left: TimeLeft) -
         api_key=keys.key.get_secret_value(),
         secret_key=keys.secret.get_secret_value(),
         live=settings.live,
-        time_left=time_left,
     )
 
 
@@ -183,14 +181,12 @@ def new_run_id(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def run_parts(settings: Settings, deadline: Callable[[], Deadline]) -> Parts:
-    """Everything one run needs, the broker bound to the deadline in force; raises BadSettings."""
+def run_parts(settings: Settings) -> Parts:
+    """Everything one run needs; raises BadSettings."""
     from ghostclean.app.parts import Parts
 
     kept = stores(settings)
-    # Reads stop where the share kept for writing begins; what is sent later may use that share.
-    asked = broker(settings, lambda: deadline().left_for_reading() or deadline().left())
-    return Parts(broker=asked, ledger=kept.ledger, state=kept.state, spool=kept.spool, eyes=_eyes(settings))
+    return Parts(broker=broker(settings), ledger=kept.ledger, state=kept.state, spool=kept.spool, eyes=_eyes(settings))
 
 
 def _eyes(settings: Settings) -> OutsideEyes:
@@ -250,7 +246,7 @@ def reconcile(
     )
     limit = _deadline(deadline, counted_from_start=counted_from_start)
     options = Options(run_id, source, limit, policy, dry_run)
-    parts = run_parts(loaded, lambda: limit)
+    parts = run_parts(loaded)
     try:
         return run_reconcile(parts, options)
     finally:
@@ -279,16 +275,12 @@ def auto_manage(
     name = new_run_id("auto-manage") if run_id is None else name_of(run_id, "run_id")
     policy = loaded.policy()
     limit = _deadline(deadline, counted_from_start=counted_from_start)
-    turn = [limit]  # whose time the broker's requests use: the reconcile before has its own, shorter one
-    parts = run_parts(loaded, lambda: turn[0])
+    parts = run_parts(loaded)
 
     def reconcile_first(lease: Lease | None) -> Result:
-        turn[0] = short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))
-        try:
-            options = Options(f"{name}-reconcile", "auto-manage", short, policy, dry_run)
-            return run_reconcile(parts, options, lease=lease)
-        finally:
-            turn[0] = limit
+        short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))
+        options = Options(f"{name}-reconcile", "auto-manage", short, policy, dry_run)
+        return run_reconcile(parts, options, lease=lease)
 
     options = ManageOptions(
         run_id=name,
@@ -349,7 +341,7 @@ def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | No
     from ghostclean.app.survey import read_truth
 
     deadline = Deadline(_LOOK_SECONDS)
-    parts = run_parts(settings, lambda: deadline)
+    parts = run_parts(settings)
     try:
         truth = read_truth(parts, deadline)
         why = _wrong_account(settings, parts, truth, deadline)
@@ -415,7 +407,7 @@ def doctor(*, pin: bool) -> list[dict[str, Any]]:
         ledger=kept.ledger,
         state=kept.state,
         spool=kept.spool,
-        broker=lambda: broker(settings, deadline.left),
+        broker=lambda: broker(settings),
         deadline=deadline,
         settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
         unread=settings.unread(),
@@ -436,8 +428,8 @@ def snapshot() -> dict[str, Any]:
 
     settings = load(None)
     deadline = Deadline(_SNAPSHOT_SECONDS)
-    parts = run_parts(settings, lambda: deadline)
-    recording = recorder(settings, lambda: deadline.left_for_reading() or deadline.left())
+    parts = run_parts(settings)
+    recording = recorder(settings)
     try:
         trades = record(replace(parts, broker=recording), deadline, settings.policy())
         return recording.document(trades)
@@ -479,7 +471,7 @@ def resolve(trade_id: str, *, exit_order: str | None, vanished: bool, entry_orde
 
     settings = load(None)
     deadline = Deadline(_LOOK_SECONDS)
-    parts = run_parts(settings, lambda: deadline)
+    parts = run_parts(settings)
     word = Word(exit_order=exit_order, vanished=vanished, entry_order=entry_order)
     try:
         parts.state.open()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from ghostclean.app.bound import BoundBroker
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import Order
@@ -52,6 +53,9 @@ class Lookups:
     closed: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
     count: int = 0
+
+    def __post_init__(self) -> None:
+        self.broker = BoundBroker(self.broker, self._ask)
 
     @property
     def partial(self) -> bool:
@@ -135,10 +139,10 @@ class Lookups:
         """The orders of symbols; where only these are asked for, no pages after the last of them."""
         if names:
             few = 1 + (len(symbols) - 1) // _SYMBOLS_A_PAGE
-            begin = self._ask(lambda: self.broker.history(symbols, since, few))
+            begin = self.broker.history(symbols, since, few)
             if not begin.truncated or few >= _HISTORY_PAGES or _names(begin).issuperset(names):
                 return begin
-        return self._ask(lambda: self.broker.history(symbols, since, _HISTORY_PAGES))
+        return self.broker.history(symbols, since, _HISTORY_PAGES)
 
     def _answer_one(self, need: Need) -> None:
         evidence = self.evidence
@@ -157,7 +161,7 @@ class Lookups:
 
     def _single(self, name: str, ask: Callable[[str], tuple[Order, ...] | None], absent: set[str]) -> None:
         try:
-            answer = self._ask(lambda: ask(name))
+            answer = ask(name)
         except BrokerError as error:
             self.evidence.unanswered[name] = str(error)
             self._note(f"order {name}", error)
@@ -174,7 +178,7 @@ class Lookups:
         if evidence.fills_failed or (evidence.fills_since is not None and evidence.fills_since <= since):
             return
         try:
-            evidence.add_fills(self._ask(lambda: self.broker.fills(since)), since)
+            evidence.add_fills(self.broker.fills(since), since)
         except BrokerError as error:
             evidence.fills_failed = str(error)
             self._note("fills", error)
@@ -184,7 +188,7 @@ class Lookups:
         if evidence.activities_failed or (evidence.activities_since is not None and evidence.activities_since <= since):
             return
         try:
-            evidence.activities = self._ask(lambda: self.broker.activities(since))
+            evidence.activities = self.broker.activities(since)
             evidence.activities_since = since
         except BrokerError as error:
             evidence.activities_failed = str(error)
@@ -192,7 +196,7 @@ class Lookups:
 
     def _clock(self) -> None:
         try:
-            self.evidence.clock = self._ask(self.broker.clock)
+            self.evidence.clock = self.broker.clock()
         except BrokerError as error:
             self.evidence.clock_failed = str(error)
             self._note("clock", error)

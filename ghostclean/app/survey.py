@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ghostclean.app.bound import BoundBroker
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
@@ -113,16 +114,13 @@ def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
 
     Orders come first: an entry that fills between the two reads is then seen at least once.
     """
-    broker = parts.broker
+    broker = BoundBroker(parts.broker, deadline.reading)
     try:
-        account = deadline.reading(broker.account)
-        orders = deadline.reading(broker.working_orders)
-        positions = deadline.reading(broker.positions)
+        account, orders, positions = broker.account(), broker.working_orders(), broker.positions()
         truth = BrokerTruth(account, orders, positions, broker.now())
         if truth.contradiction() is not None:
             parts.pause(min(_SECOND_LOOK_AFTER, deadline.left_for_reading() / 4))
-            account = deadline.reading(broker.account)
-            positions = deadline.reading(broker.positions)
+            account, positions = broker.account(), broker.positions()
             truth = BrokerTruth(account, orders, positions, broker.now())
     except BrokerError as error:
         raise BrokerTruthFailed(

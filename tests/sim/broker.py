@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from ghostclean.adapters.alpaca.records import read_order, read_position
-from ghostclean.app.ports import History
+from ghostclean.app.ports import History, OrderRequest
 from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position
 from ghostclean.core.broker import Fill as BrokerFill
 from ghostclean.core.instrument import symbol_key
@@ -207,6 +207,9 @@ class SimBroker:
 
     live = False
 
+    def requests_left(self) -> int | None:
+        return None
+
     def __init__(self, world: World, effect: Callable[[str, Callable[[], Any]], Any]) -> None:
         self._world, self._effect = world, effect
 
@@ -316,3 +319,12 @@ class SimBroker:
 
     def prices(self, symbols: Sequence[str]) -> Mapping[str, Any]:
         return {}
+
+    def submit(self, request: OrderRequest) -> tuple[Order, ...]:
+        raise NotImplementedError
+
+    def replace(self, order_id: str, client_id: str, **prices: Decimal) -> Order:
+        raise NotImplementedError
+
+    def cancel(self, order_id: str) -> None:
+        raise NotImplementedError

@@ -40,6 +40,7 @@ from ghostclean.adapters.alpaca.records import (
     read_session,
     read_trade,
 )
+from ghostclean.app.deadline import call_left
 from ghostclean.app.ports import History, OrderRequest, Price, Session
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
 from ghostclean.core.instrument import crypto_pair, is_option, symbol_key
@@ -74,7 +75,7 @@ class AlpacaBroker:
         api_key: str,
         secret_key: str,
         live: bool,
-        time_left: Callable[[], float],
+        time_left: Callable[[], float] = call_left,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
         """Over HTTP; `time_left` returns the seconds that the present step may still use."""

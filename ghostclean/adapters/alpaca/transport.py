@@ -1,8 +1,8 @@
-"""The HTTP door to Alpaca: the official SDK's client, with the care that money needs.
+"""Alpaca over HTTP: the official SDK's client, with the care that money needs.
 
-What the SDK's own transport lacks and this one adds: every request ends within `time_left()`,
-a write is sent exactly once, reads are retried twice at most, redirects and half answers are
-errors, and neither key ever appears in a message. Nothing here knows what an order is.
+What the SDK's own transport lacks and this one adds: time-outs that fit what is left of the
+call, writes sent exactly once, reads retried twice at most, redirects and half answers as
+errors, and no key in any message. Nothing here knows what an order is.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ import requests
 from alpaca.common.rest import RESTClient
 from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import NewConnectionError, ReadTimeoutError
-from urllib3.util import Timeout
 
 from ghostclean.adapters.alpaca.api import NotFound
-from ghostclean.app.deadline import bounded
-from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
+from ghostclean.app.deadline import call_left
+from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refused
 
 _TRIES = 3
 _REQUEST_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
-_SPARE_SECONDS = 0.1
+_SPARE_SECONDS = 0.1  # a time-out at the very end of a call must not come before the deadline itself
 _WORTH_A_TRY = 0.2  # a try that begins later would only hide what the one before said
 _BODY_CAP = 64 * 1024 * 1024
 _CHUNK = 256 * 1024
@@ -78,8 +77,8 @@ def _no_constant(word: str) -> Any:
 class AlpacaTransport(RESTClient):
     """GET, POST, PATCH and DELETE against one Alpaca host; answers are raw JSON.
 
-    `time_left` is asked before every try and bounds it. Raises BrokerError and its kinds, for
-    reads NotFound on a true 404, for writes Refused and AnswerLost.
+    `time_left` is asked before every try. Raises BrokerError and its kinds, for reads NotFound on
+    a true 404, for writes Refused and AnswerLost.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class AlpacaTransport(RESTClient):
         api_key: str,
         secret_key: str,
         *,
-        time_left: Callable[[], float],
+        time_left: Callable[[], float] = call_left,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -204,47 +203,29 @@ class AlpacaTransport(RESTClient):
         if left <= 0:
             raise _NeverSent(f"{what}: no time left to ask the broker")
         try:
-            # No time-out of a socket ends a name look-up or headers that come byte by byte
-            answer = bounded(lambda: self._send(method, url, opts, left), left + _SPARE_SECONDS)
-        except (requests.RequestException, Urllib3Error, OSError, UnicodeError, DeadlineExceeded) as error:
+            answer = self._send(method, url, opts, left + _SPARE_SECONDS)
+        except (requests.RequestException, Urllib3Error, OSError, UnicodeError) as error:
             raise self._no_answer(what, error, left) from None
         self._note(answer)
         return answer
 
     def _send(self, method: str, url: str, opts: dict[str, Any], seconds: float) -> _Answer:
-        end = self._monotonic() + seconds
-        # requests passes urllib3's own time-out on, which unlike a tuple also bounds the sum
-        timeout: Any = Timeout(total=seconds, connect=min(_CONNECT_SECONDS, seconds), read=seconds)
-        response = self._session.request(method, url, timeout=timeout, stream=True, **opts)
-        try:
-            return _Answer(response.status_code, response.headers, self._body(response, end))
-        finally:
-            response.close()
-
-    def _body(self, response: requests.Response, end: float) -> bytes:
-        """The whole body, taken as the socket has it, so that a trickle cannot outlast `end`."""
-        parts: list[bytes] = []
-        size = 0
-        raw = response.raw
-        while True:
-            left = end - self._monotonic()
-            if left <= 0:
-                raise requests.Timeout("the answer came too slowly")
-            sock = getattr(getattr(raw, "connection", None), "sock", None)
-            if sock is not None:
-                sock.settimeout(left)
-            part = raw.read1(_CHUNK, decode_content=True)
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
-            size += len(part)
-            if size > _BODY_CAP:
-                raise requests.exceptions.ContentDecodingError(f"the answer is larger than {_BODY_CAP >> 20} MB")
+        end = time.monotonic() + seconds
+        timeout = (min(_CONNECT_SECONDS, seconds), seconds)
+        with self._session.request(method, url, timeout=timeout, stream=True, **opts) as response:
+            body = bytearray()
+            while part := response.raw.read1(_CHUNK, decode_content=True):
+                body += part
+                if len(body) > _BODY_CAP:
+                    raise requests.exceptions.ContentDecodingError(f"the answer is larger than {_BODY_CAP >> 20} MB")
+                if time.monotonic() > end:
+                    raise requests.Timeout("the answer came too slowly")
+            return _Answer(response.status_code, response.headers, bytes(body))
 
     def _no_answer(self, what: str, error: Exception, seconds: float) -> BrokerError:
         if _never_connected(error):
             return _NeverSent(f"{what}: cannot connect to {self._host} ({self.scrubbed(_cause(error))})")
-        if isinstance(error, (requests.Timeout, ReadTimeoutError, TimeoutError, DeadlineExceeded)):
+        if isinstance(error, (requests.Timeout, ReadTimeoutError, TimeoutError)):
             return BrokerError(f"{what}: no complete answer from {self._host} within {seconds:.1f} s")
         if isinstance(error, requests.exceptions.SSLError):
             line = f"{what}: no trusted TLS connection to {self._host} ({self.scrubbed(_cause(error))})"
