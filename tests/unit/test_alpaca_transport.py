@@ -16,9 +16,10 @@ import pytest
 
 from ghostclean.adapters.alpaca import transport as alpaca_transport
 from ghostclean.adapters.alpaca.api import NotFound
-from ghostclean.adapters.alpaca.transport import AlpacaTransport, Unreadable, checked_base_url
+from ghostclean.adapters.alpaca.transport import AlpacaTransport, Unreadable
 from ghostclean.app.deadline import Deadline
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
+from ghostclean.places import api_url
 from tests.fakebroker import FakeBroker
 
 KEY, SECRET = "PKSENTINELKEY00001", "sentinel/Secret+0000000000000000002"
@@ -103,7 +104,7 @@ def answer(status: int, body: bytes | dict[str, Any], **headers: str) -> Callabl
     ],
 )
 def test_a_good_base_url_is_kept_without_its_tail(url: str, base: str) -> None:
-    assert checked_base_url(url) == base
+    assert api_url(url) == base
 
 
 @pytest.mark.parametrize(

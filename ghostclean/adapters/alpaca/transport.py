@@ -7,7 +7,6 @@ errors, and no key in any message. Nothing here knows what an order is.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import random
 import re
@@ -27,6 +26,8 @@ from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 from ghostclean.adapters.alpaca.api import NotFound
 from ghostclean.app.deadline import call_left
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refused
+from ghostclean.places import api_url
+from ghostclean.scrub import scrub
 
 _TRIES = 3
 _REQUEST_SECONDS = 10.0
@@ -91,7 +92,10 @@ class AlpacaTransport(RESTClient):
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        base = checked_base_url(base_url)
+        try:
+            base = api_url(base_url)
+        except ValueError as error:
+            raise BadSettings(f"the broker's URL is refused: {error} (nothing was done)") from None
         for key in (api_key, secret_key):
             # requests would quote a broken header value, that is the key, in its error
             if not key or not all("!" <= letter <= "~" for letter in key):
@@ -124,14 +128,9 @@ class AlpacaTransport(RESTClient):
 
     def scrubbed(self, text: str) -> str:
         """One printable line without either key."""
-        text = self._without_keys(text)
+        text = scrub(text, self._secrets)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= _MESSAGE_LENGTH else line[: _MESSAGE_LENGTH - 1] + "…"
-
-    def _without_keys(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-        return text
 
     # ----------------------------------------------------------------- the SDK's hook
 
@@ -181,7 +180,7 @@ class AlpacaTransport(RESTClient):
         except BrokerError as error:
             raise AnswerLost(f"{error}; whether the broker acted on it is unknown") from None
         if answer.status in (403, 409, 422) or (answer.status == 404 and method != "POST"):
-            body = json.loads(self._without_keys(json.dumps(_body(answer))))
+            body = json.loads(scrub(json.dumps(_body(answer)), self._secrets))
             raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body)
         if answer.status in (400, 401, 404, 405, 429):
             raise self._failure(what, answer)
@@ -297,29 +296,6 @@ class AlpacaTransport(RESTClient):
 
 
 # --------------------------------------------------------------------------- small parts
-
-
-def checked_base_url(url: str) -> str:
-    """The URL without trailing slash and `/v2`; BadSettings unless https, or http on loopback."""
-    try:
-        parts = urlsplit(url.strip())
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        parts, host = urlsplit(""), ""
-    secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
-    if not host or not secure or parts.username is not None or parts.query or parts.fragment:
-        raise BadSettings(
-            f"the broker URL with host {host or '?'!r} is refused: it must be https:// (http:// on loopback only), "
-            "without user and query"
-        )
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v2')}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _spellings(*keys: str) -> tuple[str, ...]:
