@@ -19,7 +19,7 @@ def survey_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Surve
     memory = recall(parts, deadline)
     remembered = recall_section(parts, deadline, "orders", dict)
     pin = recall_pin(parts, deadline)
-    truth = read_truth(parts, deadline)
+    truth = read_truth(parts, deadline, view=view)
     if pin is not None:
         refuse_other_account(pin, truth, parts.broker.live)
     return make_survey(parts, deadline, policy, view, memory, remembered, truth, look_again=False)

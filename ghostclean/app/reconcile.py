@@ -146,7 +146,7 @@ def _work(run: Run) -> None:
     memory = _recall(run)
     if not view.complete and index.misses_something(view, run.scanned, run.verdicts.keys()):
         view = _read_ledger(run, whole=True)
-    run.truth = read_truth(parts, options.deadline)
+    run.truth = read_truth(parts, options.deadline, view=view)
     check_account(run, run.truth)
     survey = make_survey(parts, options.deadline, options.policy, view, memory, run.remembered, run.truth)
     # Not before both readings are of the right account is anything of them remembered, or pinned.

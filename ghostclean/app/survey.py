@@ -109,10 +109,11 @@ def recall_section(parts: Parts, deadline: Deadline, name: str, shape: type) -> 
     return found
 
 
-def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
+def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = None) -> BrokerTruth:
     """Account, working orders, then positions; BrokerTruthFailed unless all of it is complete.
 
     Orders come first: an entry that fills between the two reads is then seen at least once.
+    An account without any money can't have the open trades of `view`.
     """
     broker = BoundBroker(parts.broker, deadline.reading)
     try:
@@ -131,6 +132,8 @@ def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
             "broker truth was not complete in time: nothing was closed; raise --deadline or see `ghostclean doctor`"
         ) from None
     why = truth.contradiction()
+    if why is None and account.is_bare and view is not None and any(map(is_open, view.active)):
+        why = "the account has neither equity nor cash, the ledger has open trades"
     if why is not None:
         raise BrokerTruthFailed(
             f"broker truth contradicts itself ({why}): nothing was closed; check the account, the next run tries again"
@@ -161,7 +164,7 @@ def make_survey(
         return survey
     survey.agreed = closing
     try:
-        second = read_truth(parts, deadline)
+        second = read_truth(parts, deadline, view=view)
     except (BrokerError, BrokerTruthFailed, DeadlineExceeded) as error:
         survey.reread_failed = str(error)
         # What own orders prove stands without a second look; absence does not.

@@ -30,13 +30,20 @@ def canonical_id(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account that answered; market values in USD, None where the API did not say."""
+    """The account that answered; amounts in USD, None where the API did not say."""
 
     id: str
     status: str
     long_value: Decimal | None
     short_value: Decimal | None
     blocked: bool
+    equity: Decimal | None = None
+    cash: Decimal | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Nothing is in it at all, as in an account that was wiped or an answer without figures."""
+        return self.equity == 0 and self.cash == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -600,10 +600,13 @@ def test_an_oco_brings_both_its_legs(fake: FakeBroker, broker: AlpacaBroker) -> 
         "gtc",
         "oco-1",
         order_class="oco",
+        limit_price=Decimal(120),
         take_profit=Decimal(120),
         stop_loss=Decimal(90),
     )
     target, stop = broker.submit(request)
+    assert "limit_price" not in fake.requests[-1].body
+    assert fake.requests[-1].body["take_profit"] == {"limit_price": "120"}
     assert (target.client_id, target.limit_price, stop.stop_price) == ("oco-1", 120, 90)
 
 

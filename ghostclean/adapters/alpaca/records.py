@@ -43,6 +43,8 @@ def read_account(raw: object) -> Account:
         long_value=_optional(data, "long_market_value"),
         short_value=_optional(data, "short_market_value"),
         blocked=any(data.get(name) is True for name in _BLOCKED),
+        equity=_optional(data, "equity"),
+        cash=_optional(data, "cash"),
     )
 
 
@@ -220,7 +222,10 @@ def is_pair(symbol: str) -> bool:
 
 
 def order_body(request: OrderRequest) -> dict[str, Any]:
-    """The JSON of a new order; the API types quantities and prices as strings."""
+    """The JSON of a new order; the API types quantities and prices as strings.
+
+    The price of an OCO's target goes into `take_profit` alone, as recorded requests have it.
+    """
     body: dict[str, Any] = {
         "symbol": crypto_pair(request.symbol.upper()) if is_pair(request.symbol) else request.symbol,
         "qty": plain(request.qty),
@@ -230,7 +235,7 @@ def order_body(request: OrderRequest) -> dict[str, Any]:
         "order_class": request.order_class,
         "client_order_id": request.client_id,
     }
-    if request.limit_price is not None:
+    if request.limit_price is not None and request.order_class != "oco":
         body["limit_price"] = plain(request.limit_price)
     if request.stop_price is not None:
         body["stop_price"] = plain(request.stop_price)
