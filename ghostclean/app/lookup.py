@@ -29,7 +29,7 @@ from ghostclean.core.evidence import (
 )
 from ghostclean.core.instrument import symbol_key
 from ghostclean.core.trade import text
-from ghostclean.errors import BrokerError, DeadlineExceeded
+from ghostclean.errors import BrokerError, DeadlineExceeded, WrongAnswer
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ class Lookups:
     evidence: Evidence
     closed: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class Lookups:
     @property
     def partial(self) -> bool:
         """Whether an answer is missing that a later run may get."""
-        return bool(self.open)
+        return bool(self.open or self.wrong)
 
     def answer(self, needs: Iterable[Need]) -> bool:
         """Looks everything up that is asked for; False once time has run out."""
@@ -214,7 +215,9 @@ class Lookups:
 
     def _note(self, what: str, error: BrokerError) -> None:
         """Only a refusal of the question itself is final; everything else may be answered later."""
-        if error.transient or error.status not in _FINAL_REFUSALS:
+        if isinstance(error, WrongAnswer):
+            self.wrong.append(f"{what}: {error}")
+        elif error.transient or error.status not in _FINAL_REFUSALS:
             self.open.append(f"{what}: {error}")
 
 

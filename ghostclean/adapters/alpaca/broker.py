@@ -45,7 +45,7 @@ from ghostclean.app.ports import History, OrderRequest, Price, Session
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
 from ghostclean.core.instrument import crypto_pair, is_option, symbol_key
 from ghostclean.core.numbers import plain
-from ghostclean.errors import AnswerLost, BrokerError
+from ghostclean.errors import AnswerLost, BrokerError, WrongAnswer
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ class AlpacaBroker:
         # This look-up knows no `nested`, so the legs come from a second one
         whole = self.order(found[0].id)
         if whole is None:
-            raise BrokerError(f"order {found[0].id} is known by its client id and unknown by its own")
+            raise WrongAnswer(f"order {found[0].id} is known by its client id and unknown by its own")
         return whole
 
     def history(self, symbols: Sequence[str], since: datetime, max_pages: int) -> History:
@@ -208,7 +208,7 @@ class AlpacaBroker:
             except NotFound:
                 continue
             if not isinstance(raw, dict) or symbol_key(str(raw.get("symbol", ""))) != key:
-                raise BrokerError(f"the answer about asset {symbol} is about something else")
+                raise WrongAnswer(f"the answer about asset {symbol} is about something else")
             return raw
         return None
 
@@ -240,7 +240,7 @@ class AlpacaBroker:
                 continue
             rows = answer.get(kind) if isinstance(answer, dict) else None
             if not isinstance(rows, dict):
-                raise BrokerError(f"the latest {kind} are not what the market data API sends")
+                raise WrongAnswer(f"the latest {kind} are not what the market data API sends")
             return {symbol: row for symbol, row in rows.items() if symbol in names}
         return {}
 
@@ -277,7 +277,7 @@ def _parsed(what: str, parse: Callable[[Any], T], raw: Any) -> T:
     try:
         return parse(raw)
     except (Impossible, ArithmeticError, RecursionError) as error:
-        raise BrokerError(f"{what} cannot be right: {error}") from None
+        raise WrongAnswer(f"{what} cannot be right: {error}") from None
 
 
 def _path(collection: str, name: str) -> str:
@@ -294,5 +294,5 @@ def _asked_first(raw: Any, what: str, is_asked: Callable[[Order], bool]) -> tupl
     orders = _parsed(what, read_orders, [raw])
     asked = next((order for order in orders if is_asked(order)), None)
     if asked is None:
-        raise BrokerError(f"the answer about {what} is about another order, {orders[0].id}")
+        raise WrongAnswer(f"the answer about {what} is about another order, {orders[0].id}")
     return (asked, *(order for order in orders if order is not asked))

@@ -11,7 +11,7 @@ from ghostclean.adapters.alpaca.api import Api
 from ghostclean.adapters.alpaca.records import Row, is_pair
 from ghostclean.core.instrument import crypto_pair, symbol_key
 from ghostclean.core.times import parse_time
-from ghostclean.errors import BrokerError
+from ghostclean.errors import BrokerError, WrongAnswer
 
 _ORDER_PAGE = 500
 _DEFAULT_PAGE = 50
@@ -31,7 +31,7 @@ class TooManyPages(BrokerError):
 def rows_of(raw: Any, what: str) -> list[Row]:
     """A list answer as it came; raises BrokerError for anything else."""
     if not isinstance(raw, list) or not all(isinstance(row, dict) for row in raw):
-        raise BrokerError(f"{what} is no JSON array of objects")
+        raise WrongAnswer(f"{what} is no JSON array of objects")
     return raw
 
 
@@ -107,7 +107,7 @@ def symbol_batches(symbols: Iterable[str]) -> Iterator[str]:
 def _row_id(row: Row, what: str) -> str:
     row_id = row.get("id")
     if not isinstance(row_id, str) or not row_id:
-        raise BrokerError(f"{what} has a row without id")
+        raise WrongAnswer(f"{what} has a row without id")
     return row_id
 
 
