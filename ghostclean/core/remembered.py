@@ -15,35 +15,23 @@ from .instrument import symbol_key
 from .numbers import ZERO, BadNumber, number, plain
 from .times import parse_time
 
+# Stored name -> attribute of the order
+_IDS = {"id": "id", "replaced_by": "replaced_by", "replaces": "replaces", "parent_order_id": "parent"}
+_TEXTS = {"client_order_id": "client_id"} | {
+    name: name for name in ("symbol", "asset_id", "asset_class", "side", "type", "order_class", "status")
+}
+_NUMBERS = {"filled_avg_price": "avg_price"} | {
+    name: name for name in ("qty", "filled_qty", "limit_price", "stop_price")
+}
+_TIMES = {name: name for name in ("submitted_at", "filled_at")}
 _END = {"canceled": "canceled_at", "expired": "expired_at", "rejected": "failed_at", "replaced": "replaced_at"}
 
 
 def remember_order(order: Order, trade_id: str) -> dict[str, Any]:
     """The part of a final answer that decisions use; legs are kept by id only."""
-    values = {
-        "id": order.id,
-        "client_order_id": order.client_id,
-        "symbol": order.symbol,
-        "asset_id": order.asset_id,
-        "asset_class": order.asset_class,
-        "side": order.side,
-        "type": order.type,
-        "order_class": order.order_class,
-        "status": order.status,
-        "qty": order.qty,
-        "filled_qty": order.filled_qty,
-        "filled_avg_price": order.avg_price,
-        "limit_price": order.limit_price,
-        "stop_price": order.stop_price,
-        "submitted_at": order.submitted_at,
-        "filled_at": order.filled_at,
-        _END.get(order.status, "canceled_at"): order.ended_at,
-        "replaced_by": order.replaced_by,
-        "replaces": order.replaces,
-        "trade": trade_id,
-        "leg_ids": list(order.legs),
-        "parent_order_id": order.parent,
-    }
+    names = _IDS | _TEXTS | _NUMBERS | _TIMES | {_END.get(order.status, "canceled_at"): "ended_at"}
+    values = {name: getattr(order, attribute) for name, attribute in names.items()}
+    values |= {"trade": trade_id, "leg_ids": list(order.legs)}
     return {name: _stored(value) for name, value in values.items() if value not in (None, "", [])}
 
 
@@ -65,34 +53,17 @@ def recall_orders(rows: Iterable[Mapping[str, Any]]) -> Iterable[Order]:
 
 
 def _recalled(row: Mapping[str, Any]) -> Order:
-    def text(name: str) -> str:
-        value = row.get(name)
-        return value if isinstance(value, str) else ""
-
+    texts = {name: value for name, value in row.items() if isinstance(value, str)}
     legs = row.get("leg_ids")
-    ended = [at for name in _END.values() if (at := parse_time(row.get(name))) is not None]
-    return Order(
-        id=canonical_id(text("id")),
-        client_id=text("client_order_id"),
-        symbol=text("symbol"),
-        key=symbol_key(text("symbol")),
-        asset_id=text("asset_id"),
-        asset_class=text("asset_class"),
-        side=text("side").lower(),
-        type=text("type").lower(),
-        order_class=text("order_class").lower(),
-        status=text("status").lower(),
-        qty=number(row.get("qty")),
-        filled_qty=number(row.get("filled_qty")) or ZERO,
-        avg_price=number(row.get("filled_avg_price")),
-        limit_price=number(row.get("limit_price")),
-        stop_price=number(row.get("stop_price")),
-        submitted_at=parse_time(row.get("submitted_at")),
-        filled_at=parse_time(row.get("filled_at")),
-        ended_at=max(ended, default=None),
-        expires_at=None,
-        replaced_by=canonical_id(text("replaced_by")) or None,
-        replaces=canonical_id(text("replaces")) or None,
-        legs=tuple(legs) if isinstance(legs, list) else (),
-        parent=canonical_id(text("parent_order_id")) or None,
-    )
+    values: dict[str, Any] = {attribute: texts.get(name, "") for name, attribute in _TEXTS.items()}
+    values |= {attribute: canonical_id(texts.get(name, "")) or None for name, attribute in _IDS.items()}
+    values |= {attribute: number(row.get(name)) for name, attribute in _NUMBERS.items()}
+    values |= {attribute: parse_time(row.get(name)) for name, attribute in _TIMES.items()}
+    values |= {
+        "key": symbol_key(values["symbol"]),
+        "filled_qty": values["filled_qty"] or ZERO,
+        "ended_at": max(filter(None, (parse_time(row.get(name)) for name in _END.values())), default=None),
+        "expires_at": None,
+        "legs": tuple(legs) if isinstance(legs, list) else (),
+    }
+    return Order(**values)

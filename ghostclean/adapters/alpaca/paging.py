@@ -44,24 +44,27 @@ def order_pages(api: Api, query: Mapping[str, str], max_pages: int) -> Iterator[
     API means its cursor by id or by time, with the cursor's own row or without.
     """
     what = f"the list of {query['status']} orders"
-    cursor: Row | None = None
-    overlap: tuple[str, ...] = ()
+    asked = {**query, "limit": str(_ORDER_PAGE), "direction": "desc"}
+    cursor: Row = {}
+    overlap: set[str] = set()
     seen: set[str] = set()
     for _ in range(max_pages):
-        asked = {**query, "limit": str(_ORDER_PAGE), "direction": "desc"}
-        if cursor is not None:
-            asked["before_order_id"] = cursor["id"]
         rows = rows_of(api.get("/orders", asked), what)
         ids = {_row_id(row, what) for row in rows}
-        if cursor is not None:
-            _check_continues(rows, cursor, overlap, seen, what)
+        old = [row for row in rows if row["id"] in seen - overlap]
+        # A cursor meant by time can't tell rows of one moment apart
+        if any(row.get("submitted_at") != cursor.get("submitted_at") for row in old):
+            raise BrokerError(f"{what} repeats itself: it may be cut")
+        if overlap and not overlap & ids:
+            raise SeamLost(f"{what} changed between two pages: rows may be missing")
         yield rows
-        if not _may_go_on(len(rows)) or (cursor is not None and ids <= {*overlap, cursor["id"]}):
+        if not _may_go_on(len(rows)) or (seen and ids <= {*overlap, cursor["id"]}):
             return
         if ids <= seen:
             raise BrokerError(f"{what} repeats itself: it may be cut")
         seen |= ids
         cursor, overlap = _seam(rows)
+        asked["before_order_id"] = cursor["id"]
     raise TooManyPages(f"{what} has more than {max_pages} pages: it was not read to its end")
 
 
@@ -119,37 +122,15 @@ def _may_go_on(length: int) -> bool:
     return length == _DEFAULT_PAGE or length >= _ORDER_PAGE
 
 
-def _seam(rows: list[Row]) -> tuple[Row, tuple[str, ...]]:
-    """The cursor for the next page and the ids that page must begin with."""
+def _seam(rows: list[Row]) -> tuple[Row, set[str]]:
+    """The cursor for the next page, and the ids of which that page must show some again."""
     last = rows[-1].get("submitted_at")
     start = len(rows) - 1
     while start > 1 and rows[start - 1].get("submitted_at") == last:
         start -= 1
     if rows[start - 1].get("submitted_at") == last:
         start = len(rows) - 1  # one time on the whole page: only the id can tell rows apart
-    return rows[start - 1], tuple(row["id"] for row in rows[start:])
-
-
-def _check_continues(rows: list[Row], cursor: Row, overlap: tuple[str, ...], seen: set[str], what: str) -> None:
-    """Raises unless a page goes on exactly where the one before it ended.
-
-    It may show again how that one ended, and rows of the cursor's own moment: a cursor meant by
-    time cannot tell them apart. Any other row seen before means that the cursor was ignored.
-    """
-    moment = cursor.get("submitted_at")
-    old = [row for row in rows if row["id"] in seen and row["id"] not in overlap]
-    if any(moment is None or row.get("submitted_at") != moment for row in old):
-        raise BrokerError(f"{what} repeats itself: it may be cut")
-    begin = tuple(row["id"] for row in rows if row["id"] in overlap)
-    if not begin:
-        raise SeamLost(f"{what} changed between two pages: rows may be missing")
-    # Rows newer than the cursor: harmless in a list that is not quite sorted, as long as the page
-    # begins with all of the overlap, so that it goes on by place; else it is some other list.
-    limit = parse_time(moment)
-    times = (parse_time(row.get("submitted_at")) for row in rows)
-    by_place = not old and begin == overlap == tuple(row["id"] for row in rows[: len(overlap)])
-    if limit is not None and not by_place and any(at is not None and at > limit for at in times):
-        raise BrokerError(f"{what} has rows out of place: it may be cut")
+    return rows[start - 1], {row["id"] for row in rows[start:]}
 
 
 def _amended(rows: Iterable[Row]) -> list[Row]:
