@@ -102,39 +102,47 @@ class Lookups:
 
     def _orders_by_symbol(self, needs: Sequence[Need]) -> None:
         """One listing for all symbols in question; a few single orders are asked for directly."""
-        now = self.broker.now()
-        since: dict[str, datetime] = {}
-        symbols: dict[str, str] = {}
         single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
         listed = [n for n in needs if isinstance(n, OrdersOf)]
-        for need in listed:
-            symbols[need.key] = need.symbol
-            since[need.key] = min(need.since, since.get(need.key, need.since))
-        if len(single) > _FEW or listed:
-            for order in single:
-                if order.key and order.key not in self.evidence.history and order.key not in self.evidence.truncated:
-                    start = max(order.since or now, now - _OLDEST) - _MARGIN
-                    symbols.setdefault(order.key, order.key)
-                    since[order.key] = min(start, since.get(order.key, start))
-        if not symbols:
+        if listed:
+            self._list_orders(listed, single, ())
+        elif len(single) > _FEW:
+            self._list_orders((), single, [_name_of(need) for need in single])
+
+    def _list_orders(
+        self, listed: Sequence[OrdersOf], single: Sequence[OrderById | OrderByClientId], names: Collection[str]
+    ) -> None:
+        since = self._beginnings(listed, single)
+        if not since:
             return
-        oldest = min(since.values())
+        symbols = {key: key for key in since} | {need.key: need.symbol for need in listed}
         try:
-            names = () if listed else [n.order_id if isinstance(n, OrderById) else n.client_id for n in single]
-            history = self._history(sorted(symbols.values()), oldest, names)
+            history = self._history(sorted(symbols.values()), min(since.values()), names)
         except BrokerError as error:
             self._note("orders by symbol", error)
             for need in listed:
                 self.evidence.unanswered[f"orders of {need.key}"] = str(error)
             return
         self.evidence.add_orders(history.orders)
-        if not listed and history.truncated and _names(history).issuperset(names):
-            return
-        for key in symbols:
-            if history.truncated:
-                self.evidence.truncated.add(key)
-            else:
+        if not history.truncated:
+            for key in since:
                 self.evidence.history[key] = min(history.since, self.evidence.history.get(key, history.since))
+        elif not names or not _names(history).issuperset(names):
+            self.evidence.truncated.update(since)
+
+    def _beginnings(
+        self, listed: Iterable[OrdersOf], single: Iterable[OrderById | OrderByClientId]
+    ) -> dict[str, datetime]:
+        """The symbol keys to list, each from when on; those of single orders only where never listed yet."""
+        now = self.broker.now()
+        since: dict[str, datetime] = {}
+        for need in listed:
+            since[need.key] = min(need.since, since.get(need.key, need.since))
+        for order in single:
+            if order.key and order.key not in self.evidence.history and order.key not in self.evidence.truncated:
+                start = max(order.since or now, now - _OLDEST) - _MARGIN
+                since[order.key] = min(start, since.get(order.key, start))
+        return since
 
     def _history(self, symbols: list[str], since: datetime, names: Collection[str]) -> History:
         """The orders of symbols; where only these are asked for, no pages after the last of them."""
@@ -219,6 +227,10 @@ class Lookups:
             self.wrong.append(f"{what}: {error}")
         elif error.transient or error.status not in _FINAL_REFUSALS:
             self.open.append(f"{what}: {error}")
+
+
+def _name_of(need: OrderById | OrderByClientId) -> str:
+    return need.order_id if isinstance(need, OrderById) else need.client_id
 
 
 def _names(history: History) -> set[str]:

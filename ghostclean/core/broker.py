@@ -15,6 +15,7 @@ from .numbers import ZERO
 
 FINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 _STOP_TYPES = frozenset({"stop", "stop_limit", "trailing_stop"})
+_ENOUGH = Decimal("0.8")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -201,17 +202,16 @@ class BrokerTruth:
         Per side: $1 or more in the account and no row, or rows worth less than 80 % of it.
         More than the account says, a missing field or a null price is no contradiction.
         """
-        for side, value in ((Side.LONG, self.account.long_value), (Side.SHORT, self.account.short_value)):
-            if value is None or abs(value) < 1:
-                continue
-            rows = [p for p in self.positions if p.side is side and p.qty]
-            if not rows:
-                return f"the account holds {side.lower()} positions worth ${abs(value)}, the position list has none"
-            if any(p.market_value is None for p in rows):
-                continue
-            shown = sum((abs(p.market_value or ZERO) for p in rows), ZERO)
-            if shown < abs(value) * Decimal("0.8"):
-                return (
-                    f"the account holds {side.lower()} positions worth ${abs(value)}, the position list only ${shown}"
-                )
-        return None
+        account = self.account
+        return self._missing(Side.LONG, account.long_value) or self._missing(Side.SHORT, account.short_value)
+
+    def _missing(self, side: Side, value: Decimal | None) -> str | None:
+        if value is None or abs(value) < 1:
+            return None
+        held = f"the account holds {side.lower()} positions worth ${abs(value)}, the position list"
+        rows = [p.market_value for p in self.positions if p.side is side and p.qty]
+        if not rows:
+            return f"{held} has none"
+        known = [abs(row) for row in rows if row is not None]
+        shown = sum(known, ZERO)
+        return f"{held} only ${shown}" if len(known) == len(rows) and shown < abs(value) * _ENOUGH else None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 from urllib.parse import quote
 
 from ghostclean.adapters.alpaca.api import Api, NotFound
@@ -216,33 +216,37 @@ class AlpacaBroker:
         """Last trades; for symbols without a fresh one a two-sided quote that is newer; no options."""
         pairs = sorted({crypto_pair(s.upper()) for s in symbols if is_pair(s)})
         stocks = sorted({symbol_key(s) for s in symbols if not is_pair(s) and not is_option(s.upper())})
+        return {
+            **self._prices(stocks, "/stocks/{}/latest", "v2"),
+            **self._prices(pairs, "/crypto/us/latest/{}", "v1beta3"),
+        }
+
+    def _prices(self, names: Sequence[str], path: str, version: str) -> dict[str, Price]:
         found: dict[str, Price] = {}
-        for names, path, version in ((stocks, "/stocks/{}/latest", "v2"), (pairs, "/crypto/us/latest/{}", "v1beta3")):
-            for kind, read in (("trades", read_trade), ("quotes", read_quote)):
-                fresh = {key for key, price in found.items() if self.now() - price.at <= _FRESH}
-                missing = [name for name in names if symbol_key(name) not in fresh]
-                for at in range(0, len(missing), _PRICE_BATCH):
-                    rows = self._latest(path.format(kind), version, kind, missing[at : at + _PRICE_BATCH])
-                    priced = {symbol_key(name): _parsed(f"the latest {kind}", read, row) for name, row in rows.items()}
-                    found.update((k, p) for k, p in priced.items() if p is not None and _is_newer(p, found.get(k)))
+        for kind, read in (("trades", read_trade), ("quotes", read_quote)):
+            fresh = {key for key, price in found.items() if self.now() - price.at <= _FRESH}
+            missing = [name for name in names if symbol_key(name) not in fresh]
+            for at in range(0, len(missing), _PRICE_BATCH):
+                rows = self._latest(path.format(kind), version, kind, missing[at : at + _PRICE_BATCH])
+                prices = {symbol_key(name): _parsed(f"the latest {kind}", read, row) for name, row in rows.items()}
+                found |= {key: price for key, price in prices.items() if _is_newer(price, found.get(key))}
         return found
 
     def _latest(self, path: str, version: str, kind: str, names: list[str]) -> Mapping[str, Any]:
         """The feed's rows by symbol; a symbol that the feed calls invalid is left out of it."""
-        while names:
-            try:
-                answer = self._data.get(path, {"symbols": ",".join(names)}, api_version=version)
-            except BrokerError as error:
-                invalid = re.search(r"invalid symbol:? ([A-Z0-9./]+)", str(error))
-                if error.status != 400 or invalid is None or invalid[1] not in names:
-                    raise
-                names = [name for name in names if name != invalid[1]]
-                continue
-            rows = answer.get(kind) if isinstance(answer, dict) else None
-            if not isinstance(rows, dict):
-                raise WrongAnswer(f"the latest {kind} are not what the market data API sends")
-            return {symbol: row for symbol, row in rows.items() if symbol in names}
-        return {}
+        if not names:
+            return {}
+        try:
+            answer = self._data.get(path, {"symbols": ",".join(names)}, api_version=version)
+        except BrokerError as error:
+            others = [name for name in names if name != _invalid_symbol(error)]
+            if len(others) == len(names):
+                raise
+            return self._latest(path, version, kind, others)
+        rows = answer.get(kind) if isinstance(answer, dict) else None
+        if not isinstance(rows, dict):
+            raise WrongAnswer(f"the latest {kind} are not what the market data API sends")
+        return {symbol: row for symbol, row in rows.items() if symbol in names}
 
     # ----------------------------------------------------------------- writes
 
@@ -268,8 +272,13 @@ class AlpacaBroker:
 # --------------------------------------------------------------------------- answers
 
 
-def _is_newer(price: Price, known: Price | None) -> bool:
-    return known is None or price.at > known.at
+def _invalid_symbol(error: BrokerError) -> str | None:
+    found = re.search(r"invalid symbol:? ([A-Z0-9./]+)", str(error))
+    return found[1] if error.status == 400 and found is not None else None
+
+
+def _is_newer(price: Price | None, known: Price | None) -> TypeGuard[Price]:
+    return price is not None and (known is None or price.at > known.at)
 
 
 def _parsed(what: str, parse: Callable[[Any], T], raw: Any) -> T:

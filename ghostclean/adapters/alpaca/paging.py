@@ -51,12 +51,8 @@ def order_pages(api: Api, query: Mapping[str, str], max_pages: int) -> Iterator[
     for _ in range(max_pages):
         rows = rows_of(api.get("/orders", asked), what)
         ids = {_row_id(row, what) for row in rows}
-        old = [row for row in rows if row["id"] in seen - overlap]
-        # A cursor meant by time can't tell rows of one moment apart
-        if any(row.get("submitted_at") != cursor.get("submitted_at") for row in old):
-            raise BrokerError(f"{what} repeats itself: it may be cut")
-        if overlap and not overlap & ids:
-            raise SeamLost(f"{what} changed between two pages: rows may be missing")
+        if seen:
+            _check_continues([row for row in rows if row["id"] in seen], cursor, overlap, what)
         yield rows
         if not _may_go_on(len(rows)) or (seen and ids <= {*overlap, cursor["id"]}):
             return
@@ -131,6 +127,16 @@ def _seam(rows: list[Row]) -> tuple[Row, set[str]]:
     if rows[start - 1].get("submitted_at") == last:
         start = len(rows) - 1  # one time on the whole page: only the id can tell rows apart
     return rows[start - 1], {row["id"] for row in rows[start:]}
+
+
+def _check_continues(again: list[Row], cursor: Row, overlap: set[str], what: str) -> None:
+    """Judges a page by those of its rows that were seen before."""
+    # A cursor meant by time can't tell rows of one moment apart
+    old = [row for row in again if row["id"] not in overlap]
+    if any(row.get("submitted_at") != cursor.get("submitted_at") for row in old):
+        raise BrokerError(f"{what} repeats itself: it may be cut")
+    if len(old) == len(again):
+        raise SeamLost(f"{what} changed between two pages: rows may be missing")
 
 
 def _amended(rows: Iterable[Row]) -> list[Row]:

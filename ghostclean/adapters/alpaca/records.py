@@ -97,9 +97,7 @@ def read_order(raw: object, parent: str | None = None) -> Iterator[Order]:
     if not order_id:
         raise Impossible("order without id")
     what = f"order {order_id}"
-    nested = data.get("legs")
-    rows = [] if nested is None else _list(nested, f"{what}: its legs")
-    legs = [leg for row in rows for leg in read_order(row, order_id)]
+    legs = [leg for row in _legs(data, what) for leg in read_order(row, order_id)]
     symbol = _text(data, "symbol")
     order = Order(
         id=order_id,
@@ -109,7 +107,7 @@ def read_order(raw: object, parent: str | None = None) -> Iterator[Order]:
         asset_id=_text(data, "asset_id"),
         asset_class=_text(data, "asset_class"),
         side=_text(data, "side").lower(),
-        type=(_text(data, "type") or _text(data, "order_type")).lower(),
+        type=_text(data, "type", "order_type").lower(),
         order_class=_text(data, "order_class").lower(),
         status=_text(data, "status").lower(),
         qty=_number(data, "qty", what),
@@ -117,20 +115,25 @@ def read_order(raw: object, parent: str | None = None) -> Iterator[Order]:
         avg_price=_number(data, "filled_avg_price", what),
         limit_price=_number(data, "limit_price", what),
         stop_price=_number(data, "stop_price", what),
-        submitted_at=parse_time(data.get("submitted_at")) or parse_time(data.get("created_at")),
-        filled_at=parse_time(data.get("filled_at")),
+        submitted_at=_time(data, "submitted_at", "created_at"),
+        filled_at=_time(data, "filled_at"),
         ended_at=_latest(data, _ENDED),
-        expires_at=parse_time(data.get("expires_at")),
-        replaced_by=_order_id(data, "replaced_by") or None,
-        replaces=_order_id(data, "replaces") or None,
+        expires_at=_time(data, "expires_at"),
+        replaced_by=_link(data, "replaced_by"),
+        replaces=_link(data, "replaces"),
         legs=tuple(leg.id for leg in legs if leg.parent == order_id),
-        parent=parent or _order_id(data, "parent_order_id") or None,
+        parent=parent or _link(data, "parent_order_id"),
         time_in_force=_text(data, "time_in_force").lower(),
         intent=_text(data, "position_intent").lower(),
     )
     _check(order, what)
     yield order
     yield from legs
+
+
+def _legs(row: Row, what: str) -> list[Any]:
+    legs = row.get("legs")
+    return [] if legs is None else _list(legs, f"{what}: its legs")
 
 
 def _check(order: Order, what: str) -> None:
@@ -150,11 +153,11 @@ def read_fill(raw: object) -> Fill | None:
     if _text(data, "status").lower() == "canceled":
         return None
     fill_id, symbol = _text(data, "id"), _text(data, "symbol")
-    at = parse_time(data.get("transaction_time")) or parse_time(data.get("created_at"))
-    qty = _number(data, "qty", f"fill {fill_id}")
+    at = _time(data, "transaction_time", "created_at")
+    qty = _number(data, "qty", f"fill {fill_id}") or ZERO
     price = _number(data, "price", f"fill {fill_id}")
     side = _text(data, "side").lower()
-    if not (fill_id and symbol and at and qty and qty > 0 and price is not None and price >= 0 and side):
+    if not all((fill_id, symbol, side, qty > 0)) or at is None or price is None or price < 0:
         raise Impossible(f"fill {fill_id or '?'} without symbol, side, quantity, price or time")
     # `sell_short` is how some rows name a sale that opens a short
     side = "sell" if side.startswith("sell") else side
@@ -173,14 +176,14 @@ def read_activity(raw: object) -> Activity | None:
         symbol=symbol,
         key=symbol_key(symbol),
         qty=_number(data, "qty", "activity"),
-        day=_text(data, "date")[:10] or _text(data, "created_at")[:10],
+        day=_text(data, "date", "created_at")[:10],
     )
 
 
 def read_clock(raw: object) -> MarketClock:
     """The market clock, every field required."""
     data = _object(raw, "clock")
-    at, opens, closes = (parse_time(data.get(name)) for name in ("timestamp", "next_open", "next_close"))
+    at, opens, closes = (_time(data, name) for name in ("timestamp", "next_open", "next_close"))
     is_open = data.get("is_open")
     if at is None or opens is None or closes is None or not isinstance(is_open, bool):
         raise Impossible("clock without timestamp, is_open, next_open or next_close")
@@ -261,13 +264,21 @@ def _list(raw: object, what: str) -> list[Any]:
     return raw
 
 
-def _text(row: Row, name: str) -> str:
-    value = row.get(name)
-    return value if isinstance(value, str) else ""
+def _text(row: Row, *names: str) -> str:
+    """The first of these fields that holds text, else nothing."""
+    return next((value for name in names if isinstance(value := row.get(name), str) and value), "")
+
+
+def _time(row: Row, *names: str) -> datetime | None:
+    return next((at for name in names if (at := parse_time(row.get(name))) is not None), None)
 
 
 def _order_id(row: Row, name: str) -> str:
     return canonical_id(_text(row, name))
+
+
+def _link(row: Row, name: str) -> str | None:
+    return _order_id(row, name) or None
 
 
 def _number(row: Row, name: str, what: str) -> Decimal | None:

@@ -153,10 +153,8 @@ class SnapshotBroker(AlpacaBroker):
         if not read and not replay.complete:
             replay.missing(f"the order history of {', '.join(sorted(keys))}")
         found: dict[str, Order] = {}
-        for _, orders in replay.families():
-            if any(order.key in keys for order in orders) and (orders[0].submitted_at or since) >= since:
-                for order in orders:
-                    found.setdefault(order.id, order)
+        for order in replay.history(keys, since):
+            found.setdefault(order.id, order)
         return History(tuple(found.values()), since, bool(read) and all(row.get("truncated") is True for row in read))
 
     def document(self, trades: Iterable[Mapping[str, Any]] = ()) -> Document:
@@ -250,6 +248,12 @@ class _Replay:
                 yield row, read_orders([row])
             except Impossible as error:
                 raise BrokerError(f"{self._name}: `lookups.orders` cannot be right: {error}", transient=False) from None
+
+    def history(self, keys: set[str], since: datetime) -> Iterator[Order]:
+        """The known orders of these symbols, whole families, submitted since then."""
+        for _, orders in self.families():
+            if keys & {order.key for order in orders} and (orders[0].submitted_at or since) >= since:
+                yield from orders
 
     def _order(self, part: str, name: str) -> Document:
         for row, orders in self.families():

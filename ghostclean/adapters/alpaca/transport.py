@@ -7,6 +7,7 @@ errors, and no key in any message. Nothing here knows what an order is.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -37,6 +38,8 @@ _WORTH_A_TRY = 0.2  # a try that begins later would only hide what the one befor
 _BODY_CAP = 64 * 1024 * 1024
 _CHUNK = 256 * 1024
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_REFUSALS = frozenset({403, 404, 409, 422})
+_TURNED_AWAY = frozenset({400, 401, 404, 405, 429})
 _FEW_LEFT = 20
 _MESSAGE_LENGTH = 300
 _GONE = re.compile(
@@ -179,19 +182,16 @@ class AlpacaTransport(RESTClient):
             raise
         except BrokerError as error:
             raise AnswerLost(f"{error}; whether the broker acted on it is unknown") from None
-        if answer.status in (403, 409, 422) or (answer.status == 404 and method != "POST"):
+        if answer.status in _REFUSALS and not (answer.status == 404 and method == "POST"):
             body = json.loads(scrub(json.dumps(_body(answer)), self._secrets))
             raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body)
-        if answer.status in (400, 401, 404, 405, 429):
+        if answer.status in _TURNED_AWAY:
             raise self._failure(what, answer)
-        if method == "DELETE" and answer.status == 204:
-            return None
         if 200 <= answer.status < 300:
-            try:
+            if method == "DELETE" and not answer.body:
+                return None
+            with contextlib.suppress(ValueError, RecursionError):
                 return answer.json()
-            except (ValueError, RecursionError):
-                if method == "DELETE" and not answer.body:
-                    return None
         line = self._said(what, answer, "no readable answer; whether the broker acted on it is unknown")
         raise AnswerLost(line, status=answer.status)
 
