@@ -83,6 +83,10 @@ class BrokerError(Exception):
         self.transient = transient
 
 
+class WrongAnswer(BrokerError):
+    """An answer that the API cannot have given, or one about something else than was asked."""
+
+
 class Refused(BrokerError):
     """The broker refused a request for a business reason (403, 422); `body` is its answer."""
 

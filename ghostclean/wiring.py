@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ghostclean.durations import parse_duration
 from ghostclean.errors import BadSettings, BrokerTruthFailed, GhostcleanError
 from ghostclean.result import EXIT_CODES, Result
 
 if TYPE_CHECKING:
+    from ghostclean.adapters.alpaca import AlpacaBroker
+    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.by_hand import Report
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.demo import Demo
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from ghostclean.manage_result import ManageResult
     from ghostclean.settings import Settings
 
-TimeLeft = Callable[[], float]
+AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
 
 _LONGEST_NAME = 200
 _LOOK_SECONDS = 20.0  # for commands that only look: status, gate, doctor
@@ -95,23 +97,34 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
     return servers[url]
 
 
-def broker(settings: Settings, time_left: TimeLeft) -> Broker:
+def broker(settings: Settings) -> Broker:
     """Alpaca, or a snapshot that is replayed; raises BadSettings."""
-    place = settings.broker_at
-    if place.kind == "file":
-        from ghostclean.adapters.snapshot import SnapshotBroker
+    if settings.broker_at.kind == "file":
+        from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
 
-        return SnapshotBroker.load(place.path)
+        return SnapshotBroker.load(settings.broker_at.path)
     from ghostclean.adapters.alpaca import AlpacaBroker
 
+    return _connected(AlpacaBroker, settings)
+
+
+def recorder(settings: Settings) -> RecordingBroker | SnapshotBroker:
+    """As `broker`, with a `document` of what it was asked."""
+    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+
+    if settings.broker_at.kind == "file":
+        return SnapshotBroker.load(settings.broker_at.path)
+    return _connected(RecordingBroker, settings)
+
+
+def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
     keys = settings.require_credentials()
-    return AlpacaBroker(
+    return kind.connect(
         trading_url=settings.trading_url,
         data_url=settings.data_url,
         api_key=keys.key.get_secret_value(),
         secret_key=keys.secret.get_secret_value(),
         live=settings.live,
-        time_left=time_left,
     )
 
 
@@ -157,14 +170,12 @@ def new_run_id(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def run_parts(settings: Settings, deadline: Callable[[], Deadline]) -> Parts:
-    """Everything one run needs, the broker bound to the deadline in force; raises BadSettings."""
+def run_parts(settings: Settings) -> Parts:
+    """Everything one run needs; raises BadSettings."""
     from ghostclean.app.parts import Parts
 
     kept = stores(settings)
-    # Reads stop where the share kept for writing begins; what is sent later may use that share.
-    asked = broker(settings, lambda: deadline().left_for_reading() or deadline().left())
-    return Parts(broker=asked, ledger=kept.ledger, state=kept.state, spool=kept.spool, eyes=_eyes(settings))
+    return Parts(broker=broker(settings), ledger=kept.ledger, state=kept.state, spool=kept.spool, eyes=_eyes(settings))
 
 
 def _eyes(settings: Settings) -> OutsideEyes:
@@ -224,7 +235,7 @@ def reconcile(
     )
     limit = _deadline(deadline, counted_from_start=counted_from_start)
     options = Options(run_id, source, limit, policy, dry_run)
-    parts = run_parts(loaded, lambda: limit)
+    parts = run_parts(loaded)
     try:
         return run_reconcile(parts, options)
     finally:
@@ -253,16 +264,12 @@ def auto_manage(
     name = new_run_id("auto-manage") if run_id is None else name_of(run_id, "run_id")
     policy = loaded.policy()
     limit = _deadline(deadline, counted_from_start=counted_from_start)
-    turn = [limit]  # whose time the broker's requests use: the reconcile before has its own, shorter one
-    parts = run_parts(loaded, lambda: turn[0])
+    parts = run_parts(loaded)
 
     def reconcile_first(lease: Lease | None) -> Result:
-        turn[0] = short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))
-        try:
-            options = Options(f"{name}-reconcile", "auto-manage", short, policy, dry_run)
-            return run_reconcile(parts, options, lease=lease)
-        finally:
-            turn[0] = limit
+        short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))
+        options = Options(f"{name}-reconcile", "auto-manage", short, policy, dry_run)
+        return run_reconcile(parts, options, lease=lease)
 
     options = ManageOptions(
         run_id=name,
@@ -323,7 +330,7 @@ def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | No
     from ghostclean.app.survey import read_truth
 
     deadline = Deadline(_LOOK_SECONDS)
-    parts = run_parts(settings, lambda: deadline)
+    parts = run_parts(settings)
     try:
         truth = read_truth(parts, deadline)
         why = _wrong_account(settings, parts, truth, deadline)
@@ -388,7 +395,7 @@ def doctor(*, pin: bool) -> list[dict[str, Any]]:
         ledger=kept.ledger,
         state=kept.state,
         spool=kept.spool,
-        broker=lambda: broker(settings, deadline.left),
+        broker=lambda: broker(settings),
         deadline=deadline,
         settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
         unread=settings.unread(),
@@ -404,17 +411,16 @@ def doctor(*, pin: bool) -> list[dict[str, Any]]:
 
 def snapshot() -> dict[str, Any]:
     """Broker truth, every look-up a decision needs and the ledger's open trades, as one document."""
-    from ghostclean.adapters.snapshot import RecordingBroker
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.snapshot import record
 
     settings = load(None)
     deadline = Deadline(_SNAPSHOT_SECONDS)
-    parts = run_parts(settings, lambda: deadline)
-    recorder = RecordingBroker(parts.broker)
+    parts = run_parts(settings)
+    recording = recorder(settings)
     try:
-        trades = record(replace(parts, broker=recorder), deadline, settings.policy())
-        return recorder.document(trades)
+        trades = record(replace(parts, broker=recording), deadline, settings.policy())
+        return recording.document(trades)
     finally:
         _close(parts.state)
 
@@ -453,7 +459,7 @@ def resolve(trade_id: str, *, exit_order: str | None, vanished: bool, entry_orde
 
     settings = load(None)
     deadline = Deadline(_LOOK_SECONDS)
-    parts = run_parts(settings, lambda: deadline)
+    parts = run_parts(settings)
     word = Word(exit_order=exit_order, vanished=vanished, entry_order=entry_order)
     try:
         parts.state.open()

@@ -11,19 +11,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ghostclean.core.broker import (
-    Account,
-    Activity,
-    BrokerTruth,
-    Evidence,
-    Fill,
-    MarketClock,
-    Order,
-    Position,
-    flatten,
-    iso,
-    symbol_key,
+from ghostclean.adapters.alpaca.records import (
+    read_account,
+    read_activity,
+    read_clock,
+    read_fill,
+    read_orders,
+    read_position,
 )
+from ghostclean.core.broker import BrokerTruth, Evidence, MarketClock, Order, iso, symbol_key
 from ghostclean.core.inputs import Memory, Policy, World
 from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, json_value, read_trade, status_of
 from ghostclean.core.safety import counting
@@ -140,9 +136,7 @@ def activity(kind: str, symbol: str, at: float = 3600.0, **fields: Any) -> Recor
 
 def clock(*, is_open: bool = True) -> MarketClock:
     """The market clock at NOW."""
-    return MarketClock.parse(
-        {"timestamp": ago(), "is_open": is_open, "next_open": ago(-DAY), "next_close": ago(-2 * DAY)}
-    )
+    return read_clock({"timestamp": ago(), "is_open": is_open, "next_open": ago(-DAY), "next_close": ago(-2 * DAY)})
 
 
 def policy(**fields: Any) -> Policy:
@@ -170,13 +164,13 @@ def world(
     are answers to look-ups; `absent` names are unknown to the broker by both ids.
     """
     evidence = Evidence()
-    parsed = flatten(list(orders))
+    parsed = read_orders(list(orders))
     evidence.add_orders(o for o in parsed if o.is_final)
     evidence.set_working(o for o in parsed if not o.is_final)
     evidence.add_orders(parsed)
     evidence.absent.update(absent)
     evidence.absent_clients.update(absent)
-    rows = [parsed_fill for row in fills if (parsed_fill := Fill.parse(row)) is not None]
+    rows = [parsed_fill for row in fills if (parsed_fill := read_fill(row)) is not None]
     closed: dict[str, tuple[Mapping[str, Any], ...]] = {}
     if complete:
         long_ago = now - timedelta(days=400)
@@ -184,15 +178,15 @@ def world(
         keys |= {o.key for o in parsed} | {symbol_key(p["symbol"]) for p in positions}
         evidence.history = dict.fromkeys(keys, long_ago)
         evidence.add_fills(rows, long_ago)
-        evidence.activities = tuple(a for row in activities if (a := Activity.parse(row)) is not None)
+        evidence.activities = tuple(a for row in activities if (a := read_activity(row)) is not None)
         evidence.activities_since = long_ago
         evidence.clock = clock(is_open=market_open)
         closed = {k: tuple(r for r in records if is_final(r) and key_of(r) == k) for k in keys}
     trades, others = split(records)
     truth = BrokerTruth(
-        Account.parse({"id": "account-1", "status": "ACTIVE"}),
+        read_account({"id": "account-1", "status": "ACTIVE"}),
         tuple(o for o in parsed if not o.is_final),
-        tuple(Position.parse(row) for row in positions),
+        tuple(read_position(row) for row in positions),
         now,
     )
     return World(trades, others, closed, truth, evidence, memory or Memory(), policy(**options), now)
@@ -255,4 +249,4 @@ def missed(trade_id: str = "T1", count: int = 1, first: float = 600.0, last: flo
 
 def working(*rows: Record) -> list[Order]:
     """Parsed orders."""
-    return flatten(list(rows))
+    return read_orders(list(rows))

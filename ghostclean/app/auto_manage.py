@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from ghostclean.app.bound import bound
 from ghostclean.app.deadline import Deadline, bounded
 from ghostclean.app.manage.books import MANAGED, Books
 from ghostclean.app.manage.desk import Desk, Seen
 from ghostclean.app.manage.flatten import CUT, EOD
 from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
-from ghostclean.app.manage.within import within
 from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
 from ghostclean.app.outside import SECTION
 from ghostclean.app.owed import Owed, settle
@@ -119,7 +119,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.stores = self.parts
-        self.parts = within(self.parts, self.options.deadline)
+        self.parts = bound(self.parts, self.options.deadline.acting)
         self.manage = self.options.manage
         self.began = self.options.deadline.left()
         self.started = self.parts.wall()

@@ -1,12 +1,14 @@
 """A hard deadline in wall time, whatever a network does.
 
 A call that may block runs on a daemon thread and is abandoned when its time is up; a daemon
-thread never keeps the process alive, so a hung socket cannot outlive the run.
+thread never keeps the process alive, so a hung socket cannot outlive the run. This is the only
+hard bound: adapters merely read `call_left`, so as to ask with time-outs that fit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -20,6 +22,10 @@ T = TypeVar("T")
 
 _SHARE_KEPT_FOR_WRITING = 0.25
 _LAST_MOMENT = 0.5  # seconds in which a call that Ctrl-C overtakes may still come back
+_FOR_THE_END = 0.5  # seconds that the run's own record needs
+_SAME_MOMENT = 0.01
+
+_around = threading.local()
 
 
 def process_age() -> float:
@@ -56,23 +62,42 @@ class Deadline:
         """Runs a write within what is left, less a reserve for what must still follow."""
         return self.within(call, self.left() - reserve)
 
+    def acting(self, call: Callable[[], T]) -> T:
+        """Runs a read or a write of the second half, with time kept for the run's own record."""
+        return self.writing(call, reserve=_FOR_THE_END)
+
     def within(self, call: Callable[[], T], seconds: float) -> T:
         """Runs a call that gets so many seconds and no more; simulations run it inline."""
         return bounded(call, seconds)
+
+
+def call_left() -> float:
+    """Seconds that the bounded call around us may still take; infinite outside of one."""
+    return max(0.0, _end_around() - time.monotonic())
+
+
+def _end_around() -> float:
+    end: float = getattr(_around, "end", math.inf)
+    return end
 
 
 def bounded(call: Callable[[], T], seconds: float) -> T:
     """The result of `call`, or DeadlineExceeded after `seconds`; the call is then abandoned.
 
     So it is by Ctrl-C, a moment later: a write that is on its way is better known than in doubt.
+    Inside a bounded call that ends no later, the call just runs.
     """
     if seconds <= 0:
         raise DeadlineExceeded("no time left")
+    end = time.monotonic() + seconds
+    if end >= _end_around() - _SAME_MOMENT:
+        return call()
     outcome: list[T] = []
     failure: list[BaseException] = []
     over = threading.Event()  # not `join`: after Ctrl-C it takes a running thread for a finished one
 
     def run() -> None:
+        _around.end = end
         try:
             outcome.append(call())
         except BaseException as error:  # noqa: BLE001 - carried over to the caller, whatever it is

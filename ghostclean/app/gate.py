@@ -94,10 +94,10 @@ def _is_entry(order: Order, position: Position | None) -> bool:
     """Whether an order builds exposure; an order whose purpose is unclear counts as an entry."""
     if order.parent is not None or order.order_class == "oco" or _closes(order):
         return False
-    if str(order.raw.get("position_intent") or "").endswith("_to_open"):
+    if order.intent.endswith("_to_open"):
         return True
     return position is None or order.side != position.side.closing
 
 
 def _closes(order: Order) -> bool:
-    return str(order.raw.get("position_intent") or "").endswith("_to_close")
+    return order.intent.endswith("_to_close")

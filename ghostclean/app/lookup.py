@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from ghostclean.app.bound import BoundBroker
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import (
@@ -28,7 +29,7 @@ from ghostclean.core.broker import (
     symbol_key,
 )
 from ghostclean.core.ledger import text
-from ghostclean.errors import BrokerError, DeadlineExceeded
+from ghostclean.errors import BrokerError, DeadlineExceeded, WrongAnswer
 
 T = TypeVar("T")
 
@@ -51,12 +52,16 @@ class Lookups:
     evidence: Evidence
     closed: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     count: int = 0
+
+    def __post_init__(self) -> None:
+        self.broker = BoundBroker(self.broker, self._ask)
 
     @property
     def partial(self) -> bool:
         """Whether an answer is missing that a later run may get."""
-        return bool(self.open)
+        return bool(self.open or self.wrong)
 
     def answer(self, needs: Iterable[Question]) -> bool:
         """Looks everything up that is asked for; False once time has run out."""
@@ -97,48 +102,56 @@ class Lookups:
 
     def _orders_by_symbol(self, needs: Sequence[Question]) -> None:
         """One listing for all symbols in question; a few single orders are asked for directly."""
-        now = self.broker.now()
-        since: dict[str, datetime] = {}
-        symbols: dict[str, str] = {}
         single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
         listed = [n for n in needs if isinstance(n, OrdersOf)]
-        for need in listed:
-            symbols[need.key] = need.symbol
-            since[need.key] = min(need.since, since.get(need.key, need.since))
-        if len(single) > _FEW or listed:
-            for order in single:
-                if order.key and order.key not in self.evidence.history and order.key not in self.evidence.truncated:
-                    start = max(order.since or now, now - _OLDEST) - _MARGIN
-                    symbols.setdefault(order.key, order.key)
-                    since[order.key] = min(start, since.get(order.key, start))
-        if not symbols:
+        if listed:
+            self._list_orders(listed, single, ())
+        elif len(single) > _FEW:
+            self._list_orders((), single, [_name_of(need) for need in single])
+
+    def _list_orders(
+        self, listed: Sequence[OrdersOf], single: Sequence[OrderById | OrderByClientId], names: Collection[str]
+    ) -> None:
+        since = self._beginnings(listed, single)
+        if not since:
             return
-        oldest = min(since.values())
+        symbols = {key: key for key in since} | {need.key: need.symbol for need in listed}
         try:
-            names = () if listed else [n.order_id if isinstance(n, OrderById) else n.client_id for n in single]
-            history = self._history(sorted(symbols.values()), oldest, names)
+            history = self._history(sorted(symbols.values()), min(since.values()), names)
         except BrokerError as error:
             self._note("orders by symbol", error)
             for need in listed:
                 self.evidence.unanswered[f"orders of {need.key}"] = str(error)
             return
         self.evidence.add_orders(history.orders)
-        if not listed and history.truncated and _names(history).issuperset(names):
-            return
-        for key in symbols:
-            if history.truncated:
-                self.evidence.truncated.add(key)
-            else:
+        if not history.truncated:
+            for key in since:
                 self.evidence.history[key] = min(history.since, self.evidence.history.get(key, history.since))
+        elif not names or not _names(history).issuperset(names):
+            self.evidence.truncated.update(since)
+
+    def _beginnings(
+        self, listed: Iterable[OrdersOf], single: Iterable[OrderById | OrderByClientId]
+    ) -> dict[str, datetime]:
+        """The symbol keys to list, each from when on; those of single orders only where never listed yet."""
+        now = self.broker.now()
+        since: dict[str, datetime] = {}
+        for need in listed:
+            since[need.key] = min(need.since, since.get(need.key, need.since))
+        for order in single:
+            if order.key and order.key not in self.evidence.history and order.key not in self.evidence.truncated:
+                start = max(order.since or now, now - _OLDEST) - _MARGIN
+                since[order.key] = min(start, since.get(order.key, start))
+        return since
 
     def _history(self, symbols: list[str], since: datetime, names: Collection[str]) -> History:
         """The orders of symbols; where only these are asked for, no pages after the last of them."""
         if names:
             few = 1 + (len(symbols) - 1) // _SYMBOLS_A_PAGE
-            begin = self._ask(lambda: self.broker.history(symbols, since, few))
+            begin = self.broker.history(symbols, since, few)
             if not begin.truncated or few >= _HISTORY_PAGES or _names(begin).issuperset(names):
                 return begin
-        return self._ask(lambda: self.broker.history(symbols, since, _HISTORY_PAGES))
+        return self.broker.history(symbols, since, _HISTORY_PAGES)
 
     def _answer_one(self, need: Question) -> None:
         evidence = self.evidence
@@ -157,7 +170,7 @@ class Lookups:
 
     def _single(self, name: str, ask: Callable[[str], tuple[Order, ...] | None], absent: set[str]) -> None:
         try:
-            answer = self._ask(lambda: ask(name))
+            answer = ask(name)
         except BrokerError as error:
             self.evidence.unanswered[name] = str(error)
             self._note(f"order {name}", error)
@@ -174,7 +187,7 @@ class Lookups:
         if evidence.fills_failed or (evidence.fills_since is not None and evidence.fills_since <= since):
             return
         try:
-            evidence.add_fills(self._ask(lambda: self.broker.fills(since)), since)
+            evidence.add_fills(self.broker.fills(since), since)
         except BrokerError as error:
             evidence.fills_failed = str(error)
             self._note("fills", error)
@@ -184,7 +197,7 @@ class Lookups:
         if evidence.activities_failed or (evidence.activities_since is not None and evidence.activities_since <= since):
             return
         try:
-            evidence.activities = self._ask(lambda: self.broker.activities(since))
+            evidence.activities = self.broker.activities(since)
             evidence.activities_since = since
         except BrokerError as error:
             evidence.activities_failed = str(error)
@@ -192,7 +205,7 @@ class Lookups:
 
     def _clock(self) -> None:
         try:
-            self.evidence.clock = self._ask(self.broker.clock)
+            self.evidence.clock = self.broker.clock()
         except BrokerError as error:
             self.evidence.clock_failed = str(error)
             self._note("clock", error)
@@ -210,8 +223,14 @@ class Lookups:
 
     def _note(self, what: str, error: BrokerError) -> None:
         """Only a refusal of the question itself is final; everything else may be answered later."""
-        if error.transient or error.status not in _FINAL_REFUSALS:
+        if isinstance(error, WrongAnswer):
+            self.wrong.append(f"{what}: {error}")
+        elif error.transient or error.status not in _FINAL_REFUSALS:
             self.open.append(f"{what}: {error}")
+
+
+def _name_of(need: OrderById | OrderByClientId) -> str:
+    return need.order_id if isinstance(need, OrderById) else need.client_id
 
 
 def _names(history: History) -> set[str]:

@@ -652,7 +652,7 @@ class OrderDoor:
                 position = next((p for p in positions if p.key == claim.key), None)
             if position is None:
                 return False
-            available = _available(position)
+            available = position.available
             if available is None or available >= qty:
                 return True
         return self.dry_run and bool(self._would_cancel)
@@ -781,14 +781,6 @@ def _positive(facts: Mapping[str, Any] | None, name: str) -> Decimal | None:
     except BadNumber:
         return None
     return value if value is not None and value > 0 else None
-
-
-def _available(position: Position) -> Decimal | None:
-    try:
-        value = number(position.raw.get("qty_available"))
-    except BadNumber:
-        return None
-    return abs(value) if value is not None else None
 
 
 def _described(order: OrderRequest) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ghostclean.app.manage.within import within
+from ghostclean.app.bound import bound
 from ghostclean.app.ports import Lease
 from ghostclean.app.run import Run
 from ghostclean.app.survey import Survey
@@ -99,7 +99,7 @@ def sell(run: Run, lease: Lease) -> None:
     # Only this sends orders; every other run does without that code.
     from ghostclean.app.flatten import Flattener
 
-    parts, options = within(run.parts, run.options.deadline), run.options
+    parts, options = bound(run.parts, run.options.deadline.acting), run.options
     flattener = Flattener(parts, options, run.surveyed(), lease, run.applied.entries, run.memory.owed_stops)
     try:
         rows = run.orphan_rows

@@ -70,12 +70,11 @@ class Owed:
         first = next(o for p, o in stops if p == price)
         with_stop = [f for f in families(holders) if any(o.is_stop for o in f)]
         targets = [o.limit_price for f in with_stop for o in f if not o.is_stop and o.limit_price is not None]
-        in_force = first.raw.get("time_in_force")
         return cls(
             claim.name, claim.symbol, claim.key, claim.side, claim.crypto, claim.open_qty, price,
             min(can_take([o for _, o in stops], claim.open_qty), claim.open_qty),
             targets[0] if len(targets) == 1 else None,
-            in_force if isinstance(in_force, str) else None,
+            first.time_in_force or None,
             {o.id: o.filled_qty for o in holders},
             at,
         )  # fmt: skip

@@ -18,7 +18,7 @@ def survey_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Surve
     """
     view = deadline.reading(parts.ledger.read)
     memory = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
-    truth = read_truth(parts, deadline)
+    truth = read_truth(parts, deadline, view=view)
     if memory.pinned is not None:
         refuse_other_account(memory.pinned, truth, parts.broker.live)
     return make_survey(parts, deadline, policy, view, memory, truth, look_again=False)

@@ -20,7 +20,7 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Adapters of one run; the broker is already bound to the run's deadline."""
+    """Adapters of one run."""
 
     broker: Broker
     ledger: Ledger

@@ -149,7 +149,7 @@ def _work(run: Run) -> None:
     memory = _recall(run)
     if not view.complete and index.misses_something(view, memory.ledger.get(index.NAME), memory.verdicts.keys()):
         view = _read_ledger(run, whole=True)
-    run.truth = read_truth(parts, options.deadline)
+    run.truth = read_truth(parts, options.deadline, view=view)
     check_account(run, run.truth)
     survey = make_survey(parts, options.deadline, options.policy, view, memory, run.truth)
     # Not before both readings are of the right account is anything of them remembered, or pinned.
@@ -161,7 +161,7 @@ def _work(run: Run) -> None:
     if run.lease is not None:
         _write(run, run.lease)
     if run.partial and run.error is None:
-        run.failed("deadline_exceeded", _why_partial(run))
+        run.failed(*_why_partial(run))
 
 
 def _read_ledger(run: Run, *, whole: bool = False) -> LedgerView:
@@ -187,12 +187,18 @@ def _recall(run: Run) -> Recalled:
         raise _too_late(run, "state") from None
 
 
-def _why_partial(run: Run) -> str:
+def _why_partial(run: Run) -> tuple[str, str]:
     survey = run.surveyed()
     if run.applied.out_of_time:
-        return "time ran out: what was written stays and is journaled, the next run starts with the rest"
-    why = survey.lookups.open[0] if survey.lookups.open else f"the second reading failed ({survey.reread_failed})"
-    return f"not everything could be looked up ({why}): those trades are held, the next run starts with them"
+        return (
+            "deadline_exceeded",
+            "time ran out: what was written stays and is journaled, the next run starts with the rest",
+        )
+    held, lookups = "those trades are held, the next run starts with them", survey.lookups
+    if lookups.wrong and not lookups.open and survey.reread_failed is None:
+        return "broker_truth_failed", f"a look-up was answered wrongly ({lookups.wrong[0]}): {held}"
+    why = lookups.open[0] if lookups.open else f"the second reading failed ({survey.reread_failed})"
+    return "deadline_exceeded", f"not everything could be looked up ({why}): {held}"
 
 
 # --------------------------------------------------------------------------- writing

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ghostclean.app.bound import BoundBroker
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
@@ -80,21 +81,19 @@ def split_records(view: LedgerView) -> tuple[tuple[Trade, ...], tuple[Trade, ...
     return tuple(trades), tuple(others)
 
 
-def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
+def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = None) -> BrokerTruth:
     """Account, working orders, then positions; BrokerTruthFailed unless all of it is complete.
 
     Orders come first: an entry that fills between the two reads is then seen at least once.
+    An account without any money can't have the open trades of `view`.
     """
-    broker = parts.broker
+    broker = BoundBroker(parts.broker, deadline.reading)
     try:
-        account = deadline.reading(broker.account)
-        orders = deadline.reading(broker.working_orders)
-        positions = deadline.reading(broker.positions)
+        account, orders, positions = broker.account(), broker.working_orders(), broker.positions()
         truth = BrokerTruth(account, orders, positions, broker.now())
         if truth.contradiction() is not None:
             parts.pause(min(_SECOND_LOOK_AFTER, deadline.left_for_reading() / 4))
-            account = deadline.reading(broker.account)
-            positions = deadline.reading(broker.positions)
+            account, positions = broker.account(), broker.positions()
             truth = BrokerTruth(account, orders, positions, broker.now())
     except BrokerError as error:
         raise BrokerTruthFailed(
@@ -105,6 +104,8 @@ def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
             "broker truth was not complete in time: nothing was closed; raise --deadline or see `ghostclean doctor`"
         ) from None
     why = truth.contradiction()
+    if why is None and account.is_bare and view is not None and any(map(is_open, view.active)):
+        why = "the account has neither equity nor cash, the ledger has open trades"
     if why is not None:
         raise BrokerTruthFailed(
             f"broker truth contradicts itself ({why}): nothing was closed; check the account, the next run tries again"
@@ -134,7 +135,7 @@ def make_survey(
         return survey
     survey.agreed = closing
     try:
-        second = read_truth(parts, deadline)
+        second = read_truth(parts, deadline, view=view)
     except (BrokerError, BrokerTruthFailed, DeadlineExceeded) as error:
         survey.reread_failed = str(error)
         # What own orders prove stands without a second look; absence does not.

@@ -352,7 +352,7 @@ def is_replaceable_now(order: Order) -> bool:
 
 def ages_out(order: Order, now: datetime) -> bool:
     """Whether a good-till-cancelled order reaches its 90 days within the next five."""
-    if order.raw.get("time_in_force") != "gtc" or order.is_crypto:
+    if order.time_in_force != "gtc" or order.is_crypto:
         return False
     end = order.expires_at
     if end is None and order.submitted_at is not None:

@@ -208,10 +208,11 @@ class _Big:
         """What earlier runs would have remembered of the entry orders."""
         self.run(BENCH_MAX="1")
         (name,) = [key.decode() for key in self.client.keys("ghostclean:*memory:orders")]
-        from ghostclean.core.broker import parse_orders, remember_order
+        from ghostclean.adapters.alpaca.records import read_order
+        from ghostclean.core.broker import remember_order
 
         for number in range(count):
-            (order,) = parse_orders(entry_order(number))
+            (order,) = read_order(entry_order(number))
             self.client.hset(name, order.id, json.dumps(remember_order(order, f"trade-{number:07d}")))
 
 

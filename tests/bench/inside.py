@@ -17,7 +17,7 @@ from typing import Any
 
 import ghostclean.app.survey as survey
 import ghostclean.wiring as wiring
-from ghostclean.adapters.alpaca_transport import AlpacaTransport
+from ghostclean.adapters.alpaca.transport import AlpacaTransport
 from ghostclean.settings import Settings
 
 waited: list[float] = []
@@ -56,7 +56,7 @@ def main() -> None:
     AlpacaTransport._exchange = _watched_exchange  # type: ignore[method-assign]
     survey.decide = _watched_decide
     settings = Settings.load()
-    import ghostclean.adapters.alpaca
+    import ghostclean.adapters.alpaca.transport
     import ghostclean.app.apply
     import ghostclean.app.reconcile  # noqa: F401 - start-up is not what is measured here
 

@@ -119,6 +119,25 @@ def test_03_an_empty_list_against_a_market_value_is_refused(world: World) -> Non
     quiet_again(world)
 
 
+def test_an_account_without_any_money_cannot_have_the_ledgers_trades(world: World) -> None:
+    world.ledger(*ghosts(world, sold=True))
+    world.broker.account.update(equity="0", cash="0", long_market_value="0")
+    with world.untouched():
+        run = world.reconcile()
+    assert (run.code, run.document["error"]) == (3, "broker_truth_failed")
+    assert "neither equity nor cash" in run.document["detail"]
+
+
+def test_a_symbol_in_two_rows_is_not_observed(world: World) -> None:
+    world.ledger(*ghosts(world, sold=True))
+    row = {"symbol": "BTCUSD", "qty": "1", "side": "long", "asset_class": "crypto"}
+    world.broker.fault("positions", "empty", value=[row, row | {"symbol": "BTC/USD"}])
+    with world.untouched():
+        run = world.reconcile()
+    assert (run.code, run.document["error"]) == (3, "broker_truth_failed")
+    assert "listed twice" in run.document["detail"]
+
+
 @pytest.mark.parametrize("layout", ["string", "hash"])
 def test_04_twelve_closes_without_proof_trip_the_breaker(make_world: MakeWorld, layout: str) -> None:
     world = make_world(layout)

@@ -249,7 +249,7 @@ class World:
             time.sleep(min(seconds, 0.01) if quick else seconds)
 
         kept = wiring.stores(settings)
-        broker = AlpacaBroker(
+        broker = AlpacaBroker.connect(
             trading_url=self.broker.url,
             data_url=self.broker.url,
             api_key=KEY,

@@ -118,6 +118,7 @@ def serve() -> None:
     import ghostclean.adapters.redis_state
 
     import ghostclean.adapters.alpaca
+    import ghostclean.adapters.alpaca.transport
     import ghostclean.adapters.ledgers.file
     import ghostclean.adapters.ledgers.redis
     import ghostclean.adapters.spool

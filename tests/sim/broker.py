@@ -13,8 +13,9 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.app.ports import History
-from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, parse_orders, symbol_key
+from ghostclean.adapters.alpaca.records import read_order, read_position
+from ghostclean.app.ports import History, OrderRequest
+from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, symbol_key
 from ghostclean.core.broker import Fill as BrokerFill
 
 from .clock import START, Clock
@@ -76,7 +77,7 @@ class SimOrder:
             "canceled_at": stamp(self.ended_t) if self.ended_t is not None else None,
             "replaced_by": self.replaced_by, "replaces": self.replaces,
         }  # fmt: skip
-        order = next(iter(parse_orders(raw)))
+        order = next(iter(read_order(raw)))
         self.versions.append((t, order.with_legs(tuple(self.legs)) if self.legs else order))
 
     def at(self, t: float) -> Order | None:
@@ -205,6 +206,9 @@ class SimBroker:
 
     live = False
 
+    def requests_left(self) -> int | None:
+        return None
+
     def __init__(self, world: World, effect: Callable[[str, Callable[[], Any]], Any]) -> None:
         self._world, self._effect = world, effect
 
@@ -220,7 +224,7 @@ class SimBroker:
         values = [world.net(s, t) * p for s, p in world.prices.items()]
         long = sum((v for v in values if v > 0), Decimal(0))
         short = sum((v for v in values if v < 0), Decimal(0))
-        return Account("account-1", "ACTIVE", long, short, False, {})
+        return Account("account-1", "ACTIVE", long, short, False)
 
     def working_orders(self) -> tuple[Order, ...]:
         return self._effect("broker", self._working)
@@ -251,7 +255,7 @@ class SimBroker:
         for symbol, price in world.prices.items():
             qty = world.net(symbol, t)
             if qty and world.hidden.get(symbol, -1.0) < world.clock.t:
-                rows.append(Position.parse({
+                rows.append(read_position({
                     "symbol": symbol, "qty": str(qty), "side": "long" if qty > 0 else "short",
                     "avg_entry_price": str(price), "market_value": str(qty * price), "current_price": str(price),
                     "asset_id": f"asset-{symbol}", "asset_class": "us_equity",
@@ -296,7 +300,7 @@ class SimBroker:
         for f in self._world.fills:
             if f.shown and first <= f.t <= last:
                 at = START + timedelta(seconds=round(f.t, 3))
-                rows.append(BrokerFill(f"f{f.number}", f.order, f.symbol, f.symbol, f.side, f.qty, f.price, at, {}))
+                rows.append(BrokerFill(f"f{f.number}", f.order, f.symbol, f.symbol, f.side, f.qty, f.price, at))
         return tuple(sorted(rows, key=lambda f: f.at))
 
     def activities(self, since: datetime) -> tuple[Activity, ...]:
@@ -304,9 +308,7 @@ class SimBroker:
 
     def clock(self) -> MarketClock:
         now = self._world.clock.now()
-        return self._effect(
-            "broker", lambda: MarketClock(now, True, now + timedelta(days=1), now + timedelta(hours=4), {})
-        )
+        return self._effect("broker", lambda: MarketClock(now, True, now + timedelta(days=1), now + timedelta(hours=4)))
 
     def calendar(self, first: date, last: date) -> tuple[Any, ...]:
         return ()
@@ -316,3 +318,12 @@ class SimBroker:
 
     def prices(self, symbols: Sequence[str]) -> Mapping[str, Any]:
         return {}
+
+    def submit(self, request: OrderRequest) -> tuple[Order, ...]:
+        raise NotImplementedError
+
+    def replace(self, order_id: str, client_id: str, **prices: Decimal) -> Order:
+        raise NotImplementedError
+
+    def cancel(self, order_id: str) -> None:
+        raise NotImplementedError

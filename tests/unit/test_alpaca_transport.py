@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from ghostclean.adapters import alpaca_transport
-from ghostclean.adapters.alpaca_transport import AlpacaTransport, NotFound, Unreadable, checked_base_url
-from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refused
+from ghostclean.adapters.alpaca import transport as alpaca_transport
+from ghostclean.adapters.alpaca.api import NotFound
+from ghostclean.adapters.alpaca.transport import AlpacaTransport, Unreadable
+from ghostclean.app.deadline import Deadline
+from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
+from ghostclean.places import api_url
 from tests.fakebroker import FakeBroker
 
 KEY, SECRET = "PKSENTINELKEY00001", "sentinel/Secret+0000000000000000002"
@@ -101,7 +104,7 @@ def answer(status: int, body: bytes | dict[str, Any], **headers: str) -> Callabl
     ],
 )
 def test_a_good_base_url_is_kept_without_its_tail(url: str, base: str) -> None:
-    assert checked_base_url(url) == base
+    assert api_url(url) == base
 
 
 @pytest.mark.parametrize(
@@ -285,19 +288,24 @@ def _half_a_body(connection: socket.socket) -> None:
     time.sleep(3)
 
 
-@pytest.mark.parametrize("handle", [_trickled_headers, _half_a_body])
-def test_headers_that_trickle_and_bodies_that_stop_end_in_time(raw_server: Any, handle: Any) -> None:
+def test_a_body_that_stops_ends_in_time(raw_server: Any) -> None:
     start = time.monotonic()
     with pytest.raises(BrokerError, match="no complete answer"):
-        door(raw_server(handle), left=until(0.5)).get("/account")
+        door(raw_server(_half_a_body), left=until(0.5)).get("/account")
     assert time.monotonic() - start < 0.9
 
 
-def test_a_name_look_up_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+@pytest.mark.parametrize("kind", ["headers", "body", "name"])
+def test_what_no_time_out_of_a_socket_ends_is_abandoned_at_the_deadline(
+    raw_server: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    url = raw_server(_half_a_body if kind == "body" else _trickled_headers)
+    if kind == "name":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+        url = "https://paper-api.alpaca.markets"
     start = time.monotonic()
-    with pytest.raises(BrokerError, match="no complete answer"):
-        door("https://paper-api.alpaca.markets", left=until(0.4)).get("/account")
+    with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.4 s"):
+        Deadline(1.0).within(lambda: AlpacaTransport(url, KEY, SECRET).get("/account"), 0.4)
     assert time.monotonic() - start < 0.8
 
 

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
+from ghostclean.adapters.alpaca.records import read_account, read_orders, read_position
 from ghostclean.app.gate import Gate, judge, unknown
-from ghostclean.core.broker import Account, BrokerTruth, Position, flatten
+from ghostclean.core.broker import BrokerTruth
 from tests.fakes import NOW, raw_order, raw_position
 
-ACCOUNT = Account.parse({"id": "account-1", "status": "ACTIVE"})
+ACCOUNT = read_account({"id": "account-1", "status": "ACTIVE"})
 
 
 def gate(positions: list[dict[str, Any]] | None = None, orders: list[dict[str, Any]] | None = None) -> Gate:
-    held = tuple(Position.parse(row) for row in positions or [])
-    return judge(BrokerTruth(ACCOUNT, tuple(flatten(orders or [])), held, NOW), 3)
+    held = tuple(read_position(row) for row in positions or [])
+    return judge(BrokerTruth(ACCOUNT, tuple(read_orders(orders or [])), held, NOW), 3)
 
 
 def test_an_empty_account_is_open() -> None:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ghostclean.adapters.alpaca.records import read_clock, read_fill, read_orders, read_position
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.order_door import NUMBERS, Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.ports import Broker, OrderRequest, Price, State
-from ghostclean.core.broker import Fill, MarketClock, Order, Position, Side, client_id, flatten
+from ghostclean.core.broker import Fill, Order, Position, Side, client_id
 from ghostclean.core.market import Market
 from ghostclean.core.protection import can_take
 from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refused
@@ -45,24 +46,24 @@ class SmallBroker:
         return self.when
 
     def working_orders(self) -> tuple[Order, ...]:
-        return tuple(o for o in flatten(list(self.orders.values())) if not o.is_final)
+        return tuple(o for o in read_orders(list(self.orders.values())) if not o.is_final)
 
     def positions(self) -> tuple[Position, ...]:
         if self.position is None:
             return ()
         row = {"symbol": "AAPL", "qty": self.position, "side": self.side, "asset_class": "us_equity"}
-        return (Position.parse(row | ({"qty_available": self.available} if self.available else {})),)
+        return (read_position(row | ({"qty_available": self.available} if self.available else {})),)
 
     def fills(self, since: datetime) -> tuple[Fill, ...]:
-        found = [cast(Fill, Fill.parse(row)) for row in self.fill_rows]
+        found = [cast(Fill, read_fill(row)) for row in self.fill_rows]
         return tuple(f for f in found if f.at >= since)
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
-        return tuple(flatten([self.orders[order_id]])) if order_id in self.orders else None
+        return tuple(read_orders([self.orders[order_id]])) if order_id in self.orders else None
 
     def order_by_client_id(self, name: str) -> tuple[Order, ...] | None:
         found = [o for o in self.orders.values() if o["client_order_id"] == name]
-        return tuple(flatten(found[:1])) if found else None
+        return tuple(read_orders(found[:1])) if found else None
 
     def prices(self, symbols: Sequence[str]) -> Mapping[str, Price]:
         return {} if self.price is None else {"AAPL": Price(D(self.price), NOW, True)}
@@ -86,7 +87,7 @@ class SmallBroker:
             self.orders[row["id"]] = row
         if self.fail is not None:
             raise self.fail
-        return tuple(flatten([row]))
+        return tuple(read_orders([row]))
 
     def replace(self, order_id: str, name: str, **prices: Decimal) -> Order:
         if self.fail is not None:
@@ -100,7 +101,7 @@ class SmallBroker:
         )
         old |= {"status": "replaced", "replaced_by": new["id"]}
         self.orders[new["id"]] = new
-        return flatten([new])[0]
+        return read_orders([new])[0]
 
     def cancel(self, order_id: str) -> None:
         self.cancelled.append(order_id)
@@ -160,7 +161,7 @@ def market(*, is_open: bool = True) -> Market:
         "next_open": "2026-11-19T14:30:00Z",
         "next_close": CLOSE.isoformat(),
     }
-    return Market.of(MarketClock.parse(row), ())
+    return Market.of(read_clock(row), ())
 
 
 def door(broker: SmallBroker, state: SmallState | None = None, **more: Any) -> OrderDoor:
@@ -386,7 +387,7 @@ def test_nothing_is_sent_without_the_lock() -> None:
 
 
 def moved(broker: SmallBroker, stop: str, *, qty: str | None = None, **fields: Any) -> Answer:
-    return door(broker).move(claim(), flatten([order("s1", **fields)])[0], D(stop), qty=D(qty) if qty else None)
+    return door(broker).move(claim(), read_orders([order("s1", **fields)])[0], D(stop), qty=D(qty) if qty else None)
 
 
 def test_a_stop_is_moved_and_read_back() -> None:
@@ -429,21 +430,21 @@ def test_never_crosses(price: str, outcome: Outcome) -> None:
 
 def test_a_stop_never_grows_beyond_what_is_free() -> None:
     broker = SmallBroker("10", orders=[order("s1", qty="4"), order("s2", qty="4")])
-    answer = door(broker).move(claim(), flatten([order("s1", qty="4")])[0], D(95), qty=D(7))
+    answer = door(broker).move(claim(), read_orders([order("s1", qty="4")])[0], D(95), qty=D(7))
     assert (answer.outcome, broker.replaced) == (Outcome.BLOCKED, [])
 
 
 def test_only_closing_orders_of_the_symbol_are_cancelled() -> None:
     rows = [order("s1"), order("buy", side="buy"), order("other", symbol="MSFT")]
     broker = SmallBroker(orders=rows)
-    assert door(broker).cancel(claim(), flatten(rows), 1, "test") == []
+    assert door(broker).cancel(claim(), read_orders(rows), 1, "test") == []
     assert broker.cancelled == ["s1"]
 
 
 def test_a_dry_run_sends_nothing_and_counts_as_if() -> None:
     broker, state = SmallBroker(orders=[order("s1")]), SmallState()
     way_out = door(broker, state, dry_run=True)
-    way_out.cancel(claim(), flatten([order("s1")]), 1, "eod")
+    way_out.cancel(claim(), read_orders([order("s1")]), 1, "eod")
     answer = way_out.close(claim(), "eod")
     assert (answer.outcome, answer.request["qty"]) == (Outcome.WOULD, "10")
     assert (broker.sent, broker.cancelled, state.memory) == ([], [], {})

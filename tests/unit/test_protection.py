@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghostclean.adapters.alpaca.records import read_orders, read_position
 from ghostclean.core.allocation import first_stop
-from ghostclean.core.broker import Order, Position, Side, client_id, flatten
+from ghostclean.core.broker import Order, Side, client_id
 from ghostclean.core.ledger import read_trade
 from ghostclean.core.protection import (
     OrderBook,
@@ -51,7 +52,7 @@ def raw(order_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def orders(*rows: dict[str, Any]) -> list[Order]:
-    return flatten(list(rows))
+    return read_orders(list(rows))
 
 
 def entry(**fields: Any) -> dict[str, Any]:
@@ -62,8 +63,8 @@ def entry(**fields: Any) -> dict[str, Any]:
 def holding(name: str = "t1", qty: str = "10", entry_row: dict[str, Any] | None = None, **record: Any) -> Holding:
     trade = read_trade({"id": name, "ticker": "AAPL", "status": "OPEN", "quantity": qty, "stopPrice": 95, **record})
     row = {"symbol": "AAPL", "qty": qty, "side": "long", "asset_class": "us_equity", "current_price": "101"}
-    found = flatten([entry_row])[0] if entry_row else None
-    return Holding(trade, Position.parse(row), D(qty), D(100), D(95), found, ())
+    found = read_orders([entry_row])[0] if entry_row else None
+    return Holding(trade, read_position(row), D(qty), D(100), D(95), found, ())
 
 
 def protect(holdings: list[Holding], working: list[Order], known: list[Order] | None = None) -> dict[str, Protection]:

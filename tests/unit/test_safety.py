@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.core.broker import Account
+from ghostclean.adapters.alpaca.records import read_account
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin, breaker, counting, knows_this_ledger, without_unproven
 from ghostclean.core.verdicts import Action, Plan, Verdict, decide
@@ -101,10 +101,10 @@ def test_first_contact_needs_one_sign() -> None:
 
 def test_the_pin_refuses_another_account_and_the_other_kind() -> None:
     pin = Pin("account-1", live=False)
-    account = Account.parse({"id": "account-1"})
+    account = read_account({"id": "account-1"})
     assert pin.mismatch(account, live=False) is None
     assert "live account" in (pin.mismatch(account, live=True) or "")
-    assert pin.mismatch(Account.parse({"id": "account-2"}), live=False)
+    assert pin.mismatch(read_account({"id": "account-2"}), live=False)
 
 
 # --------------------------------------------------------------------------- what runs remember

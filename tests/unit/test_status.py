@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from ghostclean.adapters.alpaca.records import read_account, read_orders, read_position
 from ghostclean.app.gate import judge, unknown
 from ghostclean.app.ports import RunCommit, Telemetry
 from ghostclean.app.status import Sources, judge_health, status_document, telemetry_document
-from ghostclean.core.broker import Account, BrokerTruth, Position, flatten, iso
+from ghostclean.core.broker import BrokerTruth, iso
 from tests.fakes import NOW, FakeLedger, FakeSpool, FakeState, raw_order, raw_position
 
 INTERVAL = timedelta(minutes=5)
@@ -125,9 +126,9 @@ def test_broker_truth_against_the_ledger_both_ways() -> None:
     state, ledger = parts()
     ledger.records.append({"id": "f", "ticker": "TSLA", "status": "OPEN"})
     truth = BrokerTruth(
-        Account.parse({"id": "a"}),
-        tuple(flatten([raw_order("1", "TSLA", "buy")])),
-        (Position.parse(raw_position("BTCUSD", "1", "90000")), Position.parse(raw_position("PLTR", "5", "800"))),
+        read_account({"id": "a"}),
+        tuple(read_orders([raw_order("1", "TSLA", "buy")])),
+        (read_position(raw_position("BTCUSD", "1", "90000")), read_position(raw_position("PLTR", "5", "800"))),
         NOW,
     )
     found = document(state, ledger, broker=lambda: (truth, judge(truth, 3)))

@@ -1,13 +1,13 @@
-"""The HTTP door to Alpaca: the official SDK's client, with the care that money needs.
+"""Alpaca over HTTP: the official SDK's client, with the care that money needs.
 
-What the SDK's own transport lacks and this one adds: every request ends within `time_left()`,
-a write is sent exactly once, reads are retried twice at most, redirects and half answers are
-errors, and neither key ever appears in a message. Nothing here knows what an order is.
+What the SDK's own transport lacks and this one adds: time-outs that fit what is left of the
+call, writes sent exactly once, reads retried twice at most, redirects and half answers as
+errors, and no key in any message. Nothing here knows what an order is.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import json
 import random
 import re
@@ -23,19 +23,23 @@ import requests
 from alpaca.common.rest import RESTClient
 from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import NewConnectionError, ReadTimeoutError
-from urllib3.util import Timeout
 
-from ghostclean.app.deadline import bounded
-from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
+from ghostclean.adapters.alpaca.api import NotFound
+from ghostclean.app.deadline import call_left
+from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refused
+from ghostclean.places import api_url
+from ghostclean.scrub import scrub
 
 _TRIES = 3
 _REQUEST_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
-_SPARE_SECONDS = 0.1
+_SPARE_SECONDS = 0.1  # a time-out at the very end of a call must not come before the deadline itself
 _WORTH_A_TRY = 0.2  # a try that begins later would only hide what the one before said
 _BODY_CAP = 64 * 1024 * 1024
 _CHUNK = 256 * 1024
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_REFUSALS = frozenset({403, 404, 409, 422})
+_TURNED_AWAY = frozenset({400, 401, 404, 405, 429})
 _FEW_LEFT = 20
 _MESSAGE_LENGTH = 300
 _GONE = re.compile(
@@ -43,10 +47,6 @@ _GONE = re.compile(
     r"|\b(no such|could(n't| not) find) (order|position|asset)\b",
     re.IGNORECASE,
 )
-
-
-class NotFound(BrokerError):
-    """A true 404: the broker itself says that the order, position or asset does not exist."""
 
 
 class Unreadable(BrokerError):
@@ -81,8 +81,8 @@ def _no_constant(word: str) -> Any:
 class AlpacaTransport(RESTClient):
     """GET, POST, PATCH and DELETE against one Alpaca host; answers are raw JSON.
 
-    `time_left` is asked before every try and bounds it. Raises BrokerError and its kinds, for
-    reads NotFound on a true 404, for writes Refused and AnswerLost.
+    `time_left` is asked before every try. Raises BrokerError and its kinds, for reads NotFound on
+    a true 404, for writes Refused and AnswerLost.
     """
 
     def __init__(
@@ -91,11 +91,14 @@ class AlpacaTransport(RESTClient):
         api_key: str,
         secret_key: str,
         *,
-        time_left: Callable[[], float],
+        time_left: Callable[[], float] = call_left,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        base = checked_base_url(base_url)
+        try:
+            base = api_url(base_url)
+        except ValueError as error:
+            raise BadSettings(f"the broker's URL is refused: {error} (nothing was done)") from None
         for key in (api_key, secret_key):
             # requests would quote a broken header value, that is the key, in its error
             if not key or not all("!" <= letter <= "~" for letter in key):
@@ -128,14 +131,9 @@ class AlpacaTransport(RESTClient):
 
     def scrubbed(self, text: str) -> str:
         """One printable line without either key."""
-        text = self._without_keys(text)
+        text = scrub(text, self._secrets)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= _MESSAGE_LENGTH else line[: _MESSAGE_LENGTH - 1] + "…"
-
-    def _without_keys(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-        return text
 
     # ----------------------------------------------------------------- the SDK's hook
 
@@ -184,19 +182,16 @@ class AlpacaTransport(RESTClient):
             raise
         except BrokerError as error:
             raise AnswerLost(f"{error}; whether the broker acted on it is unknown") from None
-        if answer.status in (403, 409, 422) or (answer.status == 404 and method != "POST"):
-            body = json.loads(self._without_keys(json.dumps(_body(answer))))
+        if answer.status in _REFUSALS and not (answer.status == 404 and method == "POST"):
+            body = json.loads(scrub(json.dumps(_body(answer)), self._secrets))
             raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body)
-        if answer.status in (400, 401, 404, 405, 429):
+        if answer.status in _TURNED_AWAY:
             raise self._failure(what, answer)
-        if method == "DELETE" and answer.status == 204:
-            return None
         if 200 <= answer.status < 300:
-            try:
+            if method == "DELETE" and not answer.body:
+                return None
+            with contextlib.suppress(ValueError, RecursionError):
                 return answer.json()
-            except (ValueError, RecursionError):
-                if method == "DELETE" and not answer.body:
-                    return None
         line = self._said(what, answer, "no readable answer; whether the broker acted on it is unknown")
         raise AnswerLost(line, status=answer.status)
 
@@ -207,47 +202,29 @@ class AlpacaTransport(RESTClient):
         if left <= 0:
             raise _NeverSent(f"{what}: no time left to ask the broker")
         try:
-            # No time-out of a socket ends a name look-up or headers that come byte by byte
-            answer = bounded(lambda: self._send(method, url, opts, left), left + _SPARE_SECONDS)
-        except (requests.RequestException, Urllib3Error, OSError, UnicodeError, DeadlineExceeded) as error:
+            answer = self._send(method, url, opts, left + _SPARE_SECONDS)
+        except (requests.RequestException, Urllib3Error, OSError, UnicodeError) as error:
             raise self._no_answer(what, error, left) from None
         self._note(answer)
         return answer
 
     def _send(self, method: str, url: str, opts: dict[str, Any], seconds: float) -> _Answer:
-        end = self._monotonic() + seconds
-        # requests passes urllib3's own time-out on, which unlike a tuple also bounds the sum
-        timeout: Any = Timeout(total=seconds, connect=min(_CONNECT_SECONDS, seconds), read=seconds)
-        response = self._session.request(method, url, timeout=timeout, stream=True, **opts)
-        try:
-            return _Answer(response.status_code, response.headers, self._body(response, end))
-        finally:
-            response.close()
-
-    def _body(self, response: requests.Response, end: float) -> bytes:
-        """The whole body, taken as the socket has it, so that a trickle cannot outlast `end`."""
-        parts: list[bytes] = []
-        size = 0
-        raw = response.raw
-        while True:
-            left = end - self._monotonic()
-            if left <= 0:
-                raise requests.Timeout("the answer came too slowly")
-            sock = getattr(getattr(raw, "connection", None), "sock", None)
-            if sock is not None:
-                sock.settimeout(left)
-            part = raw.read1(_CHUNK, decode_content=True)
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
-            size += len(part)
-            if size > _BODY_CAP:
-                raise requests.exceptions.ContentDecodingError(f"the answer is larger than {_BODY_CAP >> 20} MB")
+        end = time.monotonic() + seconds
+        timeout = (min(_CONNECT_SECONDS, seconds), seconds)
+        with self._session.request(method, url, timeout=timeout, stream=True, **opts) as response:
+            body = bytearray()
+            while part := response.raw.read1(_CHUNK, decode_content=True):
+                body += part
+                if len(body) > _BODY_CAP:
+                    raise requests.exceptions.ContentDecodingError(f"the answer is larger than {_BODY_CAP >> 20} MB")
+                if time.monotonic() > end:
+                    raise requests.Timeout("the answer came too slowly")
+            return _Answer(response.status_code, response.headers, bytes(body))
 
     def _no_answer(self, what: str, error: Exception, seconds: float) -> BrokerError:
         if _never_connected(error):
             return _NeverSent(f"{what}: cannot connect to {self._host} ({self.scrubbed(_cause(error))})")
-        if isinstance(error, (requests.Timeout, ReadTimeoutError, TimeoutError, DeadlineExceeded)):
+        if isinstance(error, (requests.Timeout, ReadTimeoutError, TimeoutError)):
             return BrokerError(f"{what}: no complete answer from {self._host} within {seconds:.1f} s")
         if isinstance(error, requests.exceptions.SSLError):
             line = f"{what}: no trusted TLS connection to {self._host} ({self.scrubbed(_cause(error))})"
@@ -319,29 +296,6 @@ class AlpacaTransport(RESTClient):
 
 
 # --------------------------------------------------------------------------- small parts
-
-
-def checked_base_url(url: str) -> str:
-    """The URL without trailing slash and `/v2`; BadSettings unless https, or http on loopback."""
-    try:
-        parts = urlsplit(url.strip())
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        parts, host = urlsplit(""), ""
-    secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
-    if not host or not secure or parts.username is not None or parts.query or parts.fragment:
-        raise BadSettings(
-            f"the broker URL with host {host or '?'!r} is refused: it must be https:// (http:// on loopback only), "
-            "without user and query"
-        )
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v2')}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _spellings(*keys: str) -> tuple[str, ...]:
