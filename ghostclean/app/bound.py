@@ -75,7 +75,7 @@ class BoundLedger:
         self.write = _through(run, ledger.write)
         self.records = _through(run, ledger.records)
         self.fill = _through(run, ledger.fill)
-        self.describe = ledger.describe
+        self.describe = _through(run, ledger.describe)
         self._ledger = ledger
 
     @property
