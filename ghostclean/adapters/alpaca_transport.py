@@ -26,7 +26,7 @@ from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
 from ghostclean.app.deadline import bounded
-from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
+from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refusal, Refused
 
 _TRIES = 3
 _REQUEST_SECONDS = 10.0
@@ -186,7 +186,7 @@ class AlpacaTransport(RESTClient):
             raise AnswerLost(f"{error}; whether the broker acted on it is unknown") from None
         if answer.status in (403, 409, 422) or (answer.status == 404 and method != "POST"):
             body = json.loads(self._without_keys(json.dumps(_body(answer))))
-            raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body)
+            raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body, why=_refusal(body))
         if answer.status in (400, 401, 404, 405, 429):
             raise self._failure(what, answer)
         if method == "DELETE" and answer.status == 204:
@@ -355,6 +355,14 @@ def _body(answer: _Answer) -> Any:
         return answer.json()
     except (ValueError, RecursionError):
         return None
+
+
+def _refusal(body: object) -> Refusal | None:
+    """What a refusal means: Alpaca shares one code among several, and only its words tell them apart."""
+    said = str(body.get("message", "")) if isinstance(body, dict) else ""
+    if "client_order_id" in said and "unique" in said:
+        return Refusal.NAME_TAKEN
+    return Refusal.NO_CHANGE if "not changed" in said else None
 
 
 def _words(answer: _Answer) -> str:

@@ -3,7 +3,7 @@
 Order of a run: lock, reconcile, own truth, an unfinished close, stops that the sale of an orphan
 took away, the reasons to skip, leftovers, then the trades: naked ones, losses to cut, stops to
 tighten; in the last minutes of the day all of them are closed. Nothing is sent but through
-`OrderDoor`.
+the gateway.
 """
 
 from __future__ import annotations
@@ -15,28 +15,35 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline, bounded
+from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway
+from ghostclean.app.gateway.naming import NUMBERS
 from ghostclean.app.journal import Journal
-from ghostclean.app.manage.books import FLATTEN, MANAGED, Books
-from ghostclean.app.manage.desk import Desk, Seen
-from ghostclean.app.manage.flatten import CUT, EOD
-from ghostclean.app.manage.leftovers import cancel_leftovers
-from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
+from ghostclean.app.manage.engine import FLATTEN, Counts, Engine
+from ghostclean.app.manage.selection import (
+    list_held,
+    list_naked,
+    longest_unmanaged,
+    note_missed_close,
+    session_on_duty,
+)
+from ghostclean.app.manage.stray_exits import cancel_stray_exits
+from ghostclean.app.manage.trade_journal import MANAGED, TradeJournal
+from ghostclean.app.manage.trades import OpenTrades, Surveyed
 from ghostclean.app.manage.within import within
-from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
+from ghostclean.app.orphan_sales import restore_stops
 from ghostclean.app.orphans import OWED
 from ghostclean.app.outside import SECTION
-from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
 from ghostclean.app.record import deliver
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.client_ids import client_id
-from ghostclean.core.instrument import is_option
-from ghostclean.core.manage import Manage
-from ghostclean.core.market import Market
 from ghostclean.core.plan import Holding
-from ghostclean.core.protection import OrderBook
-from ghostclean.core.times import eastern_date, iso, parse_time
+from ghostclean.core.protection.begun import CUT, EOD, BegunClose
+from ghostclean.core.protection.market import Market
+from ghostclean.core.protection.orders import KnownOrders
+from ghostclean.core.protection.policy import ManagePolicy
+from ghostclean.core.times import eastern_date, iso
 from ghostclean.core.trade import record_id
 from ghostclean.errors import (
     BrokerError,
@@ -55,7 +62,7 @@ _LOCK_OUTLIVES_DEADLINE = 5.0
 _LAST_WORDS = 0.35  # seconds that the run's own record gets even when the deadline is over
 _POLL = 0.5
 _DUTY = "eod"  # the state section that remembers the last session in which flattening was on duty
-_PURPOSES = ("stop", REST, "oco", CUT, EOD)
+_PURPOSES = (STOP, REST, OCO, CUT, EOD)
 _COUNTED = {ManageOutcome.SUCCESS: "success", ManageOutcome.SKIP: "skipped", ManageOutcome.FAIL: "fail"}
 
 
@@ -66,7 +73,7 @@ class ManageOptions:
     run_id: str
     source: str
     deadline: Deadline
-    manage: Manage
+    manage: ManagePolicy
     grace: timedelta = timedelta(seconds=120)
     dry_run: bool = False
     force: bool = False
@@ -78,7 +85,7 @@ def run_auto_manage(
     options: ManageOptions,
     *,
     reconcile_first: Callable[[Lease | None], Result],
-    survey: Callable[[], Seen],
+    survey: Callable[[], Surveyed],
 ) -> ManageResult:
     """Makes one run and returns what happened; never raises for anything the world does.
 
@@ -105,21 +112,21 @@ class _Run:
     parts: Parts
     options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
-    survey: Callable[[], Seen]
+    survey: Callable[[], Surveyed]
     lease: Lease | None = None
     state_ok: bool = False
     reconciled: Mapping[str, Any] = field(default_factory=dict)
     market: Market | None = None
-    tally: Tally = field(default_factory=Tally)
+    counts: Counts = field(default_factory=Counts)
     active: frozenset[str] | None = None
     duty: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orders: Sequence[Mapping[str, Any]] = ()
     alerted: Mapping[str, Any] | None = None
     stores: Parts = field(init=False)
-    manage: Manage = field(init=False)
+    manage: ManagePolicy = field(init=False)
     began: float = field(init=False)
     started: datetime = field(init=False)
-    books: Books = field(init=False)
+    journal: TradeJournal = field(init=False)
 
     def __post_init__(self) -> None:
         self.stores = self.parts
@@ -127,14 +134,14 @@ class _Run:
         self.manage = self.options.manage
         self.began = self.options.deadline.left()
         self.started = self.parts.wall()
-        self.books = self._new_books()
+        self.journal = self._new_journal()
 
-    def _new_books(self) -> Books:
+    def _new_journal(self) -> TradeJournal:
         stores, options, now = self.stores, self.options, self.parts.broker.now
         journal = Journal(
             stores.ledger, stores.state, self.lease, options.deadline, options.run_id, options.source, now
         )
-        return Books(self.parts.ledger, self.parts.state, journal, now=now, dry_run=options.dry_run)
+        return TradeJournal(self.parts.ledger, self.parts.state, journal, now=now, dry_run=options.dry_run)
 
     # ------------------------------------------------------------------ the frame
 
@@ -154,8 +161,8 @@ class _Run:
             _log.debug("the run ended in an unexpected error", exc_info=error)
             outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
             detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
-        if self.tally.failures and outcome is not ManageOutcome.FAIL:
-            outcome, reason = ManageOutcome.FAIL, self.tally.reason
+        if self.counts.failures and outcome is not ManageOutcome.FAIL:
+            outcome, reason = ManageOutcome.FAIL, self.counts.reason
         return self._finish(self._tell_outside(self._report(outcome, reason, detail)))
 
     def _lock(self) -> None:
@@ -165,7 +172,7 @@ class _Run:
             self.state_ok = True
             if not self.options.dry_run:
                 self.lease = self._wait_for_lock()
-                self.books = self._new_books()
+                self.journal = self._new_journal()
         except DeadlineExceeded:
             raise StateFailed(
                 "the state did not answer in time: nothing was changed; see `ghostclean doctor`"
@@ -189,40 +196,40 @@ class _Run:
 
     def _work(self) -> None:
         self._reconcile()
-        begun, owed = self.parts.state.recall(FLATTEN), self.parts.state.recall(OWED)
+        begun, owed = self._begun(FLATTEN), self._begun(OWED)
         if not self.manage.enabled and not begun and not owed:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        seen = self.survey()
-        self.active = frozenset(i for r in seen.view.active if (i := record_id(r)) is not None)
-        self.books.recall()
+        survey = self.survey()
+        self.active = frozenset(i for r in survey.view.active if (i := record_id(r)) is not None)
+        self.journal.recall()
         market = self._read_market()
-        desk = self._desk(seen, market)
-        trades = self._trades(desk)
-        if begun:
-            trades.finish_begun()
+        gateway = self._gateway(survey, market)
+        trades = OpenTrades(survey, gateway, market)
+        engine = self._engine(trades, gateway, market)
+        engine.finish(begun)
         if not self.options.dry_run:
-            self._give_back(owed, desk.door)
+            self._restore_stops(gateway, owed)
         if not self.manage.enabled:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        trades.manage(self._chosen(desk, market))
+        engine.manage(self._chosen(trades, gateway, market))
 
-    def _give_back(self, stops: Mapping[str, Any], door: OrderDoor) -> None:
-        """Stops that `reconcile --orphans flatten` took away and could not put back."""
-        for orphan, raw in stops.items():
-            owed = Owed.parse(raw)
-            if owed is None:
-                continue
-            now = self.parts.broker.now()
-            settled = settle(door, self.parts.state, orphan, owed, grace=self.options.grace, now=now)
-            self.books.notes.append(f"{owed.symbol}: {'naked: ' if settled.naked else ''}{settled.said}")
-            if settled.naked:
-                self.tally.failures.append("naked")
+    def _begun(self, section: str) -> dict[str, BegunClose]:
+        found = {i: BegunClose.parse(i, raw) for i, raw in self.parts.state.recall(section).items()}
+        return {i: begun for i, begun in found.items() if begun is not None}
+
+    def _restore_stops(self, gateway: OrderGateway, owed: Mapping[str, BegunClose]) -> None:
+        """Stops that `reconcile --orphans flatten` took away and could not restore."""
+        state, options = self.parts.state, self.options
+        for line, naked in restore_stops(gateway, state, owed, grace=options.grace, now=self.parts.broker.now):
+            self.journal.notes.append(line)
+            if naked:
+                self.counts.failures.append("naked")
 
     def _reconcile(self) -> None:
         result = self.reconcile_first(self.lease)
         self.reconciled = result.to_dict()
         if not result.ok:
-            self.books.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
+            self.journal.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
 
     def _read_market(self) -> Market:
         """Clock and calendar; without the clock nothing is sent."""
@@ -237,7 +244,7 @@ class _Run:
             sessions = deadline.reading(lambda: broker.calendar(today - timedelta(days=7), today))
         except BrokerError as error:
             sessions = ()
-            self.books.notes.append(f"the calendar cannot be read ({error}): the clock's close counts")
+            self.journal.notes.append(f"the calendar cannot be read ({error}): the clock's close counts")
         self.market = market = Market.of(clock, sessions)
         return market
 
@@ -247,124 +254,63 @@ class _Run:
             why = f"the account takes no orders ({what}): nothing was sent"
             raise _Stop(ManageOutcome.FAIL, "account_blocked", why)
 
-    def _chosen(self, desk: Desk, market: Market) -> list[Holding]:
+    def _chosen(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> list[Holding]:
         """The trades to manage now; raises _Stop for the reasons to skip."""
-        now = self.parts.broker.now()
-        self._note_missed_close(desk, market, now)
-        if market.clock.is_open and not _takes_no_orders(desk.seen.truth.account):
-            self.tally.updated += self._leftovers(desk, now)
-        if not desk.open_ids:
+        now, survey, journal = self.parts.broker.now(), trades.survey, self.journal
+        ready = trades.manageable()
+        if self.manage.eod_flatten:
+            stored = self.parts.state.recall(_DUTY).get("last")
+            self.duty = {"last": session_on_duty(market)}
+            self.counts.failures += note_missed_close(journal, ready, market, stored, now)
+        if market.clock.is_open and not _takes_no_orders(survey.truth.account):
+            grace = self.options.grace
+            self.counts.updated += cancel_stray_exits(gateway, journal, self.parts.ledger, survey, grace=grace, now=now)
+        if not trades.ids:
             raise _Stop(ManageOutcome.SKIP, "no_open_trades")
-        ready = desk.manageable()
         if not market.clock.is_open and not self.options.force:
-            self._list_naked(desk, [h for h in ready if not h.position.is_crypto], now)
+            list_naked(journal, trades, [h for h in ready if not h.position.is_crypto], now)
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
                 raise _Stop(ManageOutcome.SKIP, "market_closed")
-        self._check_account(desk.seen.truth)
-        self._list_held(desk)
-        return self._longest_unmanaged(ready)
-
-    # ------------------------------------------------------------------ which trades
-
-    def _longest_unmanaged(self, holdings: Sequence[Holding]) -> list[Holding]:
-        def managed_at(holding: Holding) -> str:
-            known = self.books.managed.get(holding.trade.id or "", {}).get("at")
-            own = holding.trade.record.get("autoManage")
-            told = own.get("lastManagedAt") if isinstance(own, Mapping) else None
-            return str(known or told or "")
-
-        ordered = sorted(holdings, key=lambda h: (managed_at(h), h.trade.id or ""))
-        most = self.manage.max_per_run
-        if ordered[most:]:
-            self.books.notes.append(f"{len(ordered) - most} trades wait for a later run (AUTO_MANAGE_MAX_PER_RUN)")
-        return ordered[:most]
-
-    def _list_naked(self, desk: Desk, holdings: Sequence[Holding], now: datetime) -> None:
-        for work in desk.works(holdings, {}, now):
-            if work.protection.is_naked:
-                self.books.note(work.holding, "naked: no stop that can fire; its market is closed")
-
-    def _list_held(self, desk: Desk) -> None:
-        """Why an open trade gets no order in this run."""
-        ready = {h.trade.id for h in desk.manageable()}
-        for decision in desk.seen.plan.decisions:
-            if decision.trade_id in ready or decision.trade_id not in desk.open_ids:
-                continue
-            why = "options never get orders" if is_option(decision.ticker) else f"{decision.verdict}: {decision.reason}"
-            self.books.notes.append(f"{decision.ticker} {decision.trade_id}: no order ({why})")
-
-    def _leftovers(self, desk: Desk, now: datetime) -> int:
-        return cancel_leftovers(
-            desk.door,
-            self.books,
-            self.parts.ledger,
-            desk.seen.plan,
-            desk.seen.view.active,
-            desk.seen.truth.orders,
-            grace=self.options.grace,
-            now=now,
-        )
-
-    def _note_missed_close(self, desk: Desk, market: Market, now: datetime) -> None:
-        """FAIL `eod_missed`: on the day itself in every run, later once."""
-        if not self.manage.eod_flatten:
-            return
-        stored = self.parts.state.recall(_DUTY).get("last")
-        duty = parse_time(stored.get("close")) if isinstance(stored, Mapping) else None
-        closed = market.closed_today(now)
-        if closed is None and duty is not None and now >= duty:
-            closed = duty
-        self.duty = {"last": {"close": iso(market.close)} if market.close is not None else None}
-        if closed is None:
-            return
-        for holding in desk.manageable():
-            opening = holding.trade.opening
-            if not holding.position.is_crypto and (opening is None or opening < closed):
-                self.books.note(holding, f"eod_missed: still open after the close at {iso(closed)}")
-                self.tally.failures.append(MISSED)
+        self._check_account(survey.truth)
+        list_held(journal, trades)
+        return longest_unmanaged(journal, ready, self.manage.max_per_run)
 
     # ------------------------------------------------------------------ what they are managed with
 
-    def _desk(self, seen: Seen, market: Market) -> Desk:
-        book = OrderBook()
-        book.add(seen.evidence.orders.values())
-        book.set_working(seen.truth.orders)
+    def _gateway(self, survey: Surveyed, market: Market) -> OrderGateway:
+        known = KnownOrders()
+        known.add(survey.evidence.orders.values())
+        known.set_working(survey.truth.orders)
         lease = self.lease
-        door = OrderDoor(
+        gateway = OrderGateway(
             self.parts.broker,
             self.parts.state,
             market,
             self.options.deadline,
             grace=self.options.grace,
             verify=lease.verify if lease is not None else _nothing_to_verify,
-            book=book,
+            known=known,
             dry_run=self.options.dry_run,
             sleep=self.parts.pause,
         )
-        self.orders = door.log
-        return Desk(seen, door, market)
+        self.orders = gateway.log
+        return gateway
 
-    def _trades(self, desk: Desk) -> TradeManager:
-        return TradeManager(
-            desk,
-            self.parts,
-            self.books,
-            self.tally,
-            self.manage,
-            self.options.deadline,
-            grace=self.options.grace,
-            run_id=self.options.run_id,
-            survey=self.survey,
-        )
+    def _engine(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> Engine:
+        options = self.options
+        return Engine(
+            trades, gateway, self.parts, self.journal, self.counts, self.manage, market, options.deadline,
+            options.grace, options.run_id, self.survey,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ the end
 
     def _report(self, outcome: ManageOutcome, reason: str | None, detail: str | None) -> ManageResult:
         options = self.options
         if outcome is ManageOutcome.FAIL and detail is None:
-            about = [note for note in self.books.notes if (reason or "") in note]
-            detail = f"{reason}: {'; '.join(about or self.books.notes)}"[:400]
+            about = [note for note in self.journal.notes if (reason or "") in note]
+            detail = f"{reason}: {'; '.join(about or self.journal.notes)}"[:400]
         return ManageResult(
             outcome=outcome,
             reason=reason,
@@ -377,11 +323,11 @@ class _Run:
             forced=self.options.force,
             dry_run=options.dry_run,
             cfg=self.manage.to_dict(),
-            checked=self.tally.checked,
-            updated=self.tally.updated,
-            flattened=self.tally.flattened,
+            checked=self.counts.checked,
+            updated=self.counts.updated,
+            flattened=self.counts.flattened,
             market=self.market.to_dict() if self.market is not None else None,
-            notes=tuple(self.books.notes),
+            notes=tuple(self.journal.notes),
             orders=tuple(self.orders),
             reconcile=self.reconciled,
             detail=detail,
@@ -461,19 +407,19 @@ class _Run:
             "lastSource": result.source,
             "lastRunId": result.run_id,
         }
-        return RunCommit(KIND, result.run_id, run, add, put, tuple(self.books.journal.entries), self._memory())
+        return RunCommit(KIND, result.run_id, run, add, put, tuple(self.journal.journal.entries), self._memory())
 
     def _memory(self) -> dict[str, Mapping[str, Any]]:
         """What the next run must know of each trade; closed ones are forgotten, numbers included."""
         at = iso(self.parts.broker.now())
         managed: dict[str, Any] = {}
         numbers: dict[str, Any] = {}
-        for trade_id, memory in self.books.managed.items():
+        for trade_id, memory in self.journal.managed.items():
             if self.active is not None and trade_id not in self.active:
                 managed[trade_id] = None
                 numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
             else:
-                managed[trade_id] = {**memory, "at": at} if trade_id in self.tally.touched else memory
+                managed[trade_id] = {**memory, "at": at} if trade_id in self.counts.touched else memory
         alerted = {SECTION: {KIND: self.alerted}} if self.alerted is not None else {}
         return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **alerted}
 

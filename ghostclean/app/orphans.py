@@ -98,15 +98,15 @@ def sell(run: Run, lease: Lease) -> None:
     if not selling and (run.inner or not run.owed):
         return
     # Only this sends orders; every other run does without that code.
-    from ghostclean.app.flatten import Flattener
+    from ghostclean.app.orphan_sales import OrphanSeller
 
     parts, options = within(run.parts, run.options.deadline), run.options
-    flattener = Flattener(parts, options, run.surveyed(), lease, run.journal, run.owed)
+    seller = OrphanSeller(parts, options, run.surveyed(), lease, run.journal, run.owed)
     try:
         rows = run.orphan_rows
-        run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in rows]
-        flattener.give_back()
+        run.orphan_rows = [seller.flatten(row) if row.action is Action.FLATTENED else row for row in rows]
+        seller.restore_stops()
     finally:
-        run.notes += [*flattener.notes, *flattener.naked]
-    if flattener.naked and run.error is None:
-        run.failed("reconcile_failed", "; ".join(flattener.naked))
+        run.notes += [*seller.notes, *seller.naked]
+    if seller.naked and run.error is None:
+        run.failed("reconcile_failed", "; ".join(seller.naked))

@@ -59,6 +59,15 @@ def _object(raw: object, what: str) -> Json:
     return raw
 
 
+def _available(raw: Json) -> Decimal | None:
+    """How much of a position no working order holds; None where the broker does not say."""
+    try:
+        value = number(raw.get("qty_available"))
+    except BadNumber:
+        return None
+    return abs(value) if value is not None else None
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """The account that answered; market values in USD, None where the API did not say."""
@@ -90,7 +99,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One netted holding; `qty` is always positive, `side` says which way."""
+    """One netted holding; `qty` is always positive, `side` says which way; `available` is held by no order."""
 
     symbol: str
     key: str
@@ -102,6 +111,7 @@ class Position:
     asset_id: str
     asset_class: str
     raw: Json = field(repr=False, compare=False)
+    available: Decimal | None = None
 
     @classmethod
     def parse(cls, raw: object) -> Position:
@@ -126,6 +136,7 @@ class Position:
             _text(data, "asset_id"),
             _text(data, "asset_class"),
             data,
+            _available(data),
         )
 
     @property
@@ -161,6 +172,7 @@ class Order:
     legs: tuple[str, ...]
     parent: str | None
     raw: Json = field(repr=False, compare=False)
+    time_in_force: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -259,6 +271,7 @@ def parse_orders(raw: object, parent: str | None = None) -> Iterator[Order]:
         legs=tuple(leg.id for leg in legs if leg.parent == order_id),
         parent=parent or (_order_id(data, "parent_order_id") or None),
         raw=data,
+        time_in_force=_text(data, "time_in_force").lower(),
     )
     yield from legs
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ghostclean.adapters.sqlite_state import SqliteState
-from ghostclean.app.order_door import OrderDoor
+from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.client_ids import client_id
 from ghostclean.errors import StateFailed
 from ghostclean.result import Result
@@ -240,7 +240,7 @@ def test_a_run_that_is_stopped_after_the_cancel_is_finished_by_the_next(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OrderDoor, "flatten_orphan", stopped)
+    monkeypatch.setattr(OrderGateway, "close", stopped)
     with pytest.raises(KeyboardInterrupt):
         flatten(world)
     assert stops(world) == []

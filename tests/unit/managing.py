@@ -20,8 +20,8 @@ from ghostclean.app.own_truth import survey_for_orders
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease
 from ghostclean.app.reconcile import run_reconcile
-from ghostclean.core.manage import Manage
 from ghostclean.core.policy import Policy
+from ghostclean.core.protection.policy import ManagePolicy
 from ghostclean.manage_result import ManageResult
 from ghostclean.result import Result
 from tests.fakebroker import FakeBroker
@@ -134,7 +134,7 @@ class Office:
             f"run-{self.runs}",
             "test",
             deadline,
-            Manage(**{"enabled": True, **manage}),
+            ManagePolicy(**{"enabled": True, **manage}),
             timedelta(seconds=120),
             dry_run,
             force,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.app.order_door import OrderDoor
+from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.client_ids import client_id
 from ghostclean.manage_result import ManageOutcome
 from tests.fakebroker import NEVER, Delay
@@ -420,8 +420,8 @@ class Killed(BaseException):
 
 
 def kill(monkeypatch: pytest.MonkeyPatch, desk: Office, method: str, *, after: bool = False, **manage: Any) -> None:
-    """A run that dies at the first call of a method of the door (or right after it)."""
-    original = getattr(OrderDoor, method)
+    """A run that dies at the first call of a method of the gateway (or right after it)."""
+    original = getattr(OrderGateway, method)
 
     def die(*args: Any, **kwargs: Any) -> None:
         if after:
@@ -429,7 +429,7 @@ def kill(monkeypatch: pytest.MonkeyPatch, desk: Office, method: str, *, after: b
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(OrderDoor, method, die)
+        patch.setattr(OrderGateway, method, die)
         with pytest.raises(Killed):
             desk.run(**manage)
     # its lock ends by itself, at most ten seconds after its deadline

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ghostclean.adapters.sqlite_state import SqliteState
-from ghostclean.app.order_door import OrderDoor
+from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.client_ids import client_id
 from ghostclean.errors import StateFailed
 from ghostclean.manage_result import ManageOutcome
@@ -149,7 +149,7 @@ def test_a_kill_between_the_targets_cancel_and_the_oco(desk: Office, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(OrderDoor, "place_oco", die)
+        patch.setattr(OrderGateway, "restore", die)
         with pytest.raises(KeyboardInterrupt):
             desk.run()
     desk.free_lock()
@@ -317,7 +317,7 @@ def test_a_filled_close_that_is_not_booked_yet_is_no_failure(desk: Office, monke
     desk.fake.open_trade("AAPL", 20, 99, at="2026-11-16T15:00:00Z")  # bought by hand
     late(desk)
     with monkeypatch.context() as patch:
-        patch.setattr(OrderDoor, "took_all", lambda *_: False)
+        patch.setattr(OrderGateway, "took_all", lambda *_: False)
         desk.run(eod_flatten=True)
     assert desk.record("t1")["status"] == "OPEN"  # the position could still show what the fill has taken
     desk.fake.advance(seconds=30)
@@ -513,7 +513,7 @@ def test_an_unexpected_error_is_a_failure_with_a_record(desk: Office, monkeypatc
         raise RuntimeError("oops")
 
     desk.trade("t1", "AAPL", 10, 100, stop=95)
-    monkeypatch.setattr(OrderDoor, "look", broken)
+    monkeypatch.setattr(OrderGateway, "look", broken)
     desk.fake.set_price("AAPL", 101)
     result = desk.run()
     assert (result.outcome, result.reason, result.exit_code) == (ManageOutcome.FAIL, "auto_manage_failed", 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.app.flatten import Flattener
+from ghostclean.app.orphan_sales import OrphanSeller
 from ghostclean.app.ports import LedgerView
 from ghostclean.app.survey import Survey
 from ghostclean.core import counting
@@ -164,8 +164,8 @@ def test_the_ledger_is_read_again_before_an_orphan_is_sold() -> None:
     for added, may_be_sold in (((), True), ((trade(),), False)):
         parts: Any = SimpleNamespace(ledger=SimpleNamespace(read=lambda added=added: LedgerView(added, len(added))))
         lease: Any = None
-        flattener = Flattener(parts, options, survey, lease, [], {})
-        assert flattener._still_unexplained(plan.orphans[0]) is may_be_sold
+        seller = OrphanSeller(parts, options, survey, lease, [], {})
+        assert seller._still_unexplained(plan.orphans[0]) is may_be_sold
 
 
 def test_a_trade_that_is_sold_waits_for_no_orphan() -> None:

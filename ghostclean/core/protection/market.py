@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from .broker import MarketClock
-from .times import eastern_date, iso
+from ghostclean.core.broker import MarketClock
+from ghostclean.core.times import eastern_date, iso
 
 HANDS_OFF = timedelta(seconds=15)  # before the close: a market order may no longer make it into the session
 

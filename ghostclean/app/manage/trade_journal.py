@@ -15,14 +15,12 @@ from ghostclean.app.journal import Journal, Posting
 from ghostclean.app.ports import Change, Ledger, Record, State, WriteOutcome
 from ghostclean.core.fields import changed
 from ghostclean.core.numbers import ZERO
-from ghostclean.core.plan import Holding
-from ghostclean.core.stops import is_tighter
+from ghostclean.core.protection.stops import is_tighter
 from ghostclean.core.times import iso
-from ghostclean.core.trade import is_open, read_trade
+from ghostclean.core.trade import Trade, is_open, read_trade
 from ghostclean.errors import DeadlineExceeded
 
 MANAGED = "managed"
-FLATTEN = "flatten"
 _SAID_KEPT = 8
 # What every price changes. It is no decision, and fifty trades every five minutes would drive the
 # proofs of real changes out of a journal that keeps its newest 20,000 entries.
@@ -30,7 +28,7 @@ _OBSERVED = frozenset({"lastPrice", "unrealizedPnL", "unrealizedR", "autoManage"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TradeChange:
     """A change of one trade with the reason for it; `fields` may hold Decimals."""
 
     trade_id: str
@@ -43,8 +41,8 @@ class Entry:
     proof: tuple[Mapping[str, Any], ...] = ()
 
 
-class Books:
-    """Ledger, journal and memory of one run; in a dry run everything is only noted."""
+class TradeJournal:
+    """Ledger, notes and memory of the trades that one run manages; in a dry run everything is only noted."""
 
     def __init__(
         self, ledger: Ledger, state: State, journal: Journal, *, now: Callable[[], datetime], dry_run: bool
@@ -59,36 +57,35 @@ class Books:
 
     # ------------------------------------------------------------------ for people
 
-    def note(self, holding: Holding, text: str) -> None:
+    def note(self, trade: Trade, text: str) -> None:
         """One line about a trade, for the result document."""
-        self.notes.append(f"{holding.trade.symbol} {holding.trade.id}: {text}")
+        self.notes.append(f"{trade.symbol} {trade.id}: {text}")
 
-    def once(self, holding: Holding, text: str) -> None:
+    def once(self, trade: Trade, text: str) -> None:
         """A line about something that stays as it is: said when it is new, not every run."""
-        memory = self.of(holding)
+        memory = self.of(trade)
         said = memory.get("said")
         said = said if isinstance(said, list) else []
         if text not in said:
             memory["said"] = [*said, text][-_SAID_KEPT:]
-            self.note(holding, text)
+            self.note(trade, text)
 
-    def tell(self, holding: Holding, action: str, reason: str, facts: Mapping[str, Any]) -> None:
+    def tell(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
         """A journal entry that changes nothing in the ledger; repeated ones are left out."""
-        memory = self.of(holding)
+        memory = self.of(trade)
         line = f"{action}: {reason}"
         if memory.get("told") == line:
             return
         memory["told"] = line
-        trade = holding.trade
         self.journal.end(self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, self.proof(facts)))
 
     def proof(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         """The order that was asked for, with its numbers, as a journal entry's proof."""
         return ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
 
-    def begin(self, holding: Holding, action: str, reason: str, facts: Mapping[str, Any]) -> None:
+    def begin(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
         """Journals what is about to be done, durable before this returns; it changes no field."""
-        trade, proof = holding.trade, ({"what": "decision", "at": iso(self._now()), **facts},)
+        proof = ({"what": "decision", "at": iso(self._now()), **facts},)
         begun = self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, proof)
         if not self.dry_run:
             self.journal.begin(begun)
@@ -101,28 +98,28 @@ class Books:
         found = self._state.recall(MANAGED)
         self.managed = {i: dict(value) for i, value in found.items() if isinstance(value, Mapping)}
 
-    def of(self, holding: Holding) -> dict[str, Any]:
+    def of(self, trade: Trade) -> dict[str, Any]:
         """The memory of one trade; changes to it are kept at the end of the run."""
-        return self.managed.setdefault(holding.trade.id or "", {})
+        return self.managed.setdefault(trade.id or "", {})
 
-    def keep_now(self, holding: Holding) -> None:
+    def keep_now(self, trade: Trade) -> None:
         """Stores a trade's memory at once, before something that a kill must not hide."""
         if not self.dry_run:
-            self._state.remember(MANAGED, {holding.trade.id or "": self.of(holding)})
+            self._state.remember(MANAGED, {trade.id or "": self.of(trade)})
 
     # ------------------------------------------------------------------ ledger
 
-    def write(self, entries: Sequence[Entry]) -> dict[str, bool]:
+    def write(self, changes: Sequence[TradeChange]) -> dict[str, bool]:
         """Journals and writes changes; by trade id, whether the ledger says so now.
 
         A record that the app changed meanwhile is read again and changed once more, as long as
         it is still open: what we write is what the broker says about our own orders.
         """
-        pending = self._postings(entries)
+        pending = self._postings(changes)
         if not pending or self.dry_run:
             return dict.fromkeys(pending, True)
         self._post(pending)
-        again = [e for e in entries if e.trade_id in pending and pending[e.trade_id].outcome is WriteOutcome.CHANGED]
+        again = [e for e in changes if e.trade_id in pending and pending[e.trade_id].outcome is WriteOutcome.CHANGED]
         if again:
             fresh = self._ledger.get([e.trade_id for e in again])
             second = self._postings([_anew(e, fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))])
@@ -130,11 +127,11 @@ class Books:
             pending |= second
         return {trade_id: posting.written for trade_id, posting in pending.items()}
 
-    def _postings(self, entries: Sequence[Entry]) -> dict[str, Posting]:
+    def _postings(self, changes: Sequence[TradeChange]) -> dict[str, Posting]:
         """By trade id, without those that would change nothing."""
-        return {e.trade_id: self._posting(e, f) for e in entries if (f := changed(e.record, e.fields, self._now()))}
+        return {e.trade_id: self._posting(e, f) for e in changes if (f := changed(e.record, e.fields, self._now()))}
 
-    def _posting(self, entry: Entry, fields: Mapping[str, Any]) -> Posting:
+    def _posting(self, entry: TradeChange, fields: Mapping[str, Any]) -> Posting:
         change = Change(entry.trade_id, entry.record, fields)
         if _OBSERVED.issuperset(fields):
             return Posting(change, None)
@@ -146,7 +143,7 @@ class Books:
             raise DeadlineExceeded("no time was left to write the ledger: nothing more was changed")
 
 
-def _anew(entry: Entry, record: Record) -> Entry:
+def _anew(entry: TradeChange, record: Record) -> TradeChange:
     """The change on the record as the app has written it meanwhile: a tighter stop of its own stays."""
     before, now, ours = read_trade(entry.record), read_trade(record), entry.fields.get("stopPrice")
     moved = now.stop_price is not None and now.stop_price != before.stop_price

@@ -7,11 +7,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from .numbers import json_number
+from ghostclean.core.numbers import json_number
 
 
 @dataclass(frozen=True, slots=True)
-class Manage:
+class ManagePolicy:
     """The `AUTO_MANAGE_*` settings; everything that sends orders is off unless turned on."""
 
     enabled: bool = False

@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
-from .instrument import Side
-from .manage import Manage
-from .numbers import ONE, ZERO
+from ghostclean.core.instrument import Side
+from ghostclean.core.numbers import ONE, ZERO
+
+from .policy import ManagePolicy
 
 CENT_TICK = Decimal("0.01")
 SUB_DOLLAR_TICK = Decimal("0.0001")
@@ -100,7 +101,7 @@ def is_through(side: Side, stop: Decimal, price: Decimal) -> bool:
     return (price - stop) * side.sign <= 0
 
 
-def rule_stops(risk: Risk, price: Decimal, manage: Manage) -> dict[Rule, Decimal]:
+def rule_stops(risk: Risk, price: Decimal, manage: ManagePolicy) -> dict[Rule, Decimal]:
     """The unrounded stops that the rules ask for at this price; empty below 1R."""
     stops: dict[Rule, Decimal] = {}
     if risk.one_r is None:
@@ -116,7 +117,7 @@ def rule_stops(risk: Risk, price: Decimal, manage: Manage) -> dict[Rule, Decimal
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class StopTarget:
     """The stop a trade should have, on its tick; `send` says whether the broker must be asked.
 
     `crossed` is a stop of the ledger that the market has passed already: it is never sent.
@@ -131,12 +132,12 @@ class Aim:
 def aim(
     risk: Risk,
     price: Decimal,
-    manage: Manage,
+    manage: ManagePolicy,
     *,
     ledger_stop: Decimal | None,
     broker_stop: Decimal | None,
     increment: Decimal | None = None,
-) -> Aim:
+) -> StopTarget:
     """The tightest of rules, ledger and the broker's own stop that the market has not passed.
 
     A fixed rule's price cannot creep, so it is sent whenever it is tighter by a tick. The trail
@@ -159,12 +160,12 @@ def aim(
             and abs(stop - broker_stop) >= _least_step(rule, risk, stop, increment)
         }
         if not usable:
-            return Aim(broker_stop, Rule.BROKER, send=False, crossed=crossed)
+            return StopTarget(broker_stop, Rule.BROKER, send=False, crossed=crossed)
     if not usable:
-        return Aim(None, None, send=False, crossed=crossed)
+        return StopTarget(None, None, send=False, crossed=crossed)
     best = tightest(side, usable.values())
     rule = next(rule for rule, stop in usable.items() if stop == best)
-    return Aim(best, rule, send=True, crossed=crossed)
+    return StopTarget(best, rule, send=True, crossed=crossed)
 
 
 def _least_step(rule: Rule, risk: Risk, stop: Decimal, increment: Decimal | None) -> Decimal:
@@ -187,7 +188,7 @@ def stop_limit(side: Side, stop: Decimal, increment: Decimal | None = None) -> D
 
 def is_cut(
     risk: Risk,
-    manage: Manage,
+    manage: ManagePolicy,
     *,
     sale: Decimal,
     sale_at: datetime,

@@ -1,0 +1,80 @@
+"""Cancels exit orders that outlived their trade: on a flat position they would open a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.manage.trade_journal import TradeJournal
+from ghostclean.app.manage.trades import Surveyed
+from ghostclean.app.ports import Ledger
+from ghostclean.core.broker import Order
+from ghostclean.core.client_ids import parse_client_id, trade_tag
+from ghostclean.core.protection.sizing import Exposure
+from ghostclean.core.times import parse_time
+from ghostclean.core.trade import Trade, order_ids, read_trade, record_id
+
+_CANCEL_SECONDS = 3.0
+
+
+def cancel_stray_exits(
+    gateway: OrderGateway,
+    journal: TradeJournal,
+    ledger: Ledger,
+    survey: Surveyed,
+    *,
+    grace: timedelta,
+    now: datetime,
+) -> int:
+    """Cancels working exits of closed trades; how many.
+
+    Left alone: within the grace of the close (the broker cancels siblings itself), an id that an
+    active record names too, and symbols with an orphan, which the order may be protecting.
+    """
+    free = _unowned(survey)
+    if not free:
+        return 0
+    cancelled = 0
+    for record in ledger.history(frozenset(o.key for o in free)):
+        if _is_recent(record, now - grace):
+            continue
+        trade = read_trade(record)
+        for order in (o for o in free if _is_exit_of(o, trade)):
+            exposure = Exposure.behind(order, trade.id or "", trade.side, now)
+            left = gateway.cancel(exposure, [order], _CANCEL_SECONDS, "leftover of a closed trade")
+            still = f", still {left[0].status}" if left else ""
+            word = "would be cancelled" if gateway.dry_run else "cancelled"
+            journal.notes.append(f"{order.symbol} {trade.id}: order {order.id} outlived its trade: {word}{still}")
+            cancelled += 1
+    return cancelled
+
+
+def _unowned(survey: Surveyed) -> list[Order]:
+    """Working orders that no active record can own."""
+    active, plan = survey.view.active, survey.plan
+    named = {i for record in active for i in order_ids(record)}
+    named |= {o.id for h in plan.holdings.values() for o in h.exits}
+    tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
+    orphans = {orphan.position.key for orphan in plan.orphans}
+    return [
+        o
+        for o in survey.truth.orders
+        if named.isdisjoint((o.id, o.client_id)) and o.key not in orphans and not _is_of(o, tags)
+    ]
+
+
+def _is_recent(record: Mapping[str, Any], since: datetime) -> bool:
+    closed_at = parse_time(record.get("closedAt")) or parse_time(record.get("updatedAt"))
+    return closed_at is not None and closed_at > since
+
+
+def _is_exit_of(order: Order, trade: Trade) -> bool:
+    named = order.id in trade.exit_orders or _is_of(order, {trade_tag(trade.id or "")})
+    return named and order.side == trade.side.closing
+
+
+def _is_of(order: Order, tags: set[str]) -> bool:
+    ours = parse_client_id(order.client_id)
+    return ours is not None and ours.trade in tags

@@ -1,0 +1,234 @@
+"""Sells orphans (`--orphans flatten`): exactly what no trade explains, through the gateway.
+
+Ledger and position are read again first; the intent is journaled, and a stop that holds the
+shares remembered, before anything is cancelled; only an order that filled counts as flattened.
+Whatever else becomes of a sale, its stop is restored: at once, or by the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
+from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
+from ghostclean.app.orphans import OWED
+from ghostclean.app.parts import Options, Parts
+from ghostclean.app.ports import JournalEntry, Lease, State
+from ghostclean.app.survey import Survey
+from ghostclean.core.client_ids import trade_tag
+from ghostclean.core.decide import decide
+from ghostclean.core.numbers import plain
+from ghostclean.core.orphans import adopted_id, orphan_name
+from ghostclean.core.plan import Orphan
+from ghostclean.core.protection.begun import ORPHAN, BegunClose
+from ghostclean.core.protection.market import Market
+from ghostclean.core.protection.orders import KnownOrders
+from ghostclean.core.protection.sizing import Exposure
+from ghostclean.core.times import iso
+from ghostclean.core.trade import order_ids, record_id
+from ghostclean.core.verdicts import Action, Decision, Proof, Verdict
+from ghostclean.errors import BrokerError, DeadlineExceeded
+
+_LEAST_SECONDS = 3.0
+_OVER = frozenset({CloseState.DONE, CloseState.OVER, CloseState.HELD, CloseState.RESTORED})
+_NAKED = frozenset({CloseState.WAITING, CloseState.UNPROTECTED, CloseState.NAKED, CloseState.UNKNOWN})
+
+
+@dataclass(slots=True)
+class OrphanSeller:
+    """Sells the orphans of one run, and restores the stops that sales took away.
+
+    `begun` are the sales of earlier runs by the orphan's name; `notes` is said of those without a
+    row, `naked` has one line for each stop that is still not back.
+    """
+
+    parts: Parts
+    options: Options
+    survey: Survey
+    lease: Lease
+    journal: Journal
+    begun: Mapping[str, Any]
+    notes: list[str] = field(default_factory=list)
+    naked: list[str] = field(default_factory=list)
+    _settled: set[str] = field(default_factory=set)
+
+    def flatten(self, decision: Decision) -> Decision:
+        """The row with what became of the orphan; never raises for what a broker does."""
+        orphan = next((o for o in self.survey.plan.orphans if o.position.symbol == decision.ticker), None)
+        if orphan is None or self.options.deadline.left() < _LEAST_SECONDS:
+            return _kept(decision, "no time was left to sell it")
+        try:
+            return self._flatten(decision, orphan)
+        except (BrokerError, DeadlineExceeded) as error:
+            return _kept(decision, f"not sold: {error}")
+
+    def _flatten(self, decision: Decision, orphan: Orphan) -> Decision:
+        if not self._still_unexplained(orphan):
+            return _kept(decision, "a trade of the ledger explains it by now, or may be it")
+        key, position = orphan_name(orphan), orphan.position
+        earlier = BegunClose.parse("", self.begun.get(key))
+        name = earlier.name if earlier is not None else self._name(orphan)
+        gateway = self._gateway()
+        exposure = Exposure.alone(name, position, orphan.qty, self._now())
+        view = gateway.look(exposure)
+        sale = next((o for o in view.closing if is_close(o, name, ORPHAN)), None)
+        if sale is not None:
+            return _kept(decision, f"its sale {sale.id} is {sale.status}: in progress")
+        owned = self._owned(gateway.known)
+        holders = [o for o in view.closing if o.id not in owned | view.dormant]
+        why = gateway.why_not_close(exposure, [o.id for o in holders])
+        if why is not None:
+            return _kept(decision, why)
+        begun = BegunClose.of_orphan(exposure, holders, earlier)
+        if begun.stop is not None and self.options.deadline.left() < NEEDS_SECONDS:
+            return _kept(decision, f"less than {NEEDS_SECONDS:.0f} s of deadline are left to take its stop away")
+        intent = self.journal.decided(replace(decision, trade_id=name))
+        self.journal.begin(intent)
+        closer = self._closer(gateway)
+        if begun.stop is not None:
+            closer.remember(key, begun)
+        self._settled.add(key)
+        found = closer.run(CloseTarget(exposure, holders, surveyed=position), begun)
+        return self._sold(decision, orphan, begun, found, intent, gateway)
+
+    def _sold(
+        self,
+        decision: Decision,
+        orphan: Orphan,
+        begun: BegunClose,
+        found: CloseOutcome,
+        intent: JournalEntry,
+        gateway: OrderGateway,
+    ) -> Decision:
+        """The row, the journal's outcome and the memory of one sale."""
+        line, naked = self._settle(gateway, orphan_name(orphan), begun, found)
+        order = found.order
+        if order is None or found.state is not CloseState.DONE:
+            if naked:
+                self.naked.append(f"{begun.symbol}: {line}")
+            kept = _kept(decision, f"not sold: {line}")
+            self.journal.end(intent, SKIPPED, reason=kept.reason, proof=gateway.log)
+            if found.failure is not None:
+                raise found.failure
+            return kept
+        price = f" at {plain(order.avg_price)}" if order.avg_price is not None else ""
+        self.journal.end(intent, WRITTEN, proof=gateway.log)
+        sold = Proof("order", order.fill_time, {"orderId": order.id, "filledQty": plain(order.filled_qty)})
+        return replace(
+            decision, reason=f"{plain(orphan.qty)} sold{price}, no trade explained them",
+            proof=(*decision.proof, sold), facts="done",
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ stops of earlier sales
+
+    def restore_stops(self) -> None:
+        """The stops of earlier sales that this run has not sold again; never raises for what a broker does."""
+        for key, raw in self.begun.items():
+            begun = BegunClose.parse(key, raw)
+            if begun is None or key in self._settled:
+                continue
+            try:
+                gateway = self._gateway()
+            except (BrokerError, DeadlineExceeded) as error:
+                self.naked.append(f"{begun.symbol}: {_not_back(begun, str(error))}")
+                continue
+            line, naked = self._settle(gateway, key, begun, self._closer(gateway).restore(None, begun))
+            if gateway.log:
+                done = Decision(begun.name, begun.symbol, Verdict.ORPHAN, Action.KEPT, line)
+                self.journal.end(self.journal.decided(done), NOTED, proof=gateway.log)
+            (self.naked if naked else self.notes).append(f"{begun.symbol}: {line}")
+
+    def _settle(self, gateway: OrderGateway, key: str, begun: BegunClose, found: CloseOutcome) -> tuple[str, bool]:
+        return _settle(self._closer(gateway), key, begun, found, self.options.policy.grace, self._now())
+
+    # ------------------------------------------------------------------ what it works with
+
+    def _now(self) -> datetime:
+        return self.parts.broker.now()
+
+    def _closer(self, gateway: OrderGateway) -> Closer:
+        return Closer(gateway, self.parts.state, OWED, self._now)
+
+    def _name(self, orphan: Orphan) -> str:
+        seen = self.survey.memory.seen(orphan_name(orphan), self.survey.truth.at)
+        return adopted_id(orphan, self.survey.truth.account.id, self.survey.evidence, iso(seen))
+
+    def _still_unexplained(self, orphan: Orphan) -> bool:
+        """The orphan by a fresh reading of the ledger."""
+        view = self.options.deadline.writing(self.parts.ledger.read)
+        plan = decide(replace(self.survey, view=view).world())
+        same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
+        return any(o.awaited_by is None for o in same)
+
+    def _owned(self, known: KnownOrders) -> frozenset[str]:
+        """The orders of every record that is not closed, with their legs, parents and replace chains."""
+        active = self.survey.view.active
+        named = {i for record in active for i in order_ids(record)}
+        tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
+        return known.family(named | known.named(named, tags))
+
+    def _gateway(self) -> OrderGateway:
+        broker, deadline = self.parts.broker, self.options.deadline
+        # Legs that wait (`held`) are in no list of working orders: only their family shows them.
+        known = KnownOrders()
+        known.add(self.survey.evidence.orders.values())
+        known.set_working(self.survey.truth.orders)
+        clock = deadline.writing(broker.clock)
+        today = clock.at.date()
+        sessions = deadline.writing(lambda: broker.calendar(today - timedelta(days=4), today + timedelta(days=1)))
+        return OrderGateway(
+            broker,
+            self.parts.state,
+            Market.of(clock, sessions),
+            deadline,
+            grace=self.options.policy.grace,
+            verify=self.lease.verify,
+            known=known,
+            sleep=self.parts.pause,
+        )
+
+
+def restore_stops(
+    gateway: OrderGateway,
+    state: State,
+    begun: Mapping[str, BegunClose],
+    *,
+    grace: timedelta,
+    now: Callable[[], datetime],
+) -> Iterator[tuple[str, bool]]:
+    """Restores the stops of earlier sales; one line each, and whether the shares lie bare."""
+    closer = Closer(gateway, state, OWED, now)
+    for key, one in begun.items():
+        line, naked = _settle(closer, key, one, closer.restore(None, one), grace, now())
+        yield f"{one.symbol}: {'naked: ' if naked else ''}{line}", naked
+
+
+def _settle(
+    closer: Closer, key: str, begun: BegunClose, found: CloseOutcome, grace: timedelta, now: datetime
+) -> tuple[str, bool]:
+    """What became of a sale in words, and whether its stop is missing; forgets what is over.
+
+    A cancel whose answer was lost may yet arrive: a stop that still stands is remembered for a while.
+    """
+    if begun.stop is None:
+        return found.reason, False
+    stands_for_long = found.state is CloseState.STANDS and now - begun.at > grace
+    if found.state in _OVER or stands_for_long:
+        closer.forget(key)
+    naked = found.state in _NAKED
+    return _not_back(begun, found.reason) if naked else found.reason, naked
+
+
+def _not_back(begun: BegunClose, why: str) -> str:
+    stop = (
+        f"its stop at {plain(begun.stop) if begun.stop else '?'} for {plain(begun.covered) if begun.covered else '?'}"
+    )
+    return f"{stop} was cancelled for a sale and is not back: {why}; the next run looks the sale up and finishes"
+
+
+def _kept(decision: Decision, why: str) -> Decision:
+    return replace(decision, action=Action.KEPT, reason=f"{decision.reason}; {why}")

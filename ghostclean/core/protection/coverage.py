@@ -1,0 +1,238 @@
+"""Which working orders protect a trade.
+
+Invariants:
+- an order counts for one trade only, by ids, legs, replace chain or our own client order id;
+- a stop that may not fire (cancel pending, entry not completely filled) protects nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from ghostclean.core.broker import Order
+from ghostclean.core.client_ids import trade_tag
+from ghostclean.core.instrument import Side
+from ghostclean.core.money import CRYPTO_DUST
+from ghostclean.core.numbers import ZERO
+from ghostclean.core.plan import Holding
+
+from .orders import KnownOrders, can_take, remaining
+
+GTC_LIFE = timedelta(days=90)
+RENEW_BEFORE = timedelta(days=5)  # a long weekend, a holiday and a day on which nothing could be sent
+_AT_THE_EXCHANGE = frozenset({"new", "held", "done_for_day"})
+
+
+def own_ids(holding: Holding, known: KnownOrders) -> frozenset[str]:
+    """The closing orders that belong to a trade: named, nested, along the chain, or sent by us."""
+    trade, entry = holding.trade, holding.entry
+    named = set(trade.exit_orders)
+    seeds = {o.id for o in holding.exits} | named | known.legs_of(entry)
+    seeds |= known.named(named, {trade_tag(trade.id or "")})
+    return known.family(seeds, {entry.id} if entry else ())
+
+
+def exits_of(holding: Holding, known: KnownOrders) -> list[Order]:
+    """The closing orders of a trade that are known, whatever became of them."""
+    found = {o.id: o for o in holding.exits} | {i: o for i in own_ids(holding, known) if (o := known.get(i))}
+    return [o for o in found.values() if o.side == holding.trade.side.closing]
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What stands between a trade and an unlimited loss.
+
+    `stops` protect (tightest first), `waiting` are own orders that do not (`why`: a stop that may
+    not fire, a close in progress), `targets` are own resting targets, `foreign` closing orders of
+    nobody, or of several trades. `shared` are the stops that are not this trade's alone: they must
+    be neither moved nor cancelled for it.
+    """
+
+    stops: tuple[Order, ...] = ()
+    waiting: tuple[Order, ...] = ()
+    why: str | None = None
+    targets: tuple[Order, ...] = ()
+    foreign: tuple[Order, ...] = ()
+    covered: Decimal = ZERO
+    needed: Decimal = ZERO
+    shared: frozenset[str] = frozenset()
+    entry_works: bool = False
+
+    @property
+    def is_naked(self) -> bool:
+        """Whether a part of the trade has no stop that can fire."""
+        return self.covered < self.needed
+
+    @property
+    def missing(self) -> Decimal:
+        """How much of the trade no stop covers."""
+        return max(ZERO, self.needed - self.covered)
+
+    @property
+    def stop(self) -> Order | None:
+        """The tightest protecting stop."""
+        return self.stops[0] if self.stops else None
+
+    @property
+    def holders(self) -> tuple[Order, ...]:
+        """Own working closing orders, all of which hold the shares."""
+        return (*self.own_stops, *self.waiting, *self.targets)
+
+    @property
+    def own_stops(self) -> tuple[Order, ...]:
+        """The protecting stops that are this trade's alone, the tightest first."""
+        return tuple(o for o in self.stops if o.id not in self.shared)
+
+
+def protections(holdings: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
+    """The protection of every holding, by trade id; orders are shared out symbol by symbol."""
+    owned = {h.trade.id or "": own_ids(h, known) for h in holdings}
+    found: dict[str, Protection] = {}
+    by_symbol: dict[tuple[str, Side], list[Holding]] = {}
+    for holding in holdings:
+        by_symbol.setdefault((holding.position.key, holding.trade.side), []).append(holding)
+    for (key, side), group in by_symbol.items():
+        closing = known.closing(key, side)
+        owners = {o.id: tuple(h for h in group if o.id in owned[h.trade.id or ""]) for o in closing}
+        free = [o for o in closing if not owners[o.id] and not known.awaits_entry(o)]
+        common = [o for o in closing if len(owners[o.id]) > 1 and (o.is_stop or o.type == "limit")]
+        for holding in group:
+            mine = [o for o in closing if holding in owners[o.id] and o not in common]
+            found[holding.trade.id or ""] = _protection(holding, mine, [*common, *free], known)
+        for several in dict.fromkeys(owners[o.id] for o in common):
+            _lend(several, [o for o in common if owners[o.id] == several], found, known)
+        _lend(group, free, found, known, may_own=True)
+    return found
+
+
+def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], known: KnownOrders) -> Protection:
+    side = holding.trade.side
+    stops, waiting, targets = [], [], []
+    why = None
+    for order in mine:
+        if not order.is_stop:
+            if order.type == "limit":
+                targets.append(order)
+            else:
+                waiting.append(order)
+                why = f"its closing order {order.id} is {order.status}"
+            continue
+        reason = _why_dormant(order, holding.entry, known)
+        if reason is None:
+            stops.append(order)
+        else:
+            waiting.append(order)
+            why = reason
+    return Protection(
+        stops=_by_tightness(side, stops),
+        waiting=tuple(waiting),
+        why=why,
+        targets=tuple(targets),
+        foreign=tuple(free),
+        covered=can_take(stops, holding.open_qty),
+        needed=_needed(holding),
+        entry_works=holding.entry is not None and not holding.entry.is_final,
+    )
+
+
+def _needed(holding: Holding) -> Decimal:
+    """What must be covered: crypto fee dust and fractions no order can take are let off."""
+    if holding.position.is_crypto:
+        return holding.open_qty * (1 - CRYPTO_DUST)
+    return holding.open_qty
+
+
+def _why_dormant(order: Order, entry: Order | None, known: KnownOrders) -> str | None:
+    """Why a working stop would not fire, None when it would; `entry` is its trade's."""
+    if order.status == "pending_cancel":
+        return "its stop is being cancelled"
+    if order.status != "held":
+        return None
+    parent = known.get(order.parent)
+    if order.order_class == "oco" or (parent is not None and parent.side == order.side):
+        return None  # its parent is the resting target: held is how the stop of an OCO waits
+    if parent is None or parent.status == "replaced":
+        parent = entry
+    if parent is None or parent.status != "filled":
+        return "its stop leg is held until the entry is completely filled"
+    return None
+
+
+def _by_tightness(side: Side, stops: Sequence[Order]) -> tuple[Order, ...]:
+    """The tightest first, of equal ones the largest."""
+    return tuple(sorted(stops, key=lambda o: (-side.sign * (o.stop_price or ZERO), -remaining(o, ZERO))))
+
+
+def _lend(
+    group: Sequence[Holding],
+    orders: Sequence[Order],
+    found: dict[str, Protection],
+    known: KnownOrders,
+    *,
+    may_own: bool = False,
+) -> None:
+    """Lets stops that are no single trade's protect the trades of their symbol that lack one.
+
+    One such trade and stops no larger than what it lacks: with `may_own` they are its own.
+    Otherwise they protect only where they are large enough for all of them, and stay where they are.
+    """
+    bare = [h for h in group if found[h.trade.id or ""].is_naked]
+    stops = [o for o in orders if o.is_stop and _why_dormant(o, None, known) is None]
+    if not bare or not stops:
+        return
+    lacking = sum((h.open_qty - found[h.trade.id or ""].covered for h in bare), ZERO)
+    offered = can_take(stops, lacking)
+    alone = may_own and len(bare) == 1 and offered <= lacking
+    if not alone and offered < sum((found[h.trade.id or ""].missing for h in bare), ZERO):
+        return
+    for holding in bare:
+        old = found[holding.trade.id or ""]
+        found[holding.trade.id or ""] = replace(
+            old,
+            stops=_by_tightness(holding.trade.side, (*old.stops, *stops)),
+            foreign=tuple(o for o in old.foreign if o not in stops),
+            covered=old.covered + offered if alone else old.needed,
+            shared=old.shared if alone else old.shared | {o.id for o in stops},
+        )
+
+
+# --------------------------------------------------------------------------- what can be done to a stop
+
+
+def why_fixed(order: Order) -> str | None:
+    """Why a working stop can never be moved by replacing it, None when it can."""
+    if order.type == "trailing_stop":
+        return "a trailing stop follows the market by itself"
+    if order.order_class == "oto":
+        return "the leg of an OTO order cannot be replaced"
+    if order.qty is None:
+        return "a notional order cannot be replaced"
+    if not order.is_crypto and order.qty != order.qty.to_integral_value():
+        return "an order for fractional shares cannot be replaced"
+    return None
+
+
+def is_replaceable_now(order: Order) -> bool:
+    """Whether the order has reached the exchange and is not being worked on."""
+    return order.status in _AT_THE_EXCHANGE and not order.filled_qty
+
+
+def ages_out(order: Order, now: datetime) -> bool:
+    """Whether a good-till-cancelled order reaches its 90 days within the next five."""
+    if order.time_in_force != "gtc" or order.is_crypto:
+        return False
+    end = order.expires_at
+    if end is None and order.submitted_at is not None:
+        end = order.submitted_at + GTC_LIFE
+    return end is not None and end - now <= RENEW_BEFORE
+
+
+def last_stop(holding: Holding, known: KnownOrders, ids: Collection[str]) -> Order | None:
+    """The latest of a trade's own stops that ended without a successor: when and at which price."""
+    found = {o.id: o for o in holding.exits} | {i: o for i in ids if (o := known.get(i))}
+    ended = [(o.last_time, o) for o in found.values() if o.is_stop and o.is_final and o.status != "replaced"]
+    dated = [(at, o) for at, o in ended if at is not None]
+    return max(dated, key=lambda row: row[0])[1] if dated else None
