@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
 from ghostclean.app.orphans import OWED
-from ghostclean.app.parts import Options, Parts
+from ghostclean.app.parts import Parts
 from ghostclean.app.ports import JournalEntry, Lease, State
 from ghostclean.app.survey import Survey
 from ghostclean.core.client_ids import trade_tag
@@ -47,7 +48,8 @@ class OrphanSeller:
     """
 
     parts: Parts
-    options: Options
+    deadline: Deadline
+    grace: timedelta
     survey: Survey
     lease: Lease
     journal: Journal
@@ -59,7 +61,7 @@ class OrphanSeller:
     def flatten(self, decision: Decision) -> Decision:
         """The row with what became of the orphan; never raises for what a broker does."""
         orphan = next((o for o in self.survey.plan.orphans if o.position.symbol == decision.ticker), None)
-        if orphan is None or self.options.deadline.left() < _LEAST_SECONDS:
+        if orphan is None or self.deadline.left() < _LEAST_SECONDS:
             return _kept(decision, "no time was left to sell it")
         try:
             return self._flatten(decision, orphan)
@@ -84,7 +86,7 @@ class OrphanSeller:
         if why is not None:
             return _kept(decision, why)
         begun = BegunClose.of_orphan(exposure, holders, earlier)
-        if begun.stop is not None and self.options.deadline.left() < NEEDS_SECONDS:
+        if begun.stop is not None and self.deadline.left() < NEEDS_SECONDS:
             return _kept(decision, f"less than {NEEDS_SECONDS:.0f} s of deadline are left to take its stop away")
         intent = self.journal.decided(replace(decision, trade_id=name))
         self.journal.begin(intent)
@@ -143,7 +145,7 @@ class OrphanSeller:
             (self.naked if naked else self.notes).append(f"{begun.symbol}: {line}")
 
     def _settle(self, gateway: OrderGateway, key: str, begun: BegunClose, found: CloseOutcome) -> tuple[str, bool]:
-        return _settle(self._closer(gateway), key, begun, found, self.options.policy.grace, self._now())
+        return _settle(self._closer(gateway), key, begun, found, self.grace, self._now())
 
     # ------------------------------------------------------------------ what it works with
 
@@ -159,7 +161,7 @@ class OrphanSeller:
 
     def _still_unexplained(self, orphan: Orphan) -> bool:
         """The orphan by a fresh reading of the ledger."""
-        view = self.options.deadline.writing(self.parts.ledger.read)
+        view = self.deadline.writing(self.parts.ledger.read)
         plan = decide(replace(self.survey, view=view).world())
         same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
         return any(o.awaited_by is None for o in same)
@@ -172,7 +174,7 @@ class OrphanSeller:
         return known.family(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:
-        broker, deadline = self.parts.broker, self.options.deadline
+        broker, deadline = self.parts.broker, self.deadline
         # Legs that wait (`held`) are in no list of working orders: only their family shows them.
         known = KnownOrders()
         known.add(self.survey.evidence.orders.values())
@@ -185,7 +187,7 @@ class OrphanSeller:
             self.parts.state,
             Market.of(clock, sessions),
             deadline,
-            grace=self.options.policy.grace,
+            grace=self.grace,
             verify=self.lease.verify,
             known=known,
             sleep=self.parts.pause,
