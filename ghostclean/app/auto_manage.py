@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
@@ -230,25 +230,33 @@ class _Run:
 
     def _chosen(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> list[Holding]:
         """The trades to manage now; raises _Stop for the reasons to skip."""
-        now, survey, journal = self.parts.broker.now(), trades.survey, self.journal
-        ready = trades.manageable()
-        if self.manage.eod_flatten:
-            stored = self.parts.state.recall(_DUTY).get("last")
-            self.duty = {"last": session_on_duty(market)}
-            self.counts.failures += note_missed_close(journal, ready, market, stored, now)
-        if market.clock.is_open and not _takes_no_orders(survey.truth.account):
-            grace = self.options.grace
-            self.counts.updated += cancel_stray_exits(gateway, journal, self.parts.ledger, survey, grace=grace, now=now)
+        now, journal = self.parts.broker.now(), self.journal
+        self._note_missed_close(trades, market, now)
+        self._cancel_stray_exits(trades, gateway, market, now)
         if not trades.ids:
             raise _Stop(ManageOutcome.SKIP, "no_open_trades")
+        ready = trades.manageable()
         if not market.clock.is_open and not self.options.force:
             list_naked(journal, trades, [h for h in ready if not h.position.is_crypto], now)
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
                 raise _Stop(ManageOutcome.SKIP, "market_closed")
-        self._check_account(survey.truth)
+        self._check_account(trades.survey.truth)
         list_held(journal, trades)
         return longest_unmanaged(journal, ready, self.manage.max_per_run)
+
+    def _cancel_stray_exits(self, trades: OpenTrades, gateway: OrderGateway, market: Market, now: datetime) -> None:
+        survey, grace = trades.survey, self.options.grace
+        if market.clock.is_open and not _takes_no_orders(survey.truth.account):
+            ledger = self.parts.ledger
+            self.counts.updated += cancel_stray_exits(gateway, self.journal, ledger, survey, grace=grace, now=now)
+
+    def _note_missed_close(self, trades: OpenTrades, market: Market, now: datetime) -> None:
+        if not self.manage.eod_flatten:
+            return
+        stored = self.parts.state.recall(_DUTY).get("last")
+        self.duty = {"last": session_on_duty(market)}
+        self.counts.failures += note_missed_close(self.journal, trades.manageable(), market, stored, now)
 
     # ------------------------------------------------------------------ what they are managed with
 

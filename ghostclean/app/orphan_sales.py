@@ -28,7 +28,7 @@ from ghostclean.core.plan import Orphan
 from ghostclean.core.protection.begun import ORPHAN, BegunClose
 from ghostclean.core.protection.market import Market
 from ghostclean.core.protection.orders import KnownOrders
-from ghostclean.core.protection.sizing import Exposure
+from ghostclean.core.protection.sizing import Exposure, SymbolView
 from ghostclean.core.times import iso
 from ghostclean.core.trade import order_ids, record_id
 from ghostclean.core.verdicts import Action, Decision, Proof, Verdict
@@ -71,31 +71,36 @@ class OrphanSeller:
     def _flatten(self, decision: Decision, orphan: Orphan) -> Decision:
         if not self._still_unexplained(orphan):
             return _kept(decision, "a trade of the ledger explains it by now, or may be it")
-        key, position = orphan_name(orphan), orphan.position
+        key = orphan_name(orphan)
         earlier = BegunClose.parse("", self.begun.get(key))
         name = earlier.name if earlier is not None else self._name(orphan)
         gateway = self._gateway()
-        exposure = Exposure.alone(name, position, orphan.qty, self._now())
+        exposure = Exposure.alone(name, orphan.position, orphan.qty, self._now())
         view = gateway.look(exposure)
-        sale = next((o for o in view.closing if is_close(o, name, ORPHAN)), None)
-        if sale is not None:
-            return _kept(decision, f"its sale {sale.id} is {sale.status}: in progress")
-        owned = self._owned(gateway.known)
-        holders = [o for o in view.closing if o.id not in owned | view.dormant]
-        why = gateway.why_not_close(exposure, [o.id for o in holders])
+        owned = self._owned(gateway.known) | view.dormant
+        holders = [o for o in view.closing if o.id not in owned]
+        begun = BegunClose.of_orphan(exposure, holders, earlier)
+        why = self._why_not(gateway, exposure, view, begun)
         if why is not None:
             return _kept(decision, why)
-        begun = BegunClose.of_orphan(exposure, holders, earlier)
-        if begun.stop is not None and self.deadline.left() < NEEDS_SECONDS:
-            return _kept(decision, f"less than {NEEDS_SECONDS:.0f} s of deadline are left to take its stop away")
         intent = self.journal.decided(replace(decision, trade_id=name))
         self.journal.begin(intent)
         closer = self._closer(gateway)
         if begun.stop is not None:
             closer.remember(key, begun)
         self._settled.add(key)
-        found = closer.run(CloseTarget(exposure, holders, surveyed=position), begun)
+        found = closer.run(CloseTarget(exposure, holders, surveyed=orphan.position), begun)
         return self._sold(decision, orphan, begun, found, intent, gateway)
+
+    def _why_not(self, gateway: OrderGateway, exposure: Exposure, view: SymbolView, begun: BegunClose) -> str | None:
+        """Why the sale is not begun."""
+        sale = next((o for o in view.closing if is_close(o, begun.name, ORPHAN)), None)
+        if sale is not None:
+            return f"its sale {sale.id} is {sale.status}: in progress"
+        why = gateway.why_not_close(exposure, begun.orders)
+        if why is None and begun.stop is not None and self.deadline.left() < NEEDS_SECONDS:
+            why = f"less than {NEEDS_SECONDS:.0f} s of deadline are left to take its stop away"
+        return why
 
     def _sold(
         self,

@@ -139,11 +139,9 @@ class OrderGateway:
 
         The second answer is for the stop of what the target leaves.
         """
-        held = self.present(exposure).qty
-        qty = held if begun.target_qty is None else min(begun.target_qty, held)
-        whole = all(n == n.to_integral_value() for n in (held, qty)) and not exposure.crypto
-        lasts, all_of_it = begun.time_in_force, begun.covered is None or begun.covered >= held
-        if begun.target is not None and whole and all_of_it:
+        held, lasts = self.present(exposure).qty, begun.time_in_force
+        qty = _oco_quantity(exposure, begun, held)
+        if qty is not None:
             answer = self._send(exposure, _Wanted(OCO, stop, begun.target, most=qty, time_in_force=lasts))
             if answer.is_done and qty < held:
                 return answer, self.place_stop(exposure, stop, least=qty)
@@ -161,28 +159,34 @@ class OrderGateway:
         return self._send(exposure, _Wanted(purpose, exactly=exactly), surveyed)
 
     def _send(self, exposure: Exposure, wanted: _Wanted, surveyed: Position | None = None) -> Answer:
-        closes = wanted.stop is None
-        if closes and (why := self._why_shut(exposure)) is not None:
+        """One way for every new order: look, size, check, send."""
+        if wanted.stop is None and (why := self._why_shut(exposure)) is not None:
             return blocked(exposure, wanted.purpose, why)
         view, present = self.look(exposure), self.present(exposure)
-        if surveyed is not None and (view.position is None or not _is_same(view.position, surveyed)):
+        if surveyed is not None and not _is_same(view.position, surveyed):
             return blocked(exposure, wanted.purpose, "the position has changed since it was read")
-        most, why = allowance(present, view, missing_stop=not closes, step=self.looker.step(exposure))
+        most, why = allowance(present, view, missing_stop=wanted.stop is not None, step=self.looker.step(exposure))
         qty = wanted.quantity(present, most)
         if qty <= 0:
-            gone = Outcome.MOOT if is_gone(exposure, view) else Outcome.BLOCKED
-            return blocked(
-                exposure, wanted.purpose, why or "what is free of it has a stop, or is no whole share", None, gone
-            )
-        crossed = self._crossed(exposure, wanted.purpose, wanted.stop) if wanted.stop is not None else None
-        if crossed is not None:
-            return crossed
-        if closes and (why := self._why_not_now(exposure, view, qty, wanted.exactly)):
+            outcome = Outcome.MOOT if is_gone(exposure, view) else Outcome.BLOCKED
+            return blocked(exposure, wanted.purpose, why or "what is free of it has its stop", None, outcome)
+        refused = self._checked(exposure, wanted, view, qty)
+        if refused is not None:
+            return refused
+        limit = self._stop_limit(exposure, wanted.stop)
+        return self._sender.submit(exposure, wanted.purpose, lambda name: wanted.request(exposure, qty, limit, name))
+
+    def _checked(self, exposure: Exposure, wanted: _Wanted, view: SymbolView, qty: Decimal) -> Answer | None:
+        """The answer for an order that must not be sent in this moment."""
+        if wanted.stop is not None:
+            crossed = self._crossed(exposure, wanted.purpose, wanted.stop)
+            if crossed is not None:
+                return crossed
+        elif (why := self._why_not_now(exposure, view, qty, wanted.exactly)) is not None:
             return blocked(exposure, wanted.purpose, why)
         if not self.looker.is_tradable(exposure.symbol):
             return blocked(exposure, wanted.purpose, f"{exposure.symbol} is not tradable at the broker")
-        limit = self._stop_limit(exposure, wanted.stop)
-        return self._sender.submit(exposure, wanted.purpose, lambda name: wanted.request(exposure, qty, limit, name))
+        return None
 
     def _why_shut(self, exposure: Exposure) -> str | None:
         shut = not self._market.may_close(exposure.crypto, self._now())
@@ -338,5 +342,13 @@ class OrderGateway:
         return left[0] if left else None
 
 
-def _is_same(now: Position, surveyed: Position) -> bool:
-    return now.side is surveyed.side and now.qty == surveyed.qty
+def _oco_quantity(exposure: Exposure, begun: BegunClose, held: Decimal) -> Decimal | None:
+    """For how much stop and target go back as one OCO; None where they can't."""
+    qty = held if begun.target_qty is None else min(begun.target_qty, held)
+    whole = all(n == n.to_integral_value() for n in (held, qty)) and not exposure.crypto
+    all_of_it = begun.covered is None or begun.covered >= held
+    return qty if begun.target is not None and whole and all_of_it else None
+
+
+def _is_same(now: Position | None, surveyed: Position) -> bool:
+    return now is not None and now.side is surveyed.side and now.qty == surveyed.qty

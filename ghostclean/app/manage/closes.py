@@ -102,26 +102,25 @@ class TradeCloser:
     def _record(self, managed: ManagedTrade, begun: BegunClose, found: CloseOutcome) -> str | None:
         """Note, journal, ledger and memory of a close; why it is a failure."""
         trade, word, order = managed.trade, REASONS[begun.purpose], found.order
+        request = dict(found.request or {})
         if found.state is CloseState.WOULD:
-            self._journal.note(trade, f"{word}: would close {(found.request or {}).get('qty')}")
-            return None
-        if found.state is CloseState.DONE and order is not None:
-            price = plain(order.avg_price) if order.avg_price is not None else "an unknown price"
-            self._journal.note(trade, f"{word}: {plain(order.filled_qty)} closed at {price} (order {order.id})")
-            self._journal.tell(trade, word, "filled", dict(found.request or {}))
-            return None
-        if found.state in (CloseState.WORKING, CloseState.OVER):
+            self._journal.note(trade, f"{word}: would close {request.get('qty')}")
+        elif found.state is CloseState.DONE and order is not None:
+            self._journal.note(trade, f"{word}: {_filled(order)}")
+            self._journal.tell(trade, word, "filled", request)
+        elif found.state in (CloseState.WORKING, CloseState.OVER):
             self._journal.note(trade, f"{word}: {found.reason}")
             if found.state is CloseState.OVER:
                 self._closer.forget(managed.name)
-            return None
-        if found.state in _FAILED:
+        elif found.state in _FAILED:
             self._journal.note(trade, f"{word} waits: {found.reason}; the next run goes on")
             return _FAILED[found.state]
-        self._journal.note(trade, f"{word} not done: {found.reason}")
-        self._restored(managed, found)
-        self._unname(managed, order)
-        return "close_incomplete" if order is not None and order.status == "filled" else "close_refused"
+        else:
+            self._journal.note(trade, f"{word} not done: {found.reason}")
+            self._restored(managed, found)
+            self._unname(managed, order)
+            return "close_incomplete" if order is not None and order.status == "filled" else "close_refused"
+        return None
 
     def _restored(self, managed: ManagedTrade, found: CloseOutcome) -> None:
         """The ledger names the stop that is back; what is not back is said, and stays remembered."""
@@ -144,34 +143,47 @@ class TradeCloser:
         """Ends a close of an earlier run while its day lasts, else takes it back."""
         if begun.purpose == SWAP:
             return self._finish_swap(managed, begun)
-        trade, word = managed.trade, REASONS[begun.purpose]
         order = self._gateway.latest(managed.name, begun.purpose, since=begun.at - SKEW)
-        if order is not None and not order.is_final:
-            order = self._gateway.end_of(managed.exposure, order, FILL_SECONDS)
-            if not order.is_final:
-                self._journal.note(trade, f"its close {order.id} is in progress ({order.status})")
-                return CloseState.WORKING, None
-            if order.status == "filled":
-                return CloseState.DONE, None
-        filled_at = order.fill_time if order is not None and order.status == "filled" else None
-        if filled_at is not None and self._now() - filled_at < _LAG:
-            return CloseState.WORKING, None  # what is left of the position is not known yet
-        if managed.protection.holders and self._deadline.left() < NEEDS_SECONDS:
-            self._journal.note(trade, f"{word} of an earlier run waits: too little of the deadline is left")
+        if order is not None and (state := self._state_of(managed, order)) is not None:
+            return state, None
+        waits = self._why_unfinished(managed)
+        if waits is not None:
+            self._journal.note(managed.trade, f"{REASONS[begun.purpose]} of an earlier run waits: {waits}")
             return CloseState.WAITING, UNFINISHED
-        same_day = eastern_date(begun.at) == eastern_date(self._now())
-        if not same_day or not self._market.may_close(managed.is_crypto, self._now()):
-            return self._take_back(managed, begun, order)
-        crossing = self._gateway.why_wash_trade(managed.exposure, managed.in_the_way)
-        if managed.protection.holders and crossing is not None:
-            self._journal.note(trade, f"{word} of an earlier run waits: {crossing}")
-            return CloseState.WAITING, UNFINISHED
-        self._journal.note(trade, f"{word} of an earlier run is finished")
+        if not self._is_in_its_session(managed, begun):
+            return self._take_back(managed, begun)
+        self._journal.note(managed.trade, f"{REASONS[begun.purpose]} of an earlier run is finished")
         return self._run(managed, begun)
 
-    def _take_back(
-        self, managed: ManagedTrade, begun: BegunClose, order: Order | None
-    ) -> tuple[CloseState, str | None]:
+    def _state_of(self, managed: ManagedTrade, order: Order) -> CloseState | None:
+        """Where the closing order of an earlier run has come to; None where it is over and left something."""
+        was_final = order.is_final
+        order = self._gateway.end_of(managed.exposure, order, FILL_SECONDS)
+        if not order.is_final:
+            self._journal.note(managed.trade, f"its close {order.id} is in progress ({order.status})")
+            return CloseState.WORKING
+        if order.status != "filled" or order.fill_time is None:
+            return None
+        if not was_final:
+            return CloseState.DONE
+        # Until then it is not known what is left of the position.
+        return CloseState.WORKING if self._now() - order.fill_time < _LAG else None
+
+    def _is_in_its_session(self, managed: ManagedTrade, begun: BegunClose) -> bool:
+        same_day = eastern_date(begun.at) == eastern_date(self._now())
+        return same_day and self._market.may_close(managed.is_crypto, self._now())
+
+    def _why_unfinished(self, managed: ManagedTrade) -> str | None:
+        """Why what protects the trade must not be touched in this run."""
+        if not managed.protection.holders:
+            return None
+        if self._deadline.left() < NEEDS_SECONDS:
+            return "too little of the deadline is left"
+        may_close = self._market.may_close(managed.is_crypto, self._now())
+        return self._gateway.why_wash_trade(managed.exposure, managed.in_the_way) if may_close else None
+
+    def _take_back(self, managed: ManagedTrade, begun: BegunClose) -> tuple[CloseState, str | None]:
+        order = self._gateway.latest(managed.name, begun.purpose, since=begun.at - SKEW)
         if managed.protection.is_naked:
             found = self._closer.restore(_target(managed), begun, order)
             self._journal.note(
@@ -237,3 +249,8 @@ class TradeCloser:
 
 def _target(managed: ManagedTrade) -> CloseTarget:
     return CloseTarget(managed.exposure, managed.protection.holders, managed.holding.entry)
+
+
+def _filled(order: Order) -> str:
+    price = plain(order.avg_price) if order.avg_price is not None else "an unknown price"
+    return f"{plain(order.filled_qty)} closed at {price} (order {order.id})"

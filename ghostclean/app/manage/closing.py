@@ -224,27 +224,47 @@ class Closer:
     def _restore(self, exposure: Exposure, begun: BegunClose) -> CloseOutcome:
         looker = self._gateway.looker
         cancelled = [o for i in begun.orders if i not in looker.hidden and (o := looker.order(i)) is not None]
-        working = [o for o in cancelled if not o.is_final]
-        if working:
-            waits = next((o for o in working if o.status == "pending_cancel"), None)
-            if waits is not None:
-                return CloseOutcome(CloseState.WAITING, f"order {waits.id} is still {waits.status}")
-            return CloseOutcome(CloseState.STANDS, f"order {working[0].id} still stands")
+        standing = _still_working(cancelled)
+        if standing is not None:
+            return standing
         if begun.orphan is not None:
-            taken = (max(ZERO, o.filled_qty - begun.orders.get(o.id, ZERO)) for o in cancelled)
-            exposure = begun.exposure(self._now(), sum(taken, ZERO))
+            exposure = begun.exposure(self._now(), _taken(cancelled, begun))
         view = self._gateway.look(exposure)
-        if is_gone(exposure, view):
-            return CloseOutcome(CloseState.OVER, "its position is gone")
-        close = next((o for o in view.closing if is_close(o, begun.name, begun.purpose)), None)
-        if close is not None:
-            return CloseOutcome(CloseState.WORKING, _working(close), close)
-        if _is_all_held(view):
-            held = ", ".join(o.id for o in view.closing)
-            return CloseOutcome(CloseState.HELD, f"its shares are in other hands: held by {held}")
+        elsewhere = _no_longer_its(exposure, view, begun)
+        if elsewhere is not None:
+            return elsewhere
         if begun.stop is None:
             return CloseOutcome(CloseState.UNPROTECTED, "it had no stop to restore")
         return _as_restored(begun.stop, *self._gateway.restore(exposure, begun, begun.stop))
+
+
+def _still_working(cancelled: Sequence[Order]) -> CloseOutcome | None:
+    """Of orders that were to be cancelled, one that is not."""
+    working = sorted((o for o in cancelled if not o.is_final), key=lambda o: o.status != "pending_cancel")
+    if not working:
+        return None
+    first = working[0]
+    if first.status == "pending_cancel":
+        return CloseOutcome(CloseState.WAITING, f"order {first.id} is still {first.status}")
+    return CloseOutcome(CloseState.STANDS, f"order {first.id} still stands")
+
+
+def _taken(cancelled: Sequence[Order], begun: BegunClose) -> Decimal:
+    """What the cancelled orders have filled since the close was begun."""
+    return sum((max(ZERO, o.filled_qty - begun.orders.get(o.id, ZERO)) for o in cancelled), ZERO)
+
+
+def _no_longer_its(exposure: Exposure, view: SymbolView, begun: BegunClose) -> CloseOutcome | None:
+    """The outcome where the position, or the shares, are not to be protected any more."""
+    if is_gone(exposure, view):
+        return CloseOutcome(CloseState.OVER, "its position is gone")
+    close = next((o for o in view.closing if is_close(o, begun.name, begun.purpose)), None)
+    if close is not None:
+        return CloseOutcome(CloseState.WORKING, _working(close), close)
+    if view.closing and can_take(view.closing, view.qty) >= view.qty:
+        held = ", ".join(o.id for o in view.closing)
+        return CloseOutcome(CloseState.HELD, f"its shares are in other hands: held by {held}")
+    return None
 
 
 def is_close(order: Order, name: str, purpose: str) -> bool:
@@ -256,10 +276,6 @@ def is_close(order: Order, name: str, purpose: str) -> bool:
 def _working(order: Order) -> str:
     filled = f", {plain(order.filled_qty)} of {plain(order.qty or order.filled_qty)} filled"
     return f"its close {order.id} is {order.status}{filled}: in progress"
-
-
-def _is_all_held(view: SymbolView) -> bool:
-    return bool(view.closing) and can_take(view.closing, view.qty) >= view.qty
 
 
 def _as_restored(stop: Decimal, answer: Answer, rest: Answer | None) -> CloseOutcome:

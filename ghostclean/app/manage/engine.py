@@ -135,24 +135,30 @@ class Engine:
 
     def _close_or_keep(self, managed: ManagedTrade, flatten: bool, ended: list[ManagedTrade]) -> StopOutcome | None:
         """What keeping its stop came to; None where the trade was closed, or ended, instead."""
-        if flatten and self.market.in_last_seconds(managed.is_crypto, self._now()):
-            self.journal.note(managed.trade, "eod_missed: too near to the close to be flattened")
-            self.counts.failures.append(MISSED)
-            if not managed.protection.is_naked:
-                return StopOutcome()
+        if flatten and self._is_too_late(managed) and not managed.protection.is_naked:
+            return StopOutcome()
         purpose, why = self._purpose(managed, flatten)
         if purpose is not None and self._close(managed, purpose, why, ended):
             return None
-        outcome = StopOutcome() if purpose is None and why else self._stops.keep(managed)
+        if purpose is None and why:
+            return StopOutcome()
+        outcome = self._stops.keep(managed)
         if outcome.over:
             ended.append(managed)
+        if outcome.over or (outcome.cut and self._close(managed, CUT, outcome.reason, ended)):
             return None
         if outcome.cut:
-            if self._close(managed, CUT, outcome.reason, ended):
-                return None
             self.journal.note(managed.trade, f"naked: {outcome.reason}")
             outcome.failed = "naked"
         return outcome
+
+    def _is_too_late(self, managed: ManagedTrade) -> bool:
+        """Whether the session ends too soon for a close; that is a failure."""
+        if not self.market.in_last_seconds(managed.is_crypto, self._now()):
+            return False
+        self.journal.note(managed.trade, "eod_missed: too near to the close to be flattened")
+        self.counts.failures.append(MISSED)
+        return True
 
     def _purpose(self, managed: ManagedTrade, flatten: bool) -> tuple[str | None, str]:
         """Why the trade is to be closed now, if it is; a reason without a purpose leaves it alone."""
@@ -217,20 +223,23 @@ class Engine:
         if not ended or self.journal.dry_run:
             return
         try:
-            survey = self.survey_again()
-            went = {m.name for m in ended if self.gateway.took_all(m.exposure, survey.truth.positions)}
-            plan, shown = survey.plan, without_grace(survey) if went else survey.plan
+            decisions = self._decided_again(ended)
         except (GhostcleanError, BrokerError) as error:
             self.journal.notes.append(f"the closed trades are booked by the next run ({error})")
             return
-        decisions = {d.trade_id: d for d in plan.decisions}
-        at_once = {d.trade_id: d for d in shown.decisions}
         for managed in ended:
-            decision = (at_once if managed.name in went else decisions).get(managed.name)
+            decision = decisions.get(managed.name)
             if not _is_proven_close(decision):
                 self.journal.note(managed.trade, "it ended at the broker; the next run books it")
             elif self._book(decision):
                 self._closer.forget(managed.name)
+
+    def _decided_again(self, ended: Sequence[ManagedTrade]) -> dict[str | None, Decision]:
+        """Decisions of a new survey; without the grace for trades of which the position shows all that was closed."""
+        survey = self.survey_again()
+        went = {m.name for m in ended if self.gateway.took_all(m.exposure, survey.truth.positions)}
+        at_once = without_grace(survey).decisions if went else ()
+        return {d.trade_id: d for d in survey.plan.decisions} | {d.trade_id: d for d in at_once if d.trade_id in went}
 
     def _book(self, decision: Decision | None) -> bool:
         """Writes a proven close; whether the ledger says so now."""

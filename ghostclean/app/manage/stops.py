@@ -193,16 +193,9 @@ class StopKeeper:
         """The trade's own target holds the shares: both go in as one OCO, and a stop for what it leaves."""
         target, has = managed.protection.targets[0], managed.qty
         qty = min(remaining(target, has), has)
-        whole = all(n == n.to_integral_value() for n in (has, qty))
-        held = f"its own target {target.id} holds the shares"
-        if managed.is_crypto or not whole or target.limit_price is None or len(managed.protection.targets) > 1:
-            return self._naked(managed, f"{held} and cannot share an order with a stop")
-        if not self._may_close(managed):
-            return self._naked(managed, f"{held}; changed when the market is open")
-        if (free := self._gateway.free_without(managed.exposure, {target.id})) < has:
-            return self._naked(
-                managed, f"only {plain(max(free, ZERO))} would be free without its own target {target.id}"
-            )
+        why = self._why_no_swap(managed, target, qty)
+        if why is not None:
+            return self._naked(managed, why)
         begun = BegunClose.of_swap(managed.exposure, self._now(), stop, target, qty)
         self._closer.remember(managed.name, begun)
         found = self._closer.swap(CloseTarget(managed.exposure, [target]), begun)
@@ -214,6 +207,17 @@ class StopKeeper:
         if found.state is CloseState.NAKED and outcome.failed is None:
             outcome.failed = self._naked(managed, found.reason).failed
         return outcome
+
+    def _why_no_swap(self, managed: ManagedTrade, target: Order, qty: Decimal) -> str | None:
+        """Why stop and target can't go in as one order now."""
+        has, held = managed.qty, f"its own target {target.id} holds the shares"
+        whole = all(n == n.to_integral_value() for n in (has, qty)) and not managed.is_crypto
+        if not whole or target.limit_price is None or len(managed.protection.targets) > 1:
+            return f"{held} and cannot share an order with a stop"
+        if not self._may_close(managed):
+            return f"{held}; changed when the market is open"
+        free = self._gateway.free_without(managed.exposure, {target.id})
+        return f"only {plain(max(free, ZERO))} would be free without its own target {target.id}" if free < has else None
 
     def _placed(self, managed: ManagedTrade, answer: Answer, action: str, rule: Rule | None) -> StopOutcome:
         stops = {o.id for o in managed.protection.stops}

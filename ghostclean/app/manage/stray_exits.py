@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from ghostclean.app.manage.trades import Surveyed
 from ghostclean.app.ports import Ledger
 from ghostclean.core.broker import Order
 from ghostclean.core.client_ids import parse_client_id, trade_tag
+from ghostclean.core.plan import Plan
 from ghostclean.core.protection.sizing import Exposure
 from ghostclean.core.times import parse_time
 from ghostclean.core.trade import Trade, order_ids, read_trade, record_id
@@ -36,33 +37,37 @@ def cancel_stray_exits(
     free = _unowned(survey)
     if not free:
         return 0
-    cancelled = 0
-    for record in ledger.history(frozenset(o.key for o in free)):
-        if _is_recent(record, now - grace):
-            continue
-        trade = read_trade(record)
-        for order in (o for o in free if _is_exit_of(o, trade)):
-            exposure = Exposure.behind(order, trade.id or "", trade.side, now)
-            left = gateway.cancel(exposure, [order], _CANCEL_SECONDS, "leftover of a closed trade")
-            still = f", still {left[0].status}" if left else ""
-            word = "would be cancelled" if gateway.dry_run else "cancelled"
-            journal.notes.append(f"{order.symbol} {trade.id}: order {order.id} outlived its trade: {word}{still}")
-            cancelled += 1
-    return cancelled
+    closed = ledger.history(frozenset(o.key for o in free))
+    trades = [read_trade(record) for record in closed if not _is_recent(record, now - grace)]
+    stray = [(trade, order) for trade in trades for order in free if _is_exit_of(order, trade)]
+    for trade, order in stray:
+        exposure = Exposure.behind(order, trade.id or "", trade.side, now)
+        left = gateway.cancel(exposure, [order], _CANCEL_SECONDS, "leftover of a closed trade")
+        became = "would be cancelled" if gateway.dry_run else f"cancelled{_still(left)}"
+        journal.notes.append(f"{order.symbol} {trade.id}: order {order.id} outlived its trade: {became}")
+    return len(stray)
+
+
+def _still(left: Sequence[Order]) -> str:
+    return f", still {left[0].status}" if left else ""
 
 
 def _unowned(survey: Surveyed) -> list[Order]:
     """Working orders that no active record can own."""
     active, plan = survey.view.active, survey.plan
-    named = {i for record in active for i in order_ids(record)}
-    named |= {o.id for h in plan.holdings.values() for o in h.exits}
+    named = {i for record in active for i in order_ids(record)} | _exits_of(plan)
     tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
     orphans = {orphan.position.key for orphan in plan.orphans}
-    return [
-        o
-        for o in survey.truth.orders
-        if named.isdisjoint((o.id, o.client_id)) and o.key not in orphans and not _is_of(o, tags)
-    ]
+
+    def is_free(order: Order) -> bool:
+        return named.isdisjoint((order.id, order.client_id)) and order.key not in orphans and not _is_of(order, tags)
+
+    return [order for order in survey.truth.orders if is_free(order)]
+
+
+def _exits_of(plan: Plan) -> set[str]:
+    """The exit orders of the trades that are there."""
+    return {order.id for holding in plan.holdings.values() for order in holding.exits}
 
 
 def _is_recent(record: Mapping[str, Any], since: datetime) -> bool:

@@ -126,13 +126,17 @@ class TradeJournal:
         if not pending or self.dry_run:
             return dict.fromkeys(pending, True)
         self._post(pending)
-        again = [e for e in changes if e.trade_id in pending and pending[e.trade_id].outcome is WriteOutcome.CHANGED]
-        if again:
-            fresh = self._ledger.get([e.trade_id for e in again])
-            second = self._postings([_anew(e, fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))])
-            self._post(second)
-            pending |= second
+        pending |= self._anew(changes, {i for i, p in pending.items() if p.outcome is WriteOutcome.CHANGED})
         return {trade_id: posting.written for trade_id, posting in pending.items()}
+
+    def _anew(self, changes: Sequence[TradeChange], overtaken: set[str]) -> dict[str, Posting]:
+        """The changes of records that the app has written meanwhile, on what they say now."""
+        if not overtaken:
+            return {}
+        fresh = {i: record for i, record in self._ledger.get(overtaken).items() if is_open(record)}
+        second = self._postings([_anew(c, fresh[c.trade_id]) for c in changes if c.trade_id in fresh])
+        self._post(second)
+        return second
 
     def _postings(self, changes: Sequence[TradeChange]) -> dict[str, Posting]:
         """By trade id, without those that would change nothing."""

@@ -186,8 +186,11 @@ class OpenTrades:
         ours = {h.trade.id for h in holdings}
         everybody = [*holdings, *(h for h in self.manageable() if h.trade.id not in ours)]
         found = protections(everybody, self._known)
-        suspects = [h for h in holdings if found[h.trade.id or ""].is_naked or self._has_no_stop(h)]
-        if self._look_up(suspects):
+
+        def seems_bare(holding: Holding) -> bool:
+            return found[holding.trade.id or ""].is_naked or self._has_no_stop(holding)
+
+        if self._look_up([h for h in holdings if seems_bare(h)]):
             found = protections(everybody, self._known)
         return [self._managed(h, everybody, found[h.trade.id or ""], prices, now) for h in holdings]
 

@@ -75,27 +75,17 @@ class BegunClose:
     @classmethod
     def of_orphan(cls, exposure: Exposure, holders: Sequence[Order], earlier: BegunClose | None) -> BegunClose:
         """An orphan's: its stop is restored as it stood; without one now, the one of an earlier try."""
-        orders = _filled(holders)
         lot = OrphanLot(exposure.key, exposure.side, exposure.crypto, exposure.qty)
-        stops = [(o.stop_price, o) for o in holders if o.is_stop and o.stop_price is not None]
+        stops = [o for o in holders if o.is_stop and o.stop_price is not None]
+        new = cls(exposure.name, ORPHAN, exposure.symbol, exposure.at, None)
+        base = replace(earlier or new, at=exposure.at, orders=_filled(holders), orphan=lot)
         if not stops:
-            base = earlier or cls(exposure.name, ORPHAN, exposure.symbol, exposure.at, None)
-            return replace(base, at=exposure.at, orders=orders, orphan=lot)
-        price = tightest(exposure.side, [p for p, _ in stops])
-        with_stop = [group for group in exclusive(holders) if any(o.is_stop for o in group)]
-        targets = [o.limit_price for group in with_stop for o in group if not o.is_stop and o.limit_price is not None]
-        return cls(
-            exposure.name,
-            ORPHAN,
-            exposure.symbol,
-            exposure.at,
-            price,
-            targets[0] if len(targets) == 1 else None,
-            min(can_take([o for _, o in stops], exposure.qty), exposure.qty),
-            next(o for p, o in stops if p == price).time_in_force or None,
-            orders,
-            lot,
-        )
+            return base
+        price = tightest(exposure.side, [o.stop_price for o in stops if o.stop_price is not None])
+        first = next(o for o in stops if o.stop_price == price)
+        covered = min(can_take(stops, exposure.qty), exposure.qty)
+        target, lasts = _target_beside(holders), first.time_in_force or None
+        return replace(base, stop=price, target=target, covered=covered, time_in_force=lasts)
 
     def exposure(self, at: datetime, taken: Decimal = ZERO) -> Exposure:
         """What is left of an orphan once its cancelled orders have filled `taken`."""
@@ -149,6 +139,13 @@ class BegunClose:
             )
         except (KeyError, TypeError, ValueError, InvalidOperation, AttributeError):
             return None
+
+
+def _target_beside(holders: Sequence[Order]) -> Decimal | None:
+    """The limit of the one target that is tied to a stop."""
+    with_stop = [group for group in exclusive(holders) if any(o.is_stop for o in group)]
+    targets = [o.limit_price for group in with_stop for o in group if not o.is_stop and o.limit_price is not None]
+    return targets[0] if len(targets) == 1 else None
 
 
 def _filled(orders: Sequence[Order]) -> dict[str, Decimal]:

@@ -7,7 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -89,23 +89,37 @@ class Protection:
 
 def protections(holdings: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
     """The protection of every holding, by trade id; orders are shared out symbol by symbol."""
-    owned = {h.trade.id or "": own_ids(h, known) for h in holdings}
-    found: dict[str, Protection] = {}
-    by_symbol: dict[tuple[str, Side], list[Holding]] = {}
+    groups: dict[tuple[str, Side], list[Holding]] = {}
     for holding in holdings:
-        by_symbol.setdefault((holding.position.key, holding.trade.side), []).append(holding)
-    for (key, side), group in by_symbol.items():
-        closing = known.closing(key, side)
-        owners = {o.id: tuple(h for h in group if o.id in owned[h.trade.id or ""]) for o in closing}
-        free = [o for o in closing if not owners[o.id] and not known.awaits_entry(o)]
-        common = [o for o in closing if len(owners[o.id]) > 1 and (o.is_stop or o.type == "limit")]
-        for holding in group:
-            mine = [o for o in closing if holding in owners[o.id] and o not in common]
-            found[holding.trade.id or ""] = _protection(holding, mine, [*common, *free], known)
-        for several in dict.fromkeys(owners[o.id] for o in common):
-            _lend(several, [o for o in common if owners[o.id] == several], found, known)
-        _lend(group, free, found, known, may_own=True)
+        groups.setdefault((holding.position.key, holding.trade.side), []).append(holding)
+    found: dict[str, Protection] = {}
+    for group in groups.values():
+        found |= _of_symbol(group, known)
     return found
+
+
+def _of_symbol(group: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
+    owners = _owners(group, known)
+    common: dict[tuple[Holding, ...], list[Order]] = {}
+    for order, several in owners:
+        if len(several) > 1 and (order.is_stop or order.type == "limit"):
+            common.setdefault(several, []).append(order)
+    shared = [order for orders in common.values() for order in orders]
+    free = [order for order, owning in owners if not owning and not known.awaits_entry(order)]
+    found: dict[str, Protection] = {}
+    for holding in group:
+        mine = [order for order, owning in owners if holding in owning and order not in shared]
+        found[holding.trade.id or ""] = _protection(holding, mine, [*shared, *free], known)
+    for several, orders in common.items():
+        found |= _lent(several, orders, found, known)
+    return found | _lent(group, free, found, known, may_own=True)
+
+
+def _owners(group: Sequence[Holding], known: KnownOrders) -> list[tuple[Order, tuple[Holding, ...]]]:
+    """Each working closing order of a symbol with the trades that own it."""
+    closing = known.closing(group[0].position.key, group[0].trade.side)
+    owned = [(holding, own_ids(holding, known)) for holding in group]
+    return [(o, tuple(holding for holding, ids in owned if o.id in ids)) for o in closing]
 
 
 def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], known: KnownOrders) -> Protection:
@@ -166,37 +180,40 @@ def _by_tightness(side: Side, stops: Sequence[Order]) -> tuple[Order, ...]:
     return tuple(sorted(stops, key=lambda o: (-side.sign * (o.stop_price or ZERO), -remaining(o, ZERO))))
 
 
-def _lend(
+def _lent(
     group: Sequence[Holding],
     orders: Sequence[Order],
-    found: dict[str, Protection],
+    found: Mapping[str, Protection],
     known: KnownOrders,
     *,
     may_own: bool = False,
-) -> None:
-    """Lets stops that are no single trade's protect the trades of their symbol that lack one.
+) -> dict[str, Protection]:
+    """Stops that are no single trade's protect the trades of their symbol that lack one.
 
     One such trade and stops no larger than what it lacks: with `may_own` they are its own.
     Otherwise they protect only where they are large enough for all of them, and stay where they are.
     """
-    bare = [h for h in group if found[h.trade.id or ""].is_naked]
+    bare = {h.trade.id or "": h for h in group if found[h.trade.id or ""].is_naked}
     stops = [o for o in orders if o.is_stop and _why_dormant(o, None, known) is None]
     if not bare or not stops:
-        return
-    lacking = sum((h.open_qty - found[h.trade.id or ""].covered for h in bare), ZERO)
+        return {}
+    lacking = sum((h.open_qty - found[name].covered for name, h in bare.items()), ZERO)
     offered = can_take(stops, lacking)
     alone = may_own and len(bare) == 1 and offered <= lacking
-    if not alone and offered < sum((found[h.trade.id or ""].missing for h in bare), ZERO):
-        return
-    for holding in bare:
-        old = found[holding.trade.id or ""]
-        found[holding.trade.id or ""] = replace(
-            old,
-            stops=_by_tightness(holding.trade.side, (*old.stops, *stops)),
-            foreign=tuple(o for o in old.foreign if o not in stops),
-            covered=old.covered + offered if alone else old.needed,
-            shared=old.shared if alone else old.shared | {o.id for o in stops},
-        )
+    if not alone and offered < sum((found[name].missing for name in bare), ZERO):
+        return {}
+    return {name: _with_stops(found[name], h.trade.side, stops, own=alone) for name, h in bare.items()}
+
+
+def _with_stops(old: Protection, side: Side, stops: Sequence[Order], *, own: bool) -> Protection:
+    """With more stops, which are its `own` or stand for several."""
+    return replace(
+        old,
+        stops=_by_tightness(side, (*old.stops, *stops)),
+        foreign=tuple(o for o in old.foreign if o not in stops),
+        covered=old.covered + can_take(stops, old.missing) if own else old.needed,
+        shared=old.shared if own else old.shared | {o.id for o in stops},
+    )
 
 
 # --------------------------------------------------------------------------- what can be done to a stop

@@ -89,17 +89,14 @@ class KnownOrders:
         """The ids with all that legs, parents and replace chains tie to them; `entries` are left out."""
         ties: dict[str, set[str]] = {}
         for order in self.orders.values():
-            for other in (order.replaced_by, order.replaces, order.parent, *order.legs):
-                if other:
-                    ties.setdefault(order.id, set()).add(other)
-                    ties.setdefault(other, set()).add(order.id)
+            for other in filter(None, (order.replaced_by, order.replaces, order.parent, *order.legs)):
+                ties.setdefault(order.id, set()).add(other)
+                ties.setdefault(other, set()).add(order.id)
         found: set[str] = set()
-        queue = [i for i in seeds if i not in entries]
-        while queue:
-            order_id = queue.pop()
-            if order_id not in found:
-                found.add(order_id)
-                queue.extend(i for i in ties.get(order_id, ()) if i not in entries and i not in found)
+        new = set(seeds).difference(entries)
+        while new:
+            found |= new
+            new = {other for i in new for other in ties.get(i, ())} - found - set(entries)
         return frozenset(found)
 
 
@@ -125,20 +122,18 @@ def exclusive(orders: Sequence[Order]) -> list[list[Order]]:
     groups: dict[str, list[Order]] = {}
     for order in orders:
         groups.setdefault(order.parent or order.id, []).append(order)
-    joined: list[list[Order]] = []
-    lonely_stops: list[Order] = []
-    for group in groups.values():
-        if len(group) == 1 and group[0].order_class in _LINKED and group[0].is_stop:
-            lonely_stops.append(group[0])
+    joined = [group for group in groups.values() if not _is_lonely_stop(group)]
+    for group in filter(_is_lonely_stop, groups.values()):
+        sibling = next((g for g in joined if len(g) == 1 and _are_siblings(g[0], group[0])), None)
+        if sibling is not None:
+            sibling.extend(group)
         else:
             joined.append(group)
-    for stop in lonely_stops:
-        sibling = next((g for g in joined if len(g) == 1 and _are_siblings(g[0], stop)), None)
-        if sibling is not None:
-            sibling.append(stop)
-        else:
-            joined.append([stop])
     return joined
+
+
+def _is_lonely_stop(group: Sequence[Order]) -> bool:
+    return len(group) == 1 and group[0].order_class in _LINKED and group[0].is_stop
 
 
 def _are_siblings(limit: Order, stop: Order) -> bool:

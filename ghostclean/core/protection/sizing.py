@@ -144,13 +144,24 @@ def free(
     """
     groups = exclusive([o for o in view.closing if o.id not in view.dormant])
     others = [o for group in groups if not any(o.id in without for o in group) for o in group]
-    foreign = sum((f.qty for f in view.recent if f.order_id not in exposure.exits | exposure.closed), ZERO)
-    # What a closed trade sold can be missing only from what the position has beyond the open ones.
-    theirs = sum((f.qty for f in view.recent if f.order_id in exposure.closed - exposure.exits), ZERO)
-    foreign += min(theirs, max(ZERO, view.qty - exposure.all_open))
-    since = sum((f.qty for f in view.recent if f.order_id in exposure.own and f.at >= exposure.at - _SKEW), ZERO)
-    qty = min(exposure.qty - since, view.qty - can_take(others, view.qty) - foreign)
+    qty = min(
+        exposure.qty - _sold(view, exposure.own, exposure.at - _SKEW),
+        view.qty - can_take(others, view.qty) - _unshown(exposure, view),
+    )
     return qty if step is None else (qty / step).to_integral_value(ROUND_FLOOR) * step
+
+
+def _sold(view: SymbolView, orders: Collection[str], since: datetime | None = None) -> Decimal:
+    """What these orders filled lately."""
+    return sum((f.qty for f in view.recent if f.order_id in orders and (since is None or f.at >= since)), ZERO)
+
+
+def _unshown(exposure: Exposure, view: SymbolView) -> Decimal:
+    """How much fewer shares there may be than the position shows."""
+    strangers = {f.order_id for f in view.recent} - exposure.exits - exposure.closed
+    # What a closed trade sold can be missing only from what the position has beyond the open ones.
+    beyond = max(ZERO, view.qty - exposure.all_open)
+    return _sold(view, strangers) + min(_sold(view, exposure.closed - exposure.exits), beyond)
 
 
 def allowance(

@@ -145,27 +145,29 @@ def aim(
     smaller steps would replace the order every run and win nothing that slippage does not take.
     """
     side = risk.side
-    wanted = {rule: on_tick(side, stop, increment) for rule, stop in rule_stops(risk, price, manage).items()}
+    stops = rule_stops(risk, price, manage)
     if ledger_stop is not None and ledger_stop > 0:
-        wanted[Rule.LEDGER] = on_tick(side, ledger_stop, increment)
-    crossed = wanted.get(Rule.LEDGER)
-    if crossed is not None and not is_through(side, crossed, price):
-        crossed = None
-    usable = {rule: stop for rule, stop in wanted.items() if stop > 0 and not is_through(side, stop, price)}
-    if broker_stop is not None:
-        usable = {
-            rule: stop
-            for rule, stop in usable.items()
-            if is_tighter(side, stop, broker_stop)
-            and abs(stop - broker_stop) >= _least_step(rule, risk, stop, increment)
-        }
-        if not usable:
-            return StopTarget(broker_stop, Rule.BROKER, send=False, crossed=crossed)
+        stops[Rule.LEDGER] = ledger_stop
+    wanted = {rule: on_tick(side, stop, increment) for rule, stop in stops.items()}
+    passed = {rule: stop for rule, stop in wanted.items() if is_through(side, stop, price)}
+    usable = {
+        rule: stop
+        for rule, stop in wanted.items()
+        if stop > 0 and rule not in passed and _is_worthwhile(rule, risk, stop, broker_stop, increment)
+    }
+    crossed = passed.get(Rule.LEDGER)
     if not usable:
-        return StopTarget(None, None, send=False, crossed=crossed)
-    best = tightest(side, usable.values())
-    rule = next(rule for rule, stop in usable.items() if stop == best)
-    return StopTarget(best, rule, send=True, crossed=crossed)
+        return StopTarget(broker_stop, Rule.BROKER if broker_stop is not None else None, send=False, crossed=crossed)
+    rule = max(usable, key=lambda r: usable[r] * side.sign)
+    return StopTarget(usable[rule], rule, send=True, crossed=crossed)
+
+
+def _is_worthwhile(rule: Rule, risk: Risk, stop: Decimal, standing: Decimal | None, increment: Decimal | None) -> bool:
+    """Whether a stop is tighter than the one that works by enough to be sent."""
+    if standing is None:
+        return True
+    far_enough = abs(stop - standing) >= _least_step(rule, risk, stop, increment)
+    return far_enough and is_tighter(risk.side, stop, standing)
 
 
 def _least_step(rule: Rule, risk: Risk, stop: Decimal, increment: Decimal | None) -> Decimal:
