@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway
+from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway, open_gateway, read_market
 from ghostclean.app.gateway.naming import NUMBERS
 from ghostclean.app.manage.engine import FLATTEN, Counts, Engine
 from ghostclean.app.manage.selection import (
@@ -26,7 +26,7 @@ from ghostclean.app.manage.selection import (
 )
 from ghostclean.app.manage.stray_exits import cancel_stray_exits
 from ghostclean.app.manage.trade_journal import MANAGED, TradeJournal
-from ghostclean.app.manage.trades import OpenTrades, Surveyed
+from ghostclean.app.manage.trades import OpenTrades
 from ghostclean.app.manage.within import within
 from ghostclean.app.orphan_sales import restore_stops
 from ghostclean.app.orphans import OWED
@@ -34,14 +34,14 @@ from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
+from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.plan import Holding
 from ghostclean.core.protection.begun import CUT, EOD, BegunClose
 from ghostclean.core.protection.market import Market
-from ghostclean.core.protection.orders import KnownOrders
 from ghostclean.core.protection.policy import ManagePolicy
-from ghostclean.core.times import eastern_date, iso
+from ghostclean.core.times import iso
 from ghostclean.core.trade import record_id
 from ghostclean.errors import (
     BrokerError,
@@ -75,7 +75,7 @@ def run_auto_manage(
     options: ManageOptions,
     *,
     reconcile_first: Callable[[Lease | None], Result],
-    survey: Callable[[], Surveyed],
+    survey: Callable[[], Survey],
 ) -> ManageResult:
     """Makes one run and returns what happened; never raises for anything the world does.
 
@@ -102,7 +102,7 @@ class _Run:
     parts: Parts
     options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
-    survey: Callable[[], Surveyed]
+    survey: Callable[[], Survey]
     reconciled: Mapping[str, Any] = field(default_factory=dict)
     market: Market | None = None
     counts: Counts = field(default_factory=Counts)
@@ -206,21 +206,13 @@ class _Run:
             self.journal.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
 
     def _read_market(self) -> Market:
-        """Clock and calendar; without the clock nothing is sent."""
-        broker, deadline = self.parts.broker, self.options.deadline
+        """Without the clock nothing is sent."""
         try:
-            clock = deadline.reading(broker.clock)
+            self.market = read_market(self.parts.broker, self.options.deadline, self.journal.notes)
         except BrokerError as error:
             why = f"the market clock cannot be read ({error}): nothing was sent"
             raise _Stop(ManageOutcome.FAIL, "clock_unavailable", why) from None
-        today = eastern_date(clock.at)
-        try:
-            sessions = deadline.reading(lambda: broker.calendar(today - timedelta(days=7), today))
-        except BrokerError as error:
-            sessions = ()
-            self.journal.notes.append(f"the calendar cannot be read ({error}): the clock's close counts")
-        self.market = market = Market.of(clock, sessions)
-        return market
+        return self.market
 
     def _check_account(self, truth: BrokerTruth) -> None:
         what = _takes_no_orders(truth.account)
@@ -260,21 +252,10 @@ class _Run:
 
     # ------------------------------------------------------------------ what they are managed with
 
-    def _gateway(self, survey: Surveyed, market: Market) -> OrderGateway:
-        known = KnownOrders()
-        known.add(survey.evidence.orders.values())
-        known.set_working(survey.truth.orders)
-        lease = self.run.lease
-        gateway = OrderGateway(
-            self.parts.broker,
-            self.parts.state,
-            market,
-            self.options.deadline,
-            grace=self.options.grace,
-            verify=lease.verify if lease is not None else _nothing_to_verify,
-            known=known,
-            dry_run=self.options.dry_run,
-            sleep=self.parts.pause,
+    def _gateway(self, survey: Survey, market: Market) -> OrderGateway:
+        options = self.options
+        gateway = open_gateway(
+            self.parts, survey, market, options.deadline, self.run.lease, grace=options.grace, dry_run=options.dry_run
         )
         self.orders = gateway.log
         return gateway
@@ -377,7 +358,3 @@ def _takes_no_orders(account: Account) -> str | None:
     if account.blocked:
         return "trading is blocked"
     return None if account.status in ("ACTIVE", "") else f"its status is {account.status}"
-
-
-def _nothing_to_verify() -> None:
-    """A dry run holds no lock and sends nothing."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.gateway.gateway import OrderGateway, open_gateway, read_market
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
 from ghostclean.app.orphans import OWED
@@ -26,7 +26,6 @@ from ghostclean.core.numbers import plain
 from ghostclean.core.orphans import adopted_id, orphan_name
 from ghostclean.core.plan import Orphan
 from ghostclean.core.protection.begun import ORPHAN, BegunClose
-from ghostclean.core.protection.market import Market
 from ghostclean.core.protection.orders import KnownOrders
 from ghostclean.core.protection.sizing import Exposure, SymbolView
 from ghostclean.core.times import iso
@@ -179,24 +178,8 @@ class OrphanSeller:
         return known.family(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:
-        broker, deadline = self.parts.broker, self.deadline
-        # Legs that wait (`held`) are in no list of working orders: only their family shows them.
-        known = KnownOrders()
-        known.add(self.survey.evidence.orders.values())
-        known.set_working(self.survey.truth.orders)
-        clock = deadline.writing(broker.clock)
-        today = clock.at.date()
-        sessions = deadline.writing(lambda: broker.calendar(today - timedelta(days=4), today + timedelta(days=1)))
-        return OrderGateway(
-            broker,
-            self.parts.state,
-            Market.of(clock, sessions),
-            deadline,
-            grace=self.grace,
-            verify=self.lease.verify,
-            known=known,
-            sleep=self.parts.pause,
-        )
+        market = read_market(self.parts.broker, self.deadline, self.notes)
+        return open_gateway(self.parts, self.survey, market, self.deadline, self.lease, grace=self.grace)
 
 
 def restore_stops(

@@ -395,6 +395,27 @@ def test_little_deadline_leaves_the_stop_of_an_unfinished_close(desk: Office) ->
     assert desk.stops("AAPL") == [("10", "95")]
 
 
+@pytest.mark.parametrize(
+    ("later", "stops", "status"),
+    [("2026-11-18T20:55:00Z", [], "CLOSED"), ("2026-11-19T15:00:00Z", [("10", "95")], "OPEN")],
+)
+def test_what_version_0_1_remembered_of_a_flatten_is_finished(
+    desk: Office, later: str, stops: list[tuple[str, str]], status: str
+) -> None:
+    """As 0.1 stored it, killed between the cancel and the close."""
+    stop = late(desk)
+    with closing(desk.state()) as state:
+        begun = {"purpose": "eod", "at": "2026-11-18T20:50:00.123Z", "stop": "95", "target": None, "symbol": "AAPL"}
+        state.remember("flatten", {"t1": begun})
+    desk.fake.cancel(stop["id"])
+    desk.fake.now = later
+    desk.fake.set_price("AAPL", 101)
+    desk.run(eod_flatten=True)
+    assert (desk.stops("AAPL"), desk.record("t1")["status"]) == (stops, status)
+    with closing(desk.state()) as state:
+        assert state.recall("flatten") == {}
+
+
 @pytest.mark.parametrize("trouble", ["broker", "state"])
 def test_a_close_that_cannot_even_be_sent_gives_the_stop_back(
     desk: Office, monkeypatch: pytest.MonkeyPatch, trouble: str

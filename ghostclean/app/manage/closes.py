@@ -162,12 +162,12 @@ class TradeCloser:
         if not order.is_final:
             self._journal.note(managed.trade, f"its close {order.id} is in progress ({order.status})")
             return CloseState.WORKING
-        if order.status != "filled" or order.fill_time is None:
+        if order.status != "filled":
             return None
         if not was_final:
             return CloseState.DONE
-        # Until then it is not known what is left of the position.
-        return CloseState.WORKING if self._now() - order.fill_time < _LAG else None
+        is_recent = order.fill_time is not None and self._now() - order.fill_time < _LAG
+        return CloseState.WORKING if is_recent else None  # until then what is left is not known
 
     def _is_in_its_session(self, managed: ManagedTrade, begun: BegunClose) -> bool:
         same_day = eastern_date(begun.at) == eastern_date(self._now())

@@ -12,9 +12,10 @@ from ghostclean.app.manage.closes import MISSED, REASONS, UNFINISHED, TradeClose
 from ghostclean.app.manage.closing import Closer, CloseState
 from ghostclean.app.manage.stops import StopKeeper, StopOutcome
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
-from ghostclean.app.manage.trades import ManagedTrade, OpenTrades, Surveyed, without_grace
+from ghostclean.app.manage.trades import ManagedTrade, OpenTrades, without_grace
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Price
+from ghostclean.app.survey import Survey
 from ghostclean.core.fields import same
 from ghostclean.core.plan import Holding
 from ghostclean.core.protection.begun import CUT, EOD, BegunClose
@@ -60,7 +61,7 @@ class Engine:
     deadline: Deadline
     grace: timedelta
     run_id: str
-    survey_again: Callable[[], Surveyed]
+    survey_again: Callable[[], Survey]
     _closer: Closer = field(init=False)
     _closes: TradeCloser = field(init=False)
     _stops: StopKeeper = field(init=False)
@@ -145,11 +146,15 @@ class Engine:
         outcome = self._stops.keep(managed)
         if outcome.over:
             ended.append(managed)
-        if outcome.over or (outcome.cut and self._close(managed, CUT, outcome.reason, ended)):
             return None
-        if outcome.cut:
-            self.journal.note(managed.trade, f"naked: {outcome.reason}")
-            outcome.failed = "naked"
+        return self._cut(managed, outcome, ended) if outcome.cut else outcome
+
+    def _cut(self, managed: ManagedTrade, outcome: StopOutcome, ended: list[ManagedTrade]) -> StopOutcome | None:
+        """Closes a trade whose stop is through the market; if that can't be begun it is naked."""
+        if self._close(managed, CUT, outcome.reason, ended):
+            return None
+        self.journal.note(managed.trade, f"naked: {outcome.reason}")
+        outcome.failed = "naked"
         return outcome
 
     def _is_too_late(self, managed: ManagedTrade) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.manage.trade_journal import TradeJournal
-from ghostclean.app.manage.trades import Surveyed
 from ghostclean.app.ports import Ledger
+from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.plan import Plan
@@ -24,7 +24,7 @@ def cancel_stray_exits(
     gateway: OrderGateway,
     journal: TradeJournal,
     ledger: Ledger,
-    survey: Surveyed,
+    survey: Survey,
     *,
     grace: timedelta,
     now: datetime,
@@ -35,11 +35,7 @@ def cancel_stray_exits(
     active record names too, and symbols with an orphan, which the order may be protecting.
     """
     free = _unowned(survey)
-    if not free:
-        return 0
-    closed = ledger.history(frozenset(o.key for o in free))
-    trades = [read_trade(record) for record in closed if not _is_recent(record, now - grace)]
-    stray = [(trade, order) for trade in trades for order in free if _is_exit_of(order, trade)]
+    stray = _of_closed(free, ledger, now - grace) if free else []
     for trade, order in stray:
         exposure = Exposure.behind(order, trade.id or "", trade.side, now)
         left = gateway.cancel(exposure, [order], _CANCEL_SECONDS, "leftover of a closed trade")
@@ -48,11 +44,17 @@ def cancel_stray_exits(
     return len(stray)
 
 
+def _of_closed(free: Sequence[Order], ledger: Ledger, before: datetime) -> list[tuple[Trade, Order]]:
+    closed = ledger.history(frozenset(o.key for o in free))
+    trades = [read_trade(record) for record in closed if not _is_recent(record, before)]
+    return [(trade, order) for trade in trades for order in free if _is_exit_of(order, trade)]
+
+
 def _still(left: Sequence[Order]) -> str:
     return f", still {left[0].status}" if left else ""
 
 
-def _unowned(survey: Surveyed) -> list[Order]:
+def _unowned(survey: Survey) -> list[Order]:
     """Working orders that no active record can own."""
     active, plan = survey.view.active, survey.plan
     named = {i for record in active for i in order_ids(record)} | _exits_of(plan)

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
-from typing import Protocol
 
 from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.app.lookup import Lookups
-from ghostclean.app.ports import LedgerView, Price
-from ghostclean.core.broker import BrokerTruth, Order
+from ghostclean.app.ports import Price
+from ghostclean.app.survey import Survey
+from ghostclean.core.broker import Order
 from ghostclean.core.case import first_stop
 from ghostclean.core.decide import decide
-from ghostclean.core.evidence import Evidence, Need, RecordsOf
+from ghostclean.core.evidence import Need, RecordsOf
 from ghostclean.core.instrument import Side, is_option, multiplier
 from ghostclean.core.numbers import money, ratio4
 from ghostclean.core.plan import Holding, Plan
@@ -26,30 +25,8 @@ from ghostclean.core.protection.sizing import Exposure
 from ghostclean.core.protection.stops import Risk, is_cut, is_through, measure_risk
 from ghostclean.core.trade import Trade, is_open, order_ids, record_id
 from ghostclean.core.verdicts import Action
-from ghostclean.core.world import World
 
 STALE_PRICE = timedelta(minutes=15)
-
-
-class Surveyed(Protocol):
-    """What the engine needs of a survey (see `ghostclean.app.survey`)."""
-
-    @property
-    def view(self) -> LedgerView: ...
-
-    @property
-    def truth(self) -> BrokerTruth: ...
-
-    @property
-    def evidence(self) -> Evidence: ...
-
-    @property
-    def plan(self) -> Plan: ...
-
-    @property
-    def lookups(self) -> Lookups: ...
-
-    def world(self) -> World: ...
 
 
 class Urgency(IntEnum):
@@ -145,7 +122,7 @@ class ManagedTrade:
 class OpenTrades:
     """The trades of a survey that may be managed, looked up where they seem unprotected."""
 
-    def __init__(self, survey: Surveyed, gateway: OrderGateway, market: Market) -> None:
+    def __init__(self, survey: Survey, gateway: OrderGateway, market: Market) -> None:
         self.survey = survey
         self._gateway = gateway
         self._known = gateway.known
@@ -253,7 +230,7 @@ class OpenTrades:
         return bool(asked)
 
 
-def without_grace(survey: Surveyed) -> Plan:
+def without_grace(survey: Survey) -> Plan:
     """What a survey comes to when nothing is waited for: for what is proven in another way."""
     asked: set[Need] = set()
     while True:

@@ -15,7 +15,6 @@ from ghostclean.core.times import iso, parse_time
 
 from .orders import can_take, exclusive, remaining
 from .sizing import Exposure
-from .stops import tightest
 
 CUT = "cut"
 EOD = "eod"
@@ -75,17 +74,15 @@ class BegunClose:
     @classmethod
     def of_orphan(cls, exposure: Exposure, holders: Sequence[Order], earlier: BegunClose | None) -> BegunClose:
         """An orphan's: its stop is restored as it stood; without one now, the one of an earlier try."""
-        lot = OrphanLot(exposure.key, exposure.side, exposure.crypto, exposure.qty)
-        stops = [o for o in holders if o.is_stop and o.stop_price is not None]
         new = cls(exposure.name, ORPHAN, exposure.symbol, exposure.at, None)
+        lot = OrphanLot(exposure.key, exposure.side, exposure.crypto, exposure.qty)
         base = replace(earlier or new, at=exposure.at, orders=_filled(holders), orphan=lot)
+        stops = _tightest_first(exposure.side, holders)
         if not stops:
             return base
-        price = tightest(exposure.side, [o.stop_price for o in stops if o.stop_price is not None])
-        first = next(o for o in stops if o.stop_price == price)
         covered = min(can_take(stops, exposure.qty), exposure.qty)
-        target, lasts = _target_beside(holders), first.time_in_force or None
-        return replace(base, stop=price, target=target, covered=covered, time_in_force=lasts)
+        target, lasts = _target_beside(holders), stops[0].time_in_force or None
+        return replace(base, stop=stops[0].stop_price, target=target, covered=covered, time_in_force=lasts)
 
     def exposure(self, at: datetime, taken: Decimal = ZERO) -> Exposure:
         """What is left of an orphan once its cancelled orders have filled `taken`."""
@@ -139,6 +136,11 @@ class BegunClose:
             )
         except (KeyError, TypeError, ValueError, InvalidOperation, AttributeError):
             return None
+
+
+def _tightest_first(side: Side, orders: Sequence[Order]) -> list[Order]:
+    priced = [(o.stop_price, o) for o in orders if o.is_stop and o.stop_price is not None]
+    return [o for _, o in sorted(priced, key=lambda row: -side.sign * row[0])]
 
 
 def _target_beside(holders: Sequence[Order]) -> Decimal | None:

@@ -31,8 +31,12 @@ def own_ids(holding: Holding, known: KnownOrders) -> frozenset[str]:
     trade, entry = holding.trade, holding.entry
     named = set(trade.exit_orders)
     seeds = {o.id for o in holding.exits} | named | known.legs_of(entry)
-    seeds |= known.named(named, {trade_tag(trade.id or "")})
+    seeds |= known.named(named, {trade_tag(_id(holding))})
     return known.family(seeds, {entry.id} if entry else ())
+
+
+def _id(holding: Holding) -> str:
+    return holding.trade.id or ""
 
 
 def exits_of(holding: Holding, known: KnownOrders) -> list[Order]:
@@ -100,19 +104,25 @@ def protections(holdings: Sequence[Holding], known: KnownOrders) -> dict[str, Pr
 
 def _of_symbol(group: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
     owners = _owners(group, known)
-    common: dict[tuple[Holding, ...], list[Order]] = {}
-    for order, several in owners:
-        if len(several) > 1 and (order.is_stop or order.type == "limit"):
-            common.setdefault(several, []).append(order)
+    common = _common(owners)
     shared = [order for orders in common.values() for order in orders]
     free = [order for order, owning in owners if not owning and not known.awaits_entry(order)]
     found: dict[str, Protection] = {}
     for holding in group:
         mine = [order for order, owning in owners if holding in owning and order not in shared]
-        found[holding.trade.id or ""] = _protection(holding, mine, [*shared, *free], known)
+        found[_id(holding)] = _protection(holding, mine, [*shared, *free], known)
     for several, orders in common.items():
         found |= _lent(several, orders, found, known)
     return found | _lent(group, free, found, known, may_own=True)
+
+
+def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[Holding, ...], list[Order]]:
+    """Stops and targets that several trades own, by these trades."""
+    common: dict[tuple[Holding, ...], list[Order]] = {}
+    for order, several in owners:
+        if len(several) > 1 and (order.is_stop or order.type == "limit"):
+            common.setdefault(several, []).append(order)
+    return common
 
 
 def _owners(group: Sequence[Holding], known: KnownOrders) -> list[tuple[Order, tuple[Holding, ...]]]:
@@ -193,16 +203,16 @@ def _lent(
     One such trade and stops no larger than what it lacks: with `may_own` they are its own.
     Otherwise they protect only where they are large enough for all of them, and stay where they are.
     """
-    bare = {h.trade.id or "": h for h in group if found[h.trade.id or ""].is_naked}
+    bare = [h for h in group if found[_id(h)].is_naked]
     stops = [o for o in orders if o.is_stop and _why_dormant(o, None, known) is None]
     if not bare or not stops:
         return {}
-    lacking = sum((h.open_qty - found[name].covered for name, h in bare.items()), ZERO)
+    lacking = sum((h.open_qty - found[_id(h)].covered for h in bare), ZERO)
     offered = can_take(stops, lacking)
-    alone = may_own and len(bare) == 1 and offered <= lacking
-    if not alone and offered < sum((found[name].missing for name in bare), ZERO):
+    own = may_own and len(bare) == 1 and offered <= lacking
+    if not own and offered < sum((found[_id(h)].missing for h in bare), ZERO):
         return {}
-    return {name: _with_stops(found[name], h.trade.side, stops, own=alone) for name, h in bare.items()}
+    return {_id(h): _with_stops(found[_id(h)], h.trade.side, stops, own=own) for h in bare}
 
 
 def _with_stops(old: Protection, side: Side, stops: Sequence[Order], *, own: bool) -> Protection:
@@ -249,7 +259,10 @@ def ages_out(order: Order, now: datetime) -> bool:
 
 def last_stop(holding: Holding, known: KnownOrders, ids: Collection[str]) -> Order | None:
     """The latest of a trade's own stops that ended without a successor: when and at which price."""
-    found = {o.id: o for o in holding.exits} | {i: o for i in ids if (o := known.get(i))}
-    ended = [(o.last_time, o) for o in found.values() if o.is_stop and o.is_final and o.status != "replaced"]
-    dated = [(at, o) for at, o in ended if at is not None]
+    found = {o.id: o for o in (*holding.exits, *map(known.get, ids)) if o is not None}
+    dated = [(o.last_time, o) for o in found.values() if _is_ended_stop(o) and o.last_time is not None]
     return max(dated, key=lambda row: row[0])[1] if dated else None
+
+
+def _is_ended_stop(order: Order) -> bool:
+    return order.is_stop and order.is_final and order.status != "replaced"

@@ -9,7 +9,6 @@ All prices are per unit in USD; a long trade's stop lies below the market, a sho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -91,11 +90,6 @@ def is_tighter(side: Side, price: Decimal, than: Decimal) -> bool:
     return (price - than) * side.sign > 0
 
 
-def tightest(side: Side, prices: Iterable[Decimal]) -> Decimal:
-    """The stop nearest to the market; raises ValueError for none."""
-    return max(prices) if side is Side.LONG else min(prices)
-
-
 def is_through(side: Side, stop: Decimal, price: Decimal) -> bool:
     """Whether the market is at the stop or beyond it."""
     return (price - stop) * side.sign <= 0
@@ -149,17 +143,24 @@ def aim(
     if ledger_stop is not None and ledger_stop > 0:
         stops[Rule.LEDGER] = ledger_stop
     wanted = {rule: on_tick(side, stop, increment) for rule, stop in stops.items()}
-    passed = {rule: stop for rule, stop in wanted.items() if is_through(side, stop, price)}
+    crossed = _crossed(side, wanted.get(Rule.LEDGER), price)
     usable = {
         rule: stop
         for rule, stop in wanted.items()
-        if stop > 0 and rule not in passed and _is_worthwhile(rule, risk, stop, broker_stop, increment)
+        if _may_be_sent(side, stop, price) and _is_worthwhile(rule, risk, stop, broker_stop, increment)
     }
-    crossed = passed.get(Rule.LEDGER)
     if not usable:
         return StopTarget(broker_stop, Rule.BROKER if broker_stop is not None else None, send=False, crossed=crossed)
     rule = max(usable, key=lambda r: usable[r] * side.sign)
     return StopTarget(usable[rule], rule, send=True, crossed=crossed)
+
+
+def _crossed(side: Side, stop: Decimal | None, price: Decimal) -> Decimal | None:
+    return stop if stop is not None and is_through(side, stop, price) else None
+
+
+def _may_be_sent(side: Side, stop: Decimal, price: Decimal) -> bool:
+    return stop > 0 and not is_through(side, stop, price)
 
 
 def _is_worthwhile(rule: Rule, risk: Risk, stop: Decimal, standing: Decimal | None, increment: Decimal | None) -> bool:
