@@ -28,13 +28,12 @@ from ghostclean.app.manage.stray_exits import cancel_stray_exits
 from ghostclean.app.manage.trade_journal import MANAGED, TradeJournal
 from ghostclean.app.manage.trades import OpenTrades
 from ghostclean.app.manage.within import within
+from ghostclean.app.observation import Observation
 from ghostclean.app.orphan_sales import restore_stops
-from ghostclean.app.orphans import OWED
 from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import Lease, RunCommit
+from ghostclean.app.ports import OWED, Lease, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
-from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.plan import Holding
@@ -75,14 +74,14 @@ def run_auto_manage(
     options: ManageOptions,
     *,
     reconcile_first: Callable[[Lease | None], Result],
-    survey: Callable[[], Survey],
+    observe: Callable[[], Observation],
 ) -> ManageResult:
     """Makes one run and returns what happened; never raises for anything the world does.
 
-    `reconcile_first` runs under the lock that it is handed (None in a dry run); `survey` looks at
+    `reconcile_first` runs under the lock that it is handed (None in a dry run); `observe` looks at
     ledger and broker and raises GhostcleanError when either cannot be read.
     """
-    return _Run(parts, options, reconcile_first, survey).result()
+    return _Run(parts, options, reconcile_first, observe).result()
 
 
 class _Stop(Exception):
@@ -102,7 +101,7 @@ class _Run:
     parts: Parts
     options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
-    survey: Callable[[], Survey]
+    observe: Callable[[], Observation]
     reconciled: Mapping[str, Any] = field(default_factory=dict)
     market: Market | None = None
     counts: Counts = field(default_factory=Counts)
@@ -173,12 +172,12 @@ class _Run:
         begun, owed = self._begun(FLATTEN), self._begun(OWED)
         if not self.manage.enabled and not begun and not owed:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        survey = self.survey()
-        self.active = frozenset(i for r in survey.view.active if (i := record_id(r)) is not None)
+        observed = self.observe()
+        self.active = frozenset(i for r in observed.view.active if (i := record_id(r)) is not None)
         self.journal.recall()
         market = self._read_market()
-        gateway = self._gateway(survey, market)
-        trades = OpenTrades(survey, gateway, market)
+        gateway = self._gateway(observed, market)
+        trades = OpenTrades(observed, gateway, market)
         engine = self._engine(trades, gateway, market)
         engine.finish(begun)
         if not self.options.dry_run:
@@ -233,15 +232,15 @@ class _Run:
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
                 raise _Stop(ManageOutcome.SKIP, "market_closed")
-        self._check_account(trades.survey.truth)
+        self._check_account(trades.observed.truth)
         list_held(journal, trades)
         return longest_unmanaged(journal, ready, self.manage.max_per_run)
 
     def _cancel_stray_exits(self, trades: OpenTrades, gateway: OrderGateway, market: Market, now: datetime) -> None:
-        survey, grace = trades.survey, self.options.grace
-        if market.clock.is_open and not _takes_no_orders(survey.truth.account):
+        observed, grace = trades.observed, self.options.grace
+        if market.clock.is_open and not _takes_no_orders(observed.truth.account):
             ledger = self.parts.ledger
-            self.counts.updated += cancel_stray_exits(gateway, self.journal, ledger, survey, grace=grace, now=now)
+            self.counts.updated += cancel_stray_exits(gateway, self.journal, ledger, observed, grace=grace, now=now)
 
     def _note_missed_close(self, trades: OpenTrades, market: Market, now: datetime) -> None:
         if not self.manage.eod_flatten:
@@ -252,10 +251,10 @@ class _Run:
 
     # ------------------------------------------------------------------ what they are managed with
 
-    def _gateway(self, survey: Survey, market: Market) -> OrderGateway:
+    def _gateway(self, observed: Observation, market: Market) -> OrderGateway:
         options = self.options
         gateway = open_gateway(
-            self.parts, survey, market, options.deadline, self.run.lease, grace=options.grace, dry_run=options.dry_run
+            self.parts, observed, market, options.deadline, self.run.lease, grace=options.grace, dry_run=options.dry_run
         )
         self.orders = gateway.log
         return gateway
@@ -264,7 +263,7 @@ class _Run:
         options = self.options
         return Engine(
             trades, gateway, self.parts, self.journal, self.counts, self.manage, market, options.deadline,
-            options.grace, options.run_id, self.survey,
+            options.grace, options.run_id, self.observe,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ the end

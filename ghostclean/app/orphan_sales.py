@@ -16,10 +16,9 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway, open_gateway, read_market
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
-from ghostclean.app.orphans import OWED
+from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import JournalEntry, Lease, State
-from ghostclean.app.survey import Survey
+from ghostclean.app.ports import OWED, JournalEntry, Lease, State
 from ghostclean.core.client_ids import trade_tag
 from ghostclean.core.decide import decide
 from ghostclean.core.numbers import plain
@@ -49,7 +48,7 @@ class OrphanSeller:
     parts: Parts
     deadline: Deadline
     grace: timedelta
-    survey: Survey
+    observed: Observation
     lease: Lease
     journal: Journal
     begun: Mapping[str, Any]
@@ -59,7 +58,7 @@ class OrphanSeller:
 
     def flatten(self, decision: Decision) -> Decision:
         """The row with what became of the orphan; never raises for what a broker does."""
-        orphan = next((o for o in self.survey.plan.orphans if o.position.symbol == decision.ticker), None)
+        orphan = next((o for o in self.observed.plan.orphans if o.position.symbol == decision.ticker), None)
         if orphan is None or self.deadline.left() < _LEAST_SECONDS:
             return _kept(decision, "no time was left to sell it")
         try:
@@ -88,7 +87,7 @@ class OrphanSeller:
         if begun.stop is not None:
             closer.remember(key, begun)
         self._settled.add(key)
-        found = closer.run(CloseTarget(exposure, holders, surveyed=orphan.position), begun)
+        found = closer.run(CloseTarget(exposure, holders, expected=orphan.position), begun)
         return self._sold(decision, orphan, begun, found, intent, gateway)
 
     def _why_not(self, gateway: OrderGateway, exposure: Exposure, view: SymbolView, begun: BegunClose) -> str | None:
@@ -160,26 +159,26 @@ class OrphanSeller:
         return Closer(gateway, self.parts.state, OWED, self._now)
 
     def _name(self, orphan: Orphan) -> str:
-        seen = self.survey.memory.seen(orphan_name(orphan), self.survey.truth.at)
-        return adopted_id(orphan, self.survey.truth.account.id, self.survey.evidence, iso(seen))
+        seen = self.observed.memory.seen(orphan_name(orphan), self.observed.truth.at)
+        return adopted_id(orphan, self.observed.truth.account.id, self.observed.evidence, iso(seen))
 
     def _still_unexplained(self, orphan: Orphan) -> bool:
         """The orphan by a fresh reading of the ledger."""
         view = self.deadline.writing(self.parts.ledger.read)
-        plan = decide(replace(self.survey, view=view).world())
+        plan = decide(replace(self.observed, view=view).world())
         same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
         return any(o.awaited_by is None for o in same)
 
     def _owned(self, known: KnownOrders) -> frozenset[str]:
         """The orders of every record that is not closed, with their legs, parents and replace chains."""
-        active = self.survey.view.active
+        active = self.observed.view.active
         named = {i for record in active for i in order_ids(record)}
         tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
         return known.family(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:
         market = read_market(self.parts.broker, self.deadline, self.notes)
-        return open_gateway(self.parts, self.survey, market, self.deadline, self.lease, grace=self.grace)
+        return open_gateway(self.parts, self.observed, market, self.deadline, self.lease, grace=self.grace)
 
 
 def restore_stops(

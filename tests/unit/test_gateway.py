@@ -184,7 +184,7 @@ def exposure(
 
 
 def sell_orphan(way_out: OrderGateway, position: Position, qty: int) -> Answer:
-    return way_out.close(Exposure.alone("orphan-1", position, D(qty), NOW), "orphan", surveyed=position)
+    return way_out.close(Exposure.alone("orphan-1", position, D(qty), NOW), "orphan", expected=position)
 
 
 def place_oco(way_out: OrderGateway, mine: Exposure, stop: int) -> Answer:

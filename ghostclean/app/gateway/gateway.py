@@ -21,9 +21,9 @@ from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
 from ghostclean.app.gateway.sending import Sender, blocked
+from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Broker, Lease, OrderRequest, State
-from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order, Position
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.numbers import ZERO, plain
@@ -121,7 +121,7 @@ class OrderGateway:
         return self.looker.view(exposure)
 
     def present(self, exposure: Exposure) -> Exposure:
-        """The exposure less what this run has closed since the survey."""
+        """The exposure less what this run has closed since the observation."""
         own = sum((q for _, name, q in self._closed.values() if name == exposure.name), ZERO)
         return exposure.less(own, self._closed_of(exposure.key))
 
@@ -153,21 +153,21 @@ class OrderGateway:
                 return answer, None
         return self._send(exposure, _Wanted(STOP, stop, most=begun.covered, time_in_force=lasts)), None
 
-    def close(self, exposure: Exposure, purpose: str, *, surveyed: Position | None = None) -> Answer:
+    def close(self, exposure: Exposure, purpose: str, *, expected: Position | None = None) -> Answer:
         """A market order, only while the instrument's market is open.
 
-        With `surveyed` (an orphan) only for exactly the exposure, and only if the position is
+        With `expected` (an orphan) only for exactly the exposure, and only if the position is
         still that one.
         """
-        exactly = exposure.qty if surveyed is not None else None
-        return self._send(exposure, _Wanted(purpose, exactly=exactly), surveyed)
+        exactly = exposure.qty if expected is not None else None
+        return self._send(exposure, _Wanted(purpose, exactly=exactly), expected)
 
-    def _send(self, exposure: Exposure, wanted: _Wanted, surveyed: Position | None = None) -> Answer:
+    def _send(self, exposure: Exposure, wanted: _Wanted, expected: Position | None = None) -> Answer:
         """One way for every new order: look, size, check, send."""
         if wanted.stop is None and (why := self._why_shut(exposure)) is not None:
             return blocked(exposure, wanted.purpose, why)
         view, present = self.look(exposure), self.present(exposure)
-        if surveyed is not None and not _is_same(view.position, surveyed):
+        if expected is not None and not _is_same(view.position, expected):
             return blocked(exposure, wanted.purpose, "the position has changed since it was read")
         most, why = allowance(present, view, missing_stop=wanted.stop is not None, step=self.looker.step(exposure))
         qty = wanted.quantity(present, most)
@@ -354,8 +354,8 @@ def _oco_quantity(exposure: Exposure, begun: BegunClose, held: Decimal) -> Decim
     return qty if begun.target is not None and whole and all_of_it else None
 
 
-def _is_same(now: Position | None, surveyed: Position) -> bool:
-    return now is not None and now.side is surveyed.side and now.qty == surveyed.qty
+def _is_same(now: Position | None, expected: Position) -> bool:
+    return now is not None and now.side is expected.side and now.qty == expected.qty
 
 
 def read_market(broker: Broker, deadline: Deadline, notes: list[str]) -> Market:
@@ -372,7 +372,7 @@ def read_market(broker: Broker, deadline: Deadline, notes: list[str]) -> Market:
 
 def open_gateway(
     parts: Parts,
-    survey: Survey,
+    observed: Observation,
     market: Market,
     deadline: Deadline,
     lease: Lease | None,
@@ -380,10 +380,10 @@ def open_gateway(
     grace: timedelta,
     dry_run: bool = False,
 ) -> OrderGateway:
-    """The gateway after a survey: it knows every order that the survey saw, `held` legs included."""
+    """The gateway after an observation: it knows every order that the observation saw, `held` legs included."""
     known = KnownOrders()
-    known.add(survey.evidence.orders.values())
-    known.set_working(survey.truth.orders)
+    known.add(observed.evidence.orders.values())
+    known.set_working(observed.truth.orders)
     return OrderGateway(
         parts.broker,
         parts.state,

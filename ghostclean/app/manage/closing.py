@@ -71,13 +71,13 @@ class CloseOutcome:
 class CloseTarget:
     """What is closed, and the orders that go first: `holders` of the shares, the rest of the own `entry`.
 
-    `surveyed` is the whole position where it must not have changed (an orphan).
+    `expected` is the whole position where it must not have changed (an orphan).
     """
 
     exposure: Exposure
     holders: Sequence[Order] = ()
     entry: Order | None = None
-    surveyed: Position | None = None
+    expected: Position | None = None
 
 
 class Closer:
@@ -122,7 +122,7 @@ class Closer:
                     reason = f"{left.id} is still {left.status}"
                     answer = Answer(Outcome.BLOCKED, reason)
                 else:
-                    answer = self._gateway.close(exposure, begun.purpose, surveyed=target.surveyed)
+                    answer = self._gateway.close(exposure, begun.purpose, expected=target.expected)
             except (BrokerError, DeadlineExceeded) as error:
                 answer = Answer(Outcome.UNKNOWN, str(error))
             except StateFailed as error:

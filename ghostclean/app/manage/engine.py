@@ -1,4 +1,4 @@
-"""Manages the open trades of one survey: what earlier runs began, then the most urgent trades."""
+"""Manages the open trades of one observation: what earlier runs began, then the most urgent trades."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ghostclean.app.manage.closing import Closer, CloseState
 from ghostclean.app.manage.stops import StopKeeper, StopOutcome
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade, OpenTrades, without_grace
+from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Price
-from ghostclean.app.survey import Survey
 from ghostclean.core.fields import same
 from ghostclean.core.plan import Holding
 from ghostclean.core.protection.begun import CUT, EOD, BegunClose
@@ -49,7 +49,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Engine:
-    """Manages trades through the gateway; `survey_again` looks anew, for booking what was closed."""
+    """Manages trades through the gateway; `observe_again` looks anew, for booking what was closed."""
 
     trades: OpenTrades
     gateway: OrderGateway
@@ -61,7 +61,7 @@ class Engine:
     deadline: Deadline
     grace: timedelta
     run_id: str
-    survey_again: Callable[[], Survey]
+    observe_again: Callable[[], Observation]
     _closer: Closer = field(init=False)
     _closes: TradeCloser = field(init=False)
     _stops: StopKeeper = field(init=False)
@@ -224,7 +224,7 @@ class Engine:
         return replace(change, fields={**change.fields, "autoManage": stamp})
 
     def _write_closed(self, ended: Sequence[ManagedTrade]) -> None:
-        """Books closed trades by a new survey, so that price and P&L come from the fills alone."""
+        """Books closed trades by a new observation, so that price and P&L come from the fills alone."""
         if not ended or self.journal.dry_run:
             return
         try:
@@ -240,11 +240,11 @@ class Engine:
                 self._closer.forget(managed.name)
 
     def _decided_again(self, ended: Sequence[ManagedTrade]) -> dict[str | None, Decision]:
-        """Decisions of a new survey; without the grace for trades of which the position shows all that was closed."""
-        survey = self.survey_again()
-        went = {m.name for m in ended if self.gateway.took_all(m.exposure, survey.truth.positions)}
-        at_once = without_grace(survey).decisions if went else ()
-        return {d.trade_id: d for d in survey.plan.decisions} | {d.trade_id: d for d in at_once if d.trade_id in went}
+        """Decided anew; without the grace where the position shows all that was closed."""
+        observed = self.observe_again()
+        went = {m.name for m in ended if self.gateway.took_all(m.exposure, observed.truth.positions)}
+        at_once = without_grace(observed).decisions if went else ()
+        return {d.trade_id: d for d in observed.plan.decisions} | {d.trade_id: d for d in at_once if d.trade_id in went}
 
     def _book(self, decision: Decision | None) -> bool:
         """Writes a proven close; whether the ledger says so now."""
@@ -296,7 +296,7 @@ class Engine:
         if record is None or not is_open(record):
             self._closer.forget(trade_id)
             return
-        decision = next((d for d in self.trades.survey.plan.decisions if d.trade_id == trade_id), None)
+        decision = next((d for d in self.trades.observed.plan.decisions if d.trade_id == trade_id), None)
         if _is_proven_close(decision):
             if self._book(decision):
                 self.counts.flattened += 1

@@ -39,7 +39,7 @@ def list_naked(journal: TradeJournal, trades: OpenTrades, holdings: Sequence[Hol
 def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
     """Why an open trade gets no order in this run."""
     ready = {h.trade.id for h in trades.manageable()}
-    for decision in trades.survey.plan.decisions:
+    for decision in trades.observed.plan.decisions:
         if decision.trade_id in ready or decision.trade_id not in trades.ids:
             continue
         why = "options never get orders" if is_option(decision.ticker) else f"{decision.verdict}: {decision.reason}"

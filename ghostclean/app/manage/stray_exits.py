@@ -8,8 +8,8 @@ from typing import Any
 
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.manage.trade_journal import TradeJournal
+from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Ledger
-from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.plan import Plan
@@ -24,7 +24,7 @@ def cancel_stray_exits(
     gateway: OrderGateway,
     journal: TradeJournal,
     ledger: Ledger,
-    survey: Survey,
+    observed: Observation,
     *,
     grace: timedelta,
     now: datetime,
@@ -34,7 +34,7 @@ def cancel_stray_exits(
     Left alone: within the grace of the close (the broker cancels siblings itself), an id that an
     active record names too, and symbols with an orphan, which the order may be protecting.
     """
-    free = _unowned(survey)
+    free = _unowned(observed)
     stray = _of_closed(free, ledger, now - grace) if free else []
     for trade, order in stray:
         exposure = Exposure.behind(order, trade.id or "", trade.side, now)
@@ -54,9 +54,9 @@ def _still(left: Sequence[Order]) -> str:
     return f", still {left[0].status}" if left else ""
 
 
-def _unowned(survey: Survey) -> list[Order]:
+def _unowned(observed: Observation) -> list[Order]:
     """Working orders that no active record can own."""
-    active, plan = survey.view.active, survey.plan
+    active, plan = observed.view.active, observed.plan
     named = {i for record in active for i in order_ids(record)} | _exits_of(plan)
     tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
     orphans = {orphan.position.key for orphan in plan.orphans}
@@ -64,7 +64,7 @@ def _unowned(survey: Survey) -> list[Order]:
     def is_free(order: Order) -> bool:
         return named.isdisjoint((order.id, order.client_id)) and order.key not in orphans and not _is_of(order, tags)
 
-    return [order for order in survey.truth.orders if is_free(order)]
+    return [order for order in observed.truth.orders if is_free(order)]
 
 
 def _exits_of(plan: Plan) -> set[str]:

@@ -1,4 +1,4 @@
-"""The open trades of one survey, with what protects them, their price and their risk."""
+"""The open trades of one observation, with what protects them, their price and their risk."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from decimal import Decimal
 from enum import IntEnum
 
 from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Price
-from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order
 from ghostclean.core.case import first_stop
 from ghostclean.core.decide import decide
@@ -61,7 +61,7 @@ class ManagedTrade:
 
     @property
     def qty(self) -> Decimal:
-        """The open quantity by the survey."""
+        """The open quantity by the observation."""
         return self.holding.open_qty
 
     @property
@@ -120,10 +120,10 @@ class ManagedTrade:
 
 
 class OpenTrades:
-    """The trades of a survey that may be managed, looked up where they seem unprotected."""
+    """The trades of an observation that may be managed, looked up where they seem unprotected."""
 
-    def __init__(self, survey: Survey, gateway: OrderGateway, market: Market) -> None:
-        self.survey = survey
+    def __init__(self, observed: Observation, gateway: OrderGateway, market: Market) -> None:
+        self.observed = observed
         self._gateway = gateway
         self._known = gateway.known
         self._market = market
@@ -131,11 +131,11 @@ class OpenTrades:
     @property
     def ids(self) -> set[str | None]:
         """The open trades of the ledger."""
-        return {record_id(r) for r in self.survey.view.active if is_open(r)}
+        return {record_id(r) for r in self.observed.view.active if is_open(r)}
 
     def manageable(self) -> list[Holding]:
         """Open trades that are proven to be there on their own side, and are no options."""
-        return self._manageable(self.survey.plan)
+        return self._manageable(self.observed.plan)
 
     def in_spite_of_grace(self, orders: Iterable[Order]) -> list[Holding]:
         """What trades hold when the grace is not waited for and these orders are known too.
@@ -143,8 +143,8 @@ class OpenTrades:
         For a close that was begun alone: what it left must get its stop back at once. A fill of
         it that is seconds old makes the reconcile wait, and nothing else is known of it.
         """
-        self.survey.evidence.add_orders(orders)
-        return self._manageable(without_grace(self.survey))
+        self.observed.evidence.add_orders(orders)
+        return self._manageable(without_grace(self.observed))
 
     def _manageable(self, plan: Plan) -> list[Holding]:
         held = {d.trade_id for d in plan.decisions if d.action in (Action.HELD, Action.SKIPPED)}
@@ -185,7 +185,7 @@ class OpenTrades:
         is_open = self._market.is_open(position.is_crypto, now)
         return ManagedTrade(
             holding,
-            Exposure.of(holding, everybody, self.survey.truth.at, closed),
+            Exposure.of(holding, everybody, self.observed.truth.at, closed),
             protection,
             _usable_price(prices, position.key, now, market_open=is_open),
             _risk_of(holding),
@@ -193,7 +193,7 @@ class OpenTrades:
 
     def _of_closed(self, holding: Holding) -> frozenset[str]:
         """The orders of closed trades of its symbol: their fills took nothing of this one."""
-        key, lookups = holding.position.key, self.survey.lookups
+        key, lookups = holding.position.key, self.observed.lookups
         lookups.answer([RecordsOf(key)])
         return self._known.family({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
 
@@ -202,7 +202,7 @@ class OpenTrades:
         return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self._known))
 
     def _with_first_stop(self, holding: Holding) -> Holding:
-        """With the initial stop by all that is known now: the survey saw neither hidden legs nor old chains."""
+        """With the initial stop by all that is known now: the observation saw neither hidden legs nor old chains."""
         if holding.trade.initial_stop is not None:
             return holding
         asked: set[str] = set()
@@ -230,15 +230,15 @@ class OpenTrades:
         return bool(asked)
 
 
-def without_grace(survey: Survey) -> Plan:
-    """What a survey comes to when nothing is waited for: for what is proven in another way."""
+def without_grace(observed: Observation) -> Plan:
+    """What an observation comes to when nothing is waited for: for what is proven in another way."""
     asked: set[Need] = set()
     while True:
-        world = survey.world()
+        world = observed.world()
         plan = decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))
         needs = [need for need in plan.needs if need not in asked]
         asked.update(needs)
-        if not needs or not survey.lookups.answer(needs):
+        if not needs or not observed.lookups.answer(needs):
             return plan
 
 
