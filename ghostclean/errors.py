@@ -7,6 +7,7 @@ README lists them.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -87,12 +88,23 @@ class WrongAnswer(BrokerError):
     """An answer that the API cannot have given, or one about something else than was asked."""
 
 
-class Refused(BrokerError):
-    """The broker refused a request for a business reason (403, 422); `body` is its answer."""
+class Refusal(StrEnum):
+    """What a refusal means, where the next step depends on it."""
 
-    def __init__(self, message: str, *, status: int, body: object = None) -> None:
+    NAME_TAKEN = "name_taken"  # an order with this client order id exists already
+    NO_CHANGE = "no_change"  # the order stands as it was asked to be
+
+
+class Refused(BrokerError):
+    """The broker refused a request for a business reason (403, 409, 422).
+
+    `body` is its answer, `why` what it means where that is known.
+    """
+
+    def __init__(self, message: str, *, status: int, body: object = None, why: Refusal | None = None) -> None:
         super().__init__(message, status=status, transient=False)
         self.body = body
+        self.why = why
 
 
 class AnswerLost(BrokerError):

@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from ghostclean.core.inputs import Policy
-from ghostclean.core.manage import Manage
+from ghostclean.core.protection import ManagePolicy
 from ghostclean.durations import DAY, parse_duration
 from ghostclean.errors import BadSettings
 from ghostclean.places import Place, api_url, broker_place, ledger_place, redis_place, state_place, web_url
@@ -309,9 +309,9 @@ class Settings(BaseSettings):
             **options,
         )
 
-    def manage(self) -> Manage:
+    def manage(self) -> ManagePolicy:
         """What the operator allows the engine that manages open trades."""
-        return Manage(
+        return ManagePolicy(
             enabled=self.auto_enabled,
             eod_flatten=self.auto_eod_flatten,
             trail_enabled=self.auto_trail_enabled,

@@ -3,54 +3,51 @@
 Order of a run: lock, reconcile, own truth, an unfinished close, stops that the sale of an orphan
 took away, the reasons to skip, leftovers, then the trades: naked ones, losses to cut, stops to
 tighten; in the last minutes of the day all of them are closed. Nothing is sent but through
-`OrderDoor`.
+the gateway.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.bound import bound
-from ghostclean.app.deadline import Deadline, bounded
-from ghostclean.app.manage.books import MANAGED, Books
-from ghostclean.app.manage.desk import Desk, Seen
-from ghostclean.app.manage.flatten import CUT, EOD
-from ghostclean.app.manage.leftovers import cancel_leftovers
-from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
-from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway, open_gateway, read_market
+from ghostclean.app.gateway.naming import NUMBERS
+from ghostclean.app.manage.engine import Counts, Engine
+from ghostclean.app.manage.selection import (
+    list_held,
+    list_naked,
+    longest_unmanaged,
+    note_missed_close,
+    session_on_duty,
+)
+from ghostclean.app.manage.stray_exits import cancel_stray_exits
+from ghostclean.app.manage.trade_journal import MANAGED, TradeJournal
+from ghostclean.app.manage.trades import OpenTrades
+from ghostclean.app.observation import Observation
+from ghostclean.app.orphan_sales import restore_stops
 from ghostclean.app.outside import SECTION
-from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import MANAGE_MEMORY, Lease, Recalled, RunCommit
-from ghostclean.app.record import deliver
-from ghostclean.core.broker import Account, BrokerTruth, client_id, eastern_date, is_option, iso, parse_time
+from ghostclean.app.run import Run, Task, carry_out
+from ghostclean.core.broker import Account, BrokerTruth, client_id, iso
 from ghostclean.core.ledger import record_id
-from ghostclean.core.manage import Manage
-from ghostclean.core.market import Market
-from ghostclean.core.protection import OrderBook
+from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy, Market
 from ghostclean.core.verdicts import Holding
 from ghostclean.errors import (
     BrokerError,
-    DeadlineExceeded,
-    GhostcleanError,
-    StateFailed,
 )
 from ghostclean.manage_result import ManageOutcome, ManageResult
 from ghostclean.result import Result
 
-_log = logging.getLogger("ghostclean")
-
 KIND = "auto-manage"
 LOCK_WAIT = 20.0
-_LOCK_OUTLIVES_DEADLINE = 5.0
-_LAST_WORDS = 0.35  # seconds that the run's own record gets even when the deadline is over
-_POLL = 0.5
 _DUTY = "eod"  # the state section that remembers the last session in which flattening was on duty
-_PURPOSES = ("stop", REST, "oco", CUT, EOD)
+_PURPOSES = (STOP, REST, OCO, CUT, EOD)
 _COUNTED = {ManageOutcome.SUCCESS: "success", ManageOutcome.SKIP: "skipped", ManageOutcome.FAIL: "fail"}
 
 
@@ -61,7 +58,7 @@ class ManageOptions:
     run_id: str
     source: str
     deadline: Deadline
-    manage: Manage
+    manage: ManagePolicy
     grace: timedelta = timedelta(seconds=120)
     dry_run: bool = False
     force: bool = False
@@ -73,14 +70,14 @@ def run_auto_manage(
     options: ManageOptions,
     *,
     reconcile_first: Callable[[Lease | None], Result],
-    survey: Callable[[], Seen],
+    observe: Callable[[], Observation],
 ) -> ManageResult:
     """Makes one run and returns what happened; never raises for anything the world does.
 
-    `reconcile_first` runs under the lock that it is handed (None in a dry run); `survey` looks at
+    `reconcile_first` runs under the lock that it is handed (None in a dry run); `observe` looks at
     ledger and broker and raises GhostcleanError when either cannot be read.
     """
-    return _Run(parts, options, reconcile_first, survey).result()
+    return _Run(parts, options, reconcile_first, observe).result()
 
 
 class _Stop(Exception):
@@ -100,148 +97,115 @@ class _Run:
     parts: Parts
     options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
-    survey: Callable[[], Seen]
-    lease: Lease | None = None
-    state_ok: bool = False
-    memory: Recalled = field(default_factory=Recalled)
+    observe: Callable[[], Observation]
     reconciled: Mapping[str, Any] = field(default_factory=dict)
     market: Market | None = None
-    tally: Tally = field(default_factory=Tally)
+    counts: Counts = field(default_factory=Counts)
     active: frozenset[str] | None = None
     duty: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orders: Sequence[Mapping[str, Any]] = ()
-    alerted: Mapping[str, Any] | None = None
-    stores: Parts = field(init=False)
-    manage: Manage = field(init=False)
-    began: float = field(init=False)
-    started: datetime = field(init=False)
-    books: Books = field(init=False)
+    skipped: str | None = None
+    memory: Recalled = field(default_factory=Recalled)
+    run: Run = field(init=False)
+    manage: ManagePolicy = field(init=False)
+    journal: TradeJournal = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stores = self.parts
-        self.parts = bound(self.parts, self.options.deadline.acting)
-        self.manage = self.options.manage
-        self.began = self.options.deadline.left()
-        self.started = self.parts.wall()
-        self.books = self._new_books()
-
-    def _new_books(self) -> Books:
-        return Books(
-            self.parts.ledger,
-            self.parts.state,
-            self.lease,
-            run_id=self.options.run_id,
-            source=self.options.source,
-            now=self.parts.broker.now,
-            dry_run=self.options.dry_run,
+        options, now = self.options, self.parts.broker.now
+        self.manage = options.manage
+        self.run = Run(
+            parts=self.parts,
+            deadline=options.deadline,
+            run_id=options.run_id,
+            source=options.source,
+            dry_run=options.dry_run,
+            lock_wait=options.lock_wait,
+        )
+        self.run.journal.now = now
+        self.parts = bound(self.parts, options.deadline.acting)
+        stores = self.parts
+        self.journal = TradeJournal(
+            stores.ledger, stores.state, self.run.journal, self.run.notes, now=now, dry_run=options.dry_run
         )
 
     # ------------------------------------------------------------------ the frame
 
     def result(self) -> ManageResult:
-        outcome, reason, detail = ManageOutcome.SUCCESS, None, None
+        task = Task(
+            work=self._work_until_stopped,
+            report=self._note_failures,
+            tell=self._tell,
+            record=self._record,
+            failure="auto_manage_failed",
+            broker_failed="the broker failed ({}): nothing more was sent; the next run goes on",
+        )
+        carry_out(self.run, task)
+        return self._report()
+
+    def _work_until_stopped(self) -> None:
         try:
-            self._lock()
             self._work()
         except _Stop as stop:
-            outcome, reason, detail = stop.outcome, stop.reason, stop.detail
-        except GhostcleanError as error:
-            outcome, reason, detail = ManageOutcome.FAIL, error.code, str(error)
-        except BrokerError as error:
-            outcome, reason = ManageOutcome.FAIL, "broker_truth_failed"
-            detail = f"the broker failed ({error}): nothing more was sent; the next run goes on"
-        except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
-            _log.debug("the run ended in an unexpected error", exc_info=error)
-            outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
-            detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
-        if self.tally.failures and outcome is not ManageOutcome.FAIL:
-            outcome, reason = ManageOutcome.FAIL, self.tally.reason
-        return self._finish(self._tell_outside(self._report(outcome, reason, detail)))
+            if stop.outcome is ManageOutcome.FAIL:
+                self.run.failed(stop.reason, stop.detail or self._about(stop.reason))
+            else:
+                self.skipped = stop.reason
 
-    def _lock(self) -> None:
-        deadline, state = self.options.deadline, self.parts.state
-        try:
-            deadline.reading(state.open)
-            self.state_ok = True
-            if not self.options.dry_run:
-                self.lease = self._wait_for_lock()
-                self.books = self._new_books()
-        except DeadlineExceeded:
-            raise StateFailed(
-                "the state did not answer in time: nothing was changed; see `ghostclean doctor`"
-            ) from None
+    def _note_failures(self) -> None:
+        """What failed on the way makes the run a failed one, unless something else has already."""
+        reason = self.counts.reason
+        if reason is not None and self.run.error is None:
+            self.run.failed(reason, self._about(reason))
 
-    def _wait_for_lock(self) -> Lease:
-        deadline, state = self.options.deadline, self.parts.state
-        holder = f"{self.options.source} {self.options.run_id}"
-        waited = 0.0
-        while True:
-            lease = deadline.reading(lambda: state.acquire(holder, deadline.left() + _LOCK_OUTLIVES_DEADLINE))
-            if lease is not None:
-                return lease
-            if waited >= self.options.lock_wait or deadline.left_for_reading() < 2 * _POLL:
-                why = "another run holds the lock: nothing was changed; it ends by itself"
-                raise _Stop(ManageOutcome.SKIP, "locked", why)
-            self.parts.pause(_POLL)
-            waited += _POLL
+    def _about(self, reason: str) -> str:
+        notes = self.run.notes
+        about = [note for note in notes if reason in note]
+        return f"{reason}: {'; '.join(about or notes)}"[:400]
 
     # ------------------------------------------------------------------ the order of a run
 
     def _work(self) -> None:
         self._reconcile()
         self.memory = self.parts.state.recall_all(MANAGE_MEMORY)
-        begun, owed = self.memory.flatten, self.memory.owed_stops
+        begun, owed = _begun(self.memory.flatten), _begun(self.memory.owed_stops)
         if not self.manage.enabled and not begun and not owed:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        seen = self.survey()
-        self.active = frozenset(i for r in seen.view.active if (i := record_id(r)) is not None)
-        self.books.recall(self.memory.managed)
+        observed = self.observe()
+        self.active = frozenset(i for r in observed.view.active if (i := record_id(r)) is not None)
+        self.journal.recall(self.memory.managed)
         market = self._read_market()
-        desk = self._desk(seen, market)
-        trades = self._trades(desk)
-        if begun:
-            self.books.settle_begun()
-            trades.finish_begun()
+        gateway = self._gateway(observed, market)
+        trades = OpenTrades(observed, gateway, market)
+        engine = self._engine(trades, gateway, market)
+        engine.finish(begun)
         if not self.options.dry_run:
-            self._give_back(owed, desk.door)
+            self._restore_stops(gateway, owed)
         if not self.manage.enabled:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        trades.manage(self._chosen(desk, market))
+        engine.manage(self._chosen(trades, gateway, market))
 
-    def _give_back(self, stops: Mapping[str, Any], door: OrderDoor) -> None:
-        """Stops that `reconcile --orphans flatten` took away and could not put back."""
-        for orphan, raw in stops.items():
-            owed = Owed.parse(raw)
-            if owed is None:
-                continue
-            now = self.parts.broker.now()
-            settled = settle(door, self.parts.state, orphan, owed, grace=self.options.grace, now=now)
-            self.books.notes.append(f"{owed.symbol}: {'naked: ' if settled.naked else ''}{settled.said}")
-            if settled.naked:
-                self.tally.failures.append("naked")
+    def _restore_stops(self, gateway: OrderGateway, owed: Mapping[str, BegunClose]) -> None:
+        """Stops that `reconcile --orphans flatten` took away and could not restore."""
+        state, options = self.parts.state, self.options
+        for line, naked in restore_stops(gateway, state, owed, grace=options.grace, now=self.parts.broker.now):
+            self.journal.notes.append(line)
+            if naked:
+                self.counts.failures.append("naked")
 
     def _reconcile(self) -> None:
-        result = self.reconcile_first(self.lease)
+        result = self.reconcile_first(self.run.lease)
         self.reconciled = result.to_dict()
         if not result.ok:
-            self.books.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
+            self.journal.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
 
     def _read_market(self) -> Market:
-        """Clock and calendar; without the clock nothing is sent."""
-        broker, deadline = self.parts.broker, self.options.deadline
+        """Without the clock nothing is sent."""
         try:
-            clock = deadline.reading(broker.clock)
+            self.market = read_market(self.parts.broker, self.options.deadline, self.journal.notes)
         except BrokerError as error:
             why = f"the market clock cannot be read ({error}): nothing was sent"
             raise _Stop(ManageOutcome.FAIL, "clock_unavailable", why) from None
-        today = eastern_date(clock.at)
-        try:
-            sessions = deadline.reading(lambda: broker.calendar(today - timedelta(days=7), today))
-        except BrokerError as error:
-            sessions = ()
-            self.books.notes.append(f"the calendar cannot be read ({error}): the clock's close counts")
-        self.market = market = Market.of(clock, sessions)
-        return market
+        return self.market
 
     def _check_account(self, truth: BrokerTruth) -> None:
         what = _takes_no_orders(truth.account)
@@ -249,198 +213,95 @@ class _Run:
             why = f"the account takes no orders ({what}): nothing was sent"
             raise _Stop(ManageOutcome.FAIL, "account_blocked", why)
 
-    def _chosen(self, desk: Desk, market: Market) -> list[Holding]:
+    def _chosen(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> list[Holding]:
         """The trades to manage now; raises _Stop for the reasons to skip."""
-        now = self.parts.broker.now()
-        self._note_missed_close(desk, market, now)
-        if market.clock.is_open and not _takes_no_orders(desk.seen.truth.account):
-            self.tally.updated += self._leftovers(desk, now)
-        if not desk.open_ids:
+        now, journal = self.parts.broker.now(), self.journal
+        self._note_missed_close(trades, market, now)
+        self._cancel_stray_exits(trades, gateway, market, now)
+        if not trades.ids:
             raise _Stop(ManageOutcome.SKIP, "no_open_trades")
-        ready = desk.manageable()
+        ready = trades.manageable()
         if not market.clock.is_open and not self.options.force:
-            self._list_naked(desk, [h for h in ready if not h.position.is_crypto], now)
+            list_naked(journal, trades, [h for h in ready if not h.position.is_crypto], now)
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
                 raise _Stop(ManageOutcome.SKIP, "market_closed")
-        self._check_account(desk.seen.truth)
-        self._list_held(desk)
-        return self._longest_unmanaged(ready)
+        self._check_account(trades.observed.truth)
+        list_held(journal, trades)
+        return longest_unmanaged(journal, ready, self.manage.max_per_run)
 
-    # ------------------------------------------------------------------ which trades
+    def _cancel_stray_exits(self, trades: OpenTrades, gateway: OrderGateway, market: Market, now: datetime) -> None:
+        observed, grace = trades.observed, self.options.grace
+        if market.clock.is_open and not _takes_no_orders(observed.truth.account):
+            ledger = self.parts.ledger
+            self.counts.updated += cancel_stray_exits(gateway, self.journal, ledger, observed, grace=grace, now=now)
 
-    def _longest_unmanaged(self, holdings: Sequence[Holding]) -> list[Holding]:
-        def managed_at(holding: Holding) -> str:
-            known = self.books.managed.get(holding.trade.id or "", {}).get("at")
-            own = holding.trade.record.get("autoManage")
-            told = own.get("lastManagedAt") if isinstance(own, Mapping) else None
-            return str(known or told or "")
-
-        ordered = sorted(holdings, key=lambda h: (managed_at(h), h.trade.id or ""))
-        most = self.manage.max_per_run
-        if ordered[most:]:
-            self.books.notes.append(f"{len(ordered) - most} trades wait for a later run (AUTO_MANAGE_MAX_PER_RUN)")
-        return ordered[:most]
-
-    def _list_naked(self, desk: Desk, holdings: Sequence[Holding], now: datetime) -> None:
-        for work in desk.works(holdings, {}, now):
-            if work.protection.is_naked:
-                self.books.note(work.holding, "naked: no stop that can fire; its market is closed")
-
-    def _list_held(self, desk: Desk) -> None:
-        """Why an open trade gets no order in this run."""
-        ready = {h.trade.id for h in desk.manageable()}
-        for decision in desk.seen.plan.decisions:
-            if decision.trade_id in ready or decision.trade_id not in desk.open_ids:
-                continue
-            why = "options never get orders" if is_option(decision.ticker) else f"{decision.verdict}: {decision.reason}"
-            self.books.notes.append(f"{decision.ticker} {decision.trade_id}: no order ({why})")
-
-    def _leftovers(self, desk: Desk, now: datetime) -> int:
-        return cancel_leftovers(
-            desk.door,
-            self.books,
-            self.parts.ledger,
-            desk.seen.plan,
-            desk.seen.view.active,
-            desk.seen.truth.orders,
-            grace=self.options.grace,
-            now=now,
-        )
-
-    def _note_missed_close(self, desk: Desk, market: Market, now: datetime) -> None:
-        """FAIL `eod_missed`: on the day itself in every run, later once."""
+    def _note_missed_close(self, trades: OpenTrades, market: Market, now: datetime) -> None:
         if not self.manage.eod_flatten:
             return
         stored = self.memory.eod.get("last")
-        duty = parse_time(stored.get("close")) if isinstance(stored, Mapping) else None
-        closed = market.closed_today(now)
-        if closed is None and duty is not None and now >= duty:
-            closed = duty
-        self.duty = {"last": {"close": iso(market.close)} if market.close is not None else None}
-        if closed is None:
-            return
-        for holding in desk.manageable():
-            opening = holding.trade.opening
-            if not holding.position.is_crypto and (opening is None or opening < closed):
-                self.books.note(holding, f"eod_missed: still open after the close at {iso(closed)}")
-                self.tally.failures.append(MISSED)
+        self.duty = {"last": session_on_duty(market)}
+        self.counts.failures += note_missed_close(self.journal, trades.manageable(), market, stored, now)
 
     # ------------------------------------------------------------------ what they are managed with
 
-    def _desk(self, seen: Seen, market: Market) -> Desk:
-        book = OrderBook()
-        book.add(seen.evidence.orders.values())
-        book.set_working(seen.truth.orders)
-        lease = self.lease
-        door = OrderDoor(
-            self.parts.broker,
-            self.parts.state,
-            market,
-            self.options.deadline,
-            grace=self.options.grace,
-            verify=lease.verify if lease is not None else _nothing_to_verify,
-            book=book,
-            dry_run=self.options.dry_run,
-            sleep=self.parts.pause,
+    def _gateway(self, observed: Observation, market: Market) -> OrderGateway:
+        options = self.options
+        gateway = open_gateway(
+            self.parts, observed, market, options.deadline, self.run.lease, grace=options.grace, dry_run=options.dry_run
         )
-        self.orders = door.log
-        return Desk(seen, door, market)
+        self.orders = gateway.log
+        return gateway
 
-    def _trades(self, desk: Desk) -> TradeManager:
-        return TradeManager(
-            desk,
-            self.parts,
-            self.books,
-            self.tally,
-            self.manage,
-            self.options.deadline,
-            grace=self.options.grace,
-            run_id=self.options.run_id,
-            survey=self.survey,
-        )
+    def _engine(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> Engine:
+        options = self.options
+        return Engine(
+            trades, gateway, self.parts, self.journal, self.counts, self.manage, market, options.deadline,
+            options.grace, options.run_id, self.observe,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ the end
 
-    def _report(self, outcome: ManageOutcome, reason: str | None, detail: str | None) -> ManageResult:
-        options = self.options
-        if outcome is ManageOutcome.FAIL and detail is None:
-            about = [note for note in self.books.notes if (reason or "") in note]
-            detail = f"{reason}: {'; '.join(about or self.books.notes)}"[:400]
+    def _report(self) -> ManageResult:
+        run, options = self.run, self.options
+        outcome, reason = ManageOutcome.SUCCESS, None
+        if run.error is not None:
+            outcome = ManageOutcome.SKIP if run.error == "locked" else ManageOutcome.FAIL
+            reason = run.error
+        elif self.skipped is not None:
+            outcome, reason = ManageOutcome.SKIP, self.skipped
         return ManageResult(
             outcome=outcome,
             reason=reason,
             run_id=options.run_id,
             source=options.source,
-            started_at=iso(self.started),
-            duration_ms=int((self.began - options.deadline.left()) * 1000),
+            started_at=iso(run.started),
+            duration_ms=run.duration_ms(),
             now=iso(self.parts.broker.now()),
             enabled=self.manage.enabled,
-            forced=self.options.force,
+            forced=options.force,
             dry_run=options.dry_run,
             cfg=self.manage.to_dict(),
-            checked=self.tally.checked,
-            updated=self.tally.updated,
-            flattened=self.tally.flattened,
+            checked=self.counts.checked,
+            updated=self.counts.updated,
+            flattened=self.counts.flattened,
             market=self.market.to_dict() if self.market is not None else None,
-            notes=tuple(self.books.notes),
+            notes=tuple(run.notes),
             orders=tuple(self.orders),
             reconcile=self.reconciled,
-            detail=detail,
+            detail=run.detail,
         )
 
-    def _tell_outside(self, result: ManageResult) -> ManageResult:
-        """Alerts of a change of the outcome, within the deadline and without touching it."""
-        eyes, left = self.parts.eyes, self.options.deadline.left
-        if eyes.webhook is None or result.dry_run or result.reason == "locked":
-            return result
-        before: Mapping[str, Any] | None = None
-        notes, failed_before = [], len(eyes.failures)
-        if self.state_ok:
-            try:
-                recall = self.stores.state.recall
-                found = bounded(lambda: recall(SECTION, [KIND]), max(left() / 4, 0.05)).get(KIND)
-                before = found if isinstance(found, Mapping) else {}
-            except (GhostcleanError, DeadlineExceeded) as error:
-                notes.append(f"alerts: {error}")
-        self.alerted = eyes.managed(result.to_dict(), before, left)
-        notes += [f"outside: {failure}" for failure in eyes.failures[failed_before:]]
-        return replace(result, notes=(*result.notes, *notes))
+    def _tell(self) -> None:
+        """Alerts of a change of the outcome; an interrupted run is none."""
+        run, eyes = self.run, self.parts.eyes
+        if eyes.webhook is not None and not run.interrupted:
+            before = run.alerted_before(KIND)
+            run.alerted = eyes.managed(self._report().to_dict(), before, run.deadline.left)
 
-    def _finish(self, result: ManageResult) -> ManageResult:
-        """Telemetry, journal and memory in one transaction, then the lock; spooled if that fails."""
-        commit = self._commit(result)
-        try:
-            if not self.state_ok:
-                raise StateFailed("the state was never reached")
-            bounded(
-                lambda: deliver(self.stores.state, commit, self.lease, release=True),
-                max(self.options.deadline.left(), _LAST_WORDS),
-            )
-            return result
-        except (GhostcleanError, DeadlineExceeded) as error:
-            result = self._spooled(result, commit, str(error))
-        lease = self.lease
-        if lease is None:
-            return result
-        try:
-            bounded(lambda: self.stores.state.release(lease), max(self.options.deadline.left(), 0.2))
-        except (GhostcleanError, DeadlineExceeded):
-            result = replace(result, notes=(*result.notes, "the lock was not given back; it ends by itself"))
-        return result
-
-    def _spooled(self, result: ManageResult, commit: RunCommit, why: str) -> ManageResult:
-        try:
-            self.parts.spool.put(commit)
-            note = f"the run's record is spooled ({why})"
-        except (GhostcleanError, OSError) as error:
-            note = f"the run's record is lost ({error})"
-        result = replace(result, notes=(*result.notes, note))
-        if result.outcome is ManageOutcome.FAIL:
-            return result
-        return replace(result, outcome=ManageOutcome.FAIL, reason="state_failed", detail=note)
-
-    def _commit(self, result: ManageResult) -> RunCommit:
+    def _record(self) -> RunCommit:
+        """Telemetry, journal and memory; dry, locked and interrupted runs are listed, not counted."""
+        result = self._report()
         run = {
             "ts": result.started_at,
             "outcome": str(result.outcome),
@@ -455,6 +316,9 @@ class _Run:
         }
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)
+        entries, memory = tuple(self.journal.journal.entries), self._memory()
+        if self.run.interrupted:
+            return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory)
         add = {"runs": 1, **dict.fromkeys(_COUNTED.values(), 0), _COUNTED[result.outcome]: 1}
         if result.reason:
             add[f"reason:{result.reason}"] = 1
@@ -465,20 +329,20 @@ class _Run:
             "lastSource": result.source,
             "lastRunId": result.run_id,
         }
-        return RunCommit(KIND, result.run_id, run, add, put, tuple(self.books.entries), self._memory())
+        return RunCommit(KIND, result.run_id, run, add, put, entries, memory)
 
     def _memory(self) -> dict[str, Mapping[str, Any]]:
         """What the next run must know of each trade; closed ones are forgotten, numbers included."""
         at = iso(self.parts.broker.now())
         managed: dict[str, Any] = {}
         numbers: dict[str, Any] = {}
-        for trade_id, memory in self.books.managed.items():
+        for trade_id, memory in self.journal.managed.items():
             if self.active is not None and trade_id not in self.active:
                 managed[trade_id] = None
                 numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
             else:
-                managed[trade_id] = {**memory, "at": at} if trade_id in self.tally.touched else memory
-        alerted = {SECTION: {KIND: self.alerted}} if self.alerted is not None else {}
+                managed[trade_id] = {**memory, "at": at} if trade_id in self.counts.touched else memory
+        alerted = {SECTION: {KIND: self.run.alerted}} if self.run.alerted is not None else {}
         return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **alerted}
 
 
@@ -489,5 +353,6 @@ def _takes_no_orders(account: Account) -> str | None:
     return None if account.status in ("ACTIVE", "") else f"its status is {account.status}"
 
 
-def _nothing_to_verify() -> None:
-    """A dry run holds no lock and sends nothing."""
+def _begun(stored: Mapping[str, Any]) -> dict[str, BegunClose]:
+    found = {i: BegunClose.parse(i, raw) for i, raw in stored.items()}
+    return {i: begun for i, begun in found.items() if begun is not None}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ghostclean.adapters.sqlite_state import SqliteState
 
-from ghostclean.adapters.state.sqlite import SqliteState
-from ghostclean.app.order_door import OrderDoor
+from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.broker import client_id
 from ghostclean.errors import StateFailed
 from ghostclean.result import Result
@@ -240,7 +240,7 @@ def test_a_run_that_is_stopped_after_the_cancel_is_finished_by_the_next(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OrderDoor, "flatten_orphan", stopped)
+    monkeypatch.setattr(OrderGateway, "close", stopped)
     with pytest.raises(KeyboardInterrupt):
         flatten(world)
     assert stops(world) == []
@@ -344,6 +344,22 @@ def test_a_dry_run_sends_and_forgets_nothing(world: World) -> None:
     later(world)
     world.inside(dry_run=True)
     assert (world.broker.count("submit"), world.recall("owed_stops")) == (0, owed)
+
+
+def test_what_version_0_1_remembered_of_a_sale_is_finished(world: World) -> None:
+    """As 0.1 stored it, killed between the cancel and the sale."""
+    stop = stop_by_hand(world)
+    owed = {
+        "name": "bf-amd", "symbol": "AMD", "key": "AMD", "side": "LONG", "crypto": False, "qty": "8", "stop": "45",
+        "covered": "8", "target": None, "timeInForce": "gtc", "orders": {stop["id"]: "0"},
+        "at": "2026-11-18T14:59:00.000Z",
+    }  # fmt: skip
+    with world.state() as state:
+        state.remember("owed_stops", {"AMD|LONG": owed})
+    world.broker.cancel(stop["id"])
+    later(world)
+    assert world.inside().ok is True
+    assert (stops(world), world.recall("owed_stops")) == (STOP, {})
 
 
 def test_the_stop_and_target_of_an_oco_go_back_together(world: World) -> None:

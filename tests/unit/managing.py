@@ -10,18 +10,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ghostclean.adapters.file_ledger import FileLedger
+from ghostclean.adapters.sqlite_state import SqliteState
+
 from ghostclean.adapters.alpaca import AlpacaBroker
-from ghostclean.adapters.ledgers.file import FileLedger
 from ghostclean.adapters.spool import FolderSpool
-from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.own_truth import survey_for_orders
+from ghostclean.app.observation import observe_for_orders
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease
 from ghostclean.app.reconcile import run_reconcile
 from ghostclean.core.inputs import Policy
-from ghostclean.core.manage import Manage
+from ghostclean.core.protection import ManagePolicy
 from ghostclean.manage_result import ManageResult
 from ghostclean.result import Result
 from tests.fakebroker import FakeBroker
@@ -106,7 +107,7 @@ class Office:
         deadline = Deadline(seconds)
         turn = [deadline]
         state = SqliteState(self.folder / "state.db", ledger_place="test")
-        broker = AlpacaBroker.connect(
+        broker = AlpacaBroker(
             trading_url=self.fake.url,
             data_url=self.fake.url,
             api_key="key",
@@ -134,7 +135,7 @@ class Office:
             f"run-{self.runs}",
             "test",
             deadline,
-            Manage(**{"enabled": True, **manage}),
+            ManagePolicy(**{"enabled": True, **manage}),
             timedelta(seconds=120),
             dry_run,
             force,
@@ -145,7 +146,7 @@ class Office:
                 parts,
                 options,
                 reconcile_first=reconcile_first,
-                survey=lambda: survey_for_orders(parts, deadline, policy),
+                observe=lambda: observe_for_orders(parts, deadline, policy),
             )
         finally:
             state.close()

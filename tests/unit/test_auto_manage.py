@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.app.order_door import OrderDoor
+from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.broker import client_id
 from ghostclean.manage_result import ManageOutcome
 from tests.fakebroker import NEVER, Delay
@@ -420,8 +420,8 @@ class Killed(BaseException):
 
 
 def kill(monkeypatch: pytest.MonkeyPatch, desk: Office, method: str, *, after: bool = False, **manage: Any) -> None:
-    """A run that dies at the first call of a method of the door (or right after it)."""
-    original = getattr(OrderDoor, method)
+    """A run that dies at the first call of a method of the gateway (or right after it)."""
+    original = getattr(OrderGateway, method)
 
     def die(*args: Any, **kwargs: Any) -> None:
         if after:
@@ -429,7 +429,7 @@ def kill(monkeypatch: pytest.MonkeyPatch, desk: Office, method: str, *, after: b
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(OrderDoor, method, die)
+        patch.setattr(OrderGateway, method, die)
         with pytest.raises(Killed):
             desk.run(**manage)
     # its lock ends by itself, at most ten seconds after its deadline
@@ -438,6 +438,25 @@ def kill(monkeypatch: pytest.MonkeyPatch, desk: Office, method: str, *, after: b
         assert info is not None
         assert info.seconds_left <= 70
     desk.free_lock()
+
+
+def test_an_interrupted_run_gives_its_lock_back_and_is_listed_but_not_counted(
+    desk: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_the_close(desk)
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OrderGateway, "close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            desk.run(eod_flatten=True)
+    with closing(desk.state()) as state:
+        assert state.lock_info() is None
+        known = state.telemetry("auto-manage", 5)
+    assert "runs" not in known.summary
+    assert known.runs[0]["outcome"] == "FAIL"
 
 
 def before_the_close(desk: Office) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ghostclean.adapters.sqlite_state import SqliteState
 
-from ghostclean.adapters.state.sqlite import SqliteState
-from ghostclean.app.order_door import OrderDoor
+from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.broker import client_id
 from ghostclean.errors import StateFailed
 from ghostclean.manage_result import ManageOutcome
@@ -149,7 +149,7 @@ def test_a_kill_between_the_targets_cancel_and_the_oco(desk: Office, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(OrderDoor, "place_oco", die)
+        patch.setattr(OrderGateway, "restore", die)
         with pytest.raises(KeyboardInterrupt):
             desk.run()
     desk.free_lock()
@@ -317,7 +317,7 @@ def test_a_filled_close_that_is_not_booked_yet_is_no_failure(desk: Office, monke
     desk.fake.open_trade("AAPL", 20, 99, at="2026-11-16T15:00:00Z")  # bought by hand
     late(desk)
     with monkeypatch.context() as patch:
-        patch.setattr(OrderDoor, "took_all", lambda *_: False)
+        patch.setattr(OrderGateway, "took_all", lambda *_: False)
         desk.run(eod_flatten=True)
     assert desk.record("t1")["status"] == "OPEN"  # the position could still show what the fill has taken
     desk.fake.advance(seconds=30)
@@ -393,6 +393,27 @@ def test_little_deadline_leaves_the_stop_of_an_unfinished_close(desk: Office) ->
     result = desk.run(eod_flatten=True, seconds=15)
     assert (result.reason, desk.fake.count("cancel")) == ("flatten_unfinished", 0)
     assert desk.stops("AAPL") == [("10", "95")]
+
+
+@pytest.mark.parametrize(
+    ("later", "stops", "status"),
+    [("2026-11-18T20:55:00Z", [], "CLOSED"), ("2026-11-19T15:00:00Z", [("10", "95")], "OPEN")],
+)
+def test_what_version_0_1_remembered_of_a_flatten_is_finished(
+    desk: Office, later: str, stops: list[tuple[str, str]], status: str
+) -> None:
+    """As 0.1 stored it, killed between the cancel and the close."""
+    stop = late(desk)
+    with closing(desk.state()) as state:
+        begun = {"purpose": "eod", "at": "2026-11-18T20:50:00.123Z", "stop": "95", "target": None, "symbol": "AAPL"}
+        state.remember("flatten", {"t1": begun})
+    desk.fake.cancel(stop["id"])
+    desk.fake.now = later
+    desk.fake.set_price("AAPL", 101)
+    desk.run(eod_flatten=True)
+    assert (desk.stops("AAPL"), desk.record("t1")["status"]) == (stops, status)
+    with closing(desk.state()) as state:
+        assert state.recall("flatten") == {}
 
 
 @pytest.mark.parametrize("trouble", ["broker", "state"])
@@ -513,7 +534,7 @@ def test_an_unexpected_error_is_a_failure_with_a_record(desk: Office, monkeypatc
         raise RuntimeError("oops")
 
     desk.trade("t1", "AAPL", 10, 100, stop=95)
-    monkeypatch.setattr(OrderDoor, "look", broken)
+    monkeypatch.setattr(OrderGateway, "look", broken)
     desk.fake.set_price("AAPL", 101)
     result = desk.run()
     assert (result.outcome, result.reason, result.exit_code) == (ManageOutcome.FAIL, "auto_manage_failed", 1)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ghostclean.app.flatten import Flattener
+from ghostclean.app.observation import Observation
+from ghostclean.app.orphan_sales import OrphanSeller
 from ghostclean.app.ports import LedgerView
-from ghostclean.app.survey import Survey
 from ghostclean.core.inputs import Memory, World
 from ghostclean.core.safety import OrphanView, adopted_id, counting, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Verdict, decide
@@ -157,13 +157,13 @@ def test_the_ledger_is_read_again_before_an_orphan_is_sold() -> None:
     w = world([], [], [position("META")])
     plan = decide(w)
     lookups: Any = SimpleNamespace(evidence=w.evidence, closed={})
-    survey = Survey(LedgerView((), 0), Memory(), w.truth, lookups, plan, w.policy)
-    options: Any = SimpleNamespace(deadline=SimpleNamespace(writing=lambda read: read()))
+    survey = Observation(LedgerView((), 0), Memory(), w.truth, lookups, plan, w.policy)
+    deadline: Any = SimpleNamespace(writing=lambda read: read())
     for added, may_be_sold in (((), True), ((trade(),), False)):
         parts: Any = SimpleNamespace(ledger=SimpleNamespace(read=lambda added=added: LedgerView(added, len(added))))
-        lease: Any = None
-        flattener = Flattener(parts, options, survey, lease, [], {})
-        assert flattener._still_unexplained(plan.orphans[0]) is may_be_sold
+        unused: Any = None
+        seller = OrphanSeller(parts, deadline, w.policy.grace, survey, unused, unused, {})
+        assert seller._still_unexplained(plan.orphans[0]) is may_be_sold
 
 
 def test_a_trade_that_is_sold_waits_for_no_orphan() -> None:

@@ -15,7 +15,7 @@ from ghostclean.core.allocation import first_stop
 from ghostclean.core.broker import Order, Side, client_id
 from ghostclean.core.ledger import read_trade
 from ghostclean.core.protection import (
-    OrderBook,
+    KnownOrders,
     Protection,
     ages_out,
     can_take,
@@ -23,7 +23,6 @@ from ghostclean.core.protection import (
     last_stop,
     protections,
     why_fixed,
-    with_family,
 )
 from ghostclean.core.verdicts import Holding
 
@@ -68,10 +67,10 @@ def holding(name: str = "t1", qty: str = "10", entry_row: dict[str, Any] | None 
 
 
 def protect(holdings: list[Holding], working: list[Order], known: list[Order] | None = None) -> dict[str, Protection]:
-    book = OrderBook()
-    book.add(known or [])
-    book.set_working(working)
-    return protections(holdings, book)
+    known_orders = KnownOrders()
+    known_orders.add(known or [])
+    known_orders.set_working(working)
+    return protections(holdings, known_orders)
 
 
 # --------------------------------------------------------------------------- finding the stop
@@ -261,16 +260,16 @@ def test_the_last_stop_is_the_one_that_ended_last() -> None:
         raw("s2", status="expired", expired_at="2026-11-17T21:00:00Z", stop_price="96"),
         raw("s3", status="replaced", replaced_at="2026-11-17T22:00:00Z"),
     )
-    book = OrderBook({o.id: o for o in rows})
-    found = last_stop(holding(), book, {"s1", "s2", "s3"})
+    known_orders = KnownOrders({o.id: o for o in rows})
+    found = last_stop(holding(), known_orders, {"s1", "s2", "s3"})
     assert found is not None
     assert found.id == "s2"
 
 
 def test_a_side_of_short_looks_for_buy_stops() -> None:
-    book = OrderBook()
-    book.set_working(orders(raw("s1", side="buy"), raw("s2")))
-    assert [o.id for o in book.closing("AAPL", Side.SHORT)] == ["s1"]
+    known_orders = KnownOrders()
+    known_orders.set_working(orders(raw("s1", side="buy"), raw("s2")))
+    assert [o.id for o in known_orders.closing("AAPL", Side.SHORT)] == ["s1"]
 
 
 # --------------------------------------------------------------------------- whose stop it is
@@ -304,10 +303,12 @@ def test_a_stop_that_two_trades_name_is_shared_by_both_and_held_by_none() -> Non
 
 
 def test_a_family_is_everything_tied_to_an_order() -> None:
-    book = OrderBook()
-    book.add(orders(entry(status="new", filled_qty="0", legs=[raw("sl", status="replaced", replaced_by="sl2")])))
-    book.add(orders(raw("sl2", replaces="sl"), raw("other")))
-    assert with_family(["entry"], book) == {"entry", "sl", "sl2"} == with_family(["sl2"], book)
+    known_orders = KnownOrders()
+    known_orders.add(
+        orders(entry(status="new", filled_qty="0", legs=[raw("sl", status="replaced", replaced_by="sl2")]))
+    )
+    known_orders.add(orders(raw("sl2", replaces="sl"), raw("other")))
+    assert known_orders.family(["entry"]) == {"entry", "sl", "sl2"} == known_orders.family(["sl2"])
 
 
 def test_a_free_stop_covers_what_an_own_one_leaves() -> None:

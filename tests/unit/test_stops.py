@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ghostclean.core.broker import Side
-from ghostclean.core.manage import Manage
-from ghostclean.core.stops import (
+from ghostclean.core.protection import (
     WORTHWHILE,
+    ManagePolicy,
     Risk,
     Rule,
     aim,
@@ -29,7 +29,7 @@ from ghostclean.core.stops import (
 
 D = Decimal
 LONG, SHORT = Side.LONG, Side.SHORT
-TRAILING = Manage(trail_enabled=True)
+TRAILING = ManagePolicy(trail_enabled=True)
 NOW = datetime(2026, 11, 18, 15, tzinfo=UTC)
 
 
@@ -85,7 +85,7 @@ def test_rules_at_their_boundaries(side: Side, entry: str, stop: str, price: str
 
 
 def test_no_trail_unless_turned_on() -> None:
-    assert Rule.TRAIL not in rule_stops(risk(), D(200), Manage())
+    assert Rule.TRAIL not in rule_stops(risk(), D(200), ManagePolicy())
 
 
 def test_no_rule_without_one_r() -> None:
@@ -150,14 +150,14 @@ def test_the_tightest_wins(
 
 
 def test_a_stop_through_the_market_is_never_aimed_at() -> None:
-    found = aim(risk(), D("94.99"), Manage(), ledger_stop=D(95), broker_stop=None)
+    found = aim(risk(), D("94.99"), ManagePolicy(), ledger_stop=D(95), broker_stop=None)
     assert (found.price, found.send, found.crossed) == (None, False, D(95))
-    at_it = aim(risk(), D(95), Manage(), ledger_stop=D(95), broker_stop=None)
+    at_it = aim(risk(), D(95), ManagePolicy(), ledger_stop=D(95), broker_stop=None)
     assert (at_it.price, at_it.crossed) == (None, D(95))
 
 
 def test_a_ledger_stop_through_the_market_leaves_the_brokers_alone() -> None:
-    found = aim(risk(), D(98), Manage(), ledger_stop=D(99), broker_stop=D(95))
+    found = aim(risk(), D(98), ManagePolicy(), ledger_stop=D(99), broker_stop=D(95))
     assert (found.price, found.send, found.crossed) == (D(95), False, D(99))
 
 
@@ -192,7 +192,7 @@ def test_cut_loss_needs_two_prices_that_agree(
 ) -> None:
     found = is_cut(
         risk(),
-        Manage(cut_loss_enabled=True),
+        ManagePolicy(cut_loss_enabled=True),
         sale=D(sale),
         sale_at=NOW - timedelta(seconds=age),
         is_sale=is_sale,
@@ -204,8 +204,8 @@ def test_cut_loss_needs_two_prices_that_agree(
 
 def test_cut_loss_is_off_by_default_and_needs_one_r() -> None:
     facts = {"sale": D(1), "sale_at": NOW, "is_sale": True, "own_price": D(1), "now": NOW}
-    assert not is_cut(risk(), Manage(), **facts)
-    assert not is_cut(measure_risk(LONG, D(100), None), Manage(cut_loss_enabled=True), **facts)
+    assert not is_cut(risk(), ManagePolicy(), **facts)
+    assert not is_cut(measure_risk(LONG, D(100), None), ManagePolicy(cut_loss_enabled=True), **facts)
 
 
 # --------------------------------------------------------------------------- properties
@@ -227,7 +227,11 @@ def test_never_loosens(world: tuple[Side, D, D | None, D, D | None, D | None, bo
     side, entry, initial, price, ledger, broker, trail = world
     assume(broker is not None)
     found = aim(
-        measure_risk(side, entry, initial), price, Manage(trail_enabled=trail), ledger_stop=ledger, broker_stop=broker
+        measure_risk(side, entry, initial),
+        price,
+        ManagePolicy(trail_enabled=trail),
+        ledger_stop=ledger,
+        broker_stop=broker,
     )
     assert broker is not None
     assert found.price is not None
@@ -240,7 +244,11 @@ def test_never_loosens(world: tuple[Side, D, D | None, D, D | None, D | None, bo
 def test_never_crosses(world: tuple[Side, D, D | None, D, D | None, D | None, bool]) -> None:
     side, entry, initial, price, ledger, broker, trail = world
     found = aim(
-        measure_risk(side, entry, initial), price, Manage(trail_enabled=trail), ledger_stop=ledger, broker_stop=broker
+        measure_risk(side, entry, initial),
+        price,
+        ManagePolicy(trail_enabled=trail),
+        ledger_stop=ledger,
+        broker_stop=broker,
     )
     if found.send:
         assert found.price is not None
@@ -261,7 +269,7 @@ def test_never_creeps(world: tuple[Side, D, D | None, D, D | None, D | None, boo
 @given(WORLDS)
 def test_what_was_sent_is_not_sent_again(world: tuple[Side, D, D | None, D, D | None, D | None, bool]) -> None:
     side, entry, initial, price, ledger, broker, trail = world
-    start, manage = measure_risk(side, entry, initial), Manage(trail_enabled=trail)
+    start, manage = measure_risk(side, entry, initial), ManagePolicy(trail_enabled=trail)
     first = aim(start, price, manage, ledger_stop=ledger, broker_stop=broker)
     if not first.send:
         return

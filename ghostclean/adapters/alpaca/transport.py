@@ -26,7 +26,7 @@ from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 
 from ghostclean.adapters.alpaca.api import NotFound
 from ghostclean.app.deadline import call_left
-from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refused
+from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refusal, Refused
 from ghostclean.places import api_url
 from ghostclean.scrub import scrub
 
@@ -184,7 +184,7 @@ class AlpacaTransport(RESTClient):
             raise AnswerLost(f"{error}; whether the broker acted on it is unknown") from None
         if answer.status in _REFUSALS and not (answer.status == 404 and method == "POST"):
             body = json.loads(scrub(json.dumps(_body(answer)), self._secrets))
-            raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body)
+            raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body, why=_refusal(body))
         if answer.status in _TURNED_AWAY:
             raise self._failure(what, answer)
         if 200 <= answer.status < 300:
@@ -309,6 +309,14 @@ def _body(answer: _Answer) -> Any:
         return answer.json()
     except (ValueError, RecursionError):
         return None
+
+
+def _refusal(body: object) -> Refusal | None:
+    """What a refusal means: Alpaca shares one code among several, and only its words tell them apart."""
+    said = str(body.get("message", "")) if isinstance(body, dict) else ""
+    if "client_order_id" in said and "unique" in said:
+        return Refusal.NAME_TAKEN
+    return Refusal.NO_CHANGE if "not changed" in said else None
 
 
 def _words(answer: _Answer) -> str:

@@ -8,25 +8,43 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.app.manage.books import Books
-from ghostclean.app.manage.work import Work
-from ghostclean.app.order_door import REST, Answer, OrderDoor, Outcome
+from ghostclean.app.gateway.answers import Answer, Outcome
+from ghostclean.app.gateway.gateway import REST, OrderGateway
+from ghostclean.app.manage.closing import Closer, CloseState, CloseTarget
+from ghostclean.app.manage.trade_journal import TradeJournal
+from ghostclean.app.manage.trades import ManagedTrade
 from ghostclean.core.broker import ZERO, Order, plain
-from ghostclean.core.manage import Manage
-from ghostclean.core.protection import ages_out, is_replaceable_now, last_stop, own_ids, remaining, why_fixed
-from ghostclean.core.stops import Aim, Risk, Rule, aim, is_fresh_sale, is_through, is_tighter, on_tick, renewed
+from ghostclean.core.protection import (
+    BegunClose,
+    KnownOrders,
+    ManagePolicy,
+    Market,
+    Risk,
+    Rule,
+    StopTarget,
+    ages_out,
+    aim,
+    is_fresh_sale,
+    is_replaceable_now,
+    is_through,
+    is_tighter,
+    last_stop,
+    on_tick,
+    own_ids,
+    remaining,
+    renewed,
+    why_fixed,
+)
 
 _REFUSED_IN_A_ROW = 3
 _REST_AFTER_REFUSALS = timedelta(hours=1)
-_CANCEL_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class Kept:
+class StopOutcome:
     """What keeping a stop came to: ledger fields, whether anything changed, and what failed.
 
-    `cut` asks for the position to be closed: its stop is through the market already. `crossed`: the
-    market passed the stop in the moment in which it was to be sent. `over`: the
+    `cut` asks for the position to be closed: its stop is through the market already. `over`: the
     position went while we worked (its stop was filled), and the trade has to be booked.
     """
 
@@ -37,8 +55,20 @@ class Kept:
     proof: Mapping[str, Any] = field(default_factory=dict)
     failed: str | None = None
     cut: bool = False
-    crossed: bool = False
     over: bool = False
+
+
+def stop_fields(known: KnownOrders, answer: Answer) -> tuple[dict[str, Any], str]:
+    """The ledger fields of a stop as it was read back, and the same in words; an OCO's stop is its leg."""
+    order = answer.order
+    if order is None:
+        would = answer.request.get("stopPrice")
+        return {}, f": would be at {would}" if would is not None else ""
+    stop = next((leg for i in order.legs if (leg := known.get(i)) is not None), order)
+    fields: dict[str, Any] = {"takeProfitOrderId": order.id} if order.legs else {}
+    if answer.request.get("purpose") != REST:  # the ledger names the stop that covers the most
+        fields |= {"stopOrderId": stop.id, "stopPrice": stop.stop_price}
+    return fields, f": {stop.id} at {plain(stop.stop_price) if stop.stop_price else '?'}"
 
 
 class StopKeeper:
@@ -46,288 +76,274 @@ class StopKeeper:
 
     def __init__(
         self,
-        door: OrderDoor,
-        books: Books,
-        manage: Manage,
+        gateway: OrderGateway,
+        journal: TradeJournal,
+        policy: ManagePolicy,
+        market: Market,
+        closer: Closer,
         *,
         grace: timedelta,
         now: Callable[[], datetime],
-        may_close: Callable[[Work], bool],
     ) -> None:
-        self._door = door
-        self._books = books
-        self._manage = manage
+        self._gateway = gateway
+        self._journal = journal
+        self._policy = policy
+        self._market = market
+        self._closer = closer
         self._grace = grace
         self._now = now
-        self._may_close = may_close
 
-    def keep(self, work: Work) -> Kept:
+    def keep(self, managed: ManagedTrade) -> StopOutcome:
         """Does what this trade's stop needs; raises BrokerError and DeadlineExceeded."""
-        naked = work.protection.is_naked
-        if work.price is None:
-            self._books.note(work.holding, f"no price, left alone{'; it is naked' if naked else ''}")
-            return Kept()
-        if work.risk is None:
-            self._books.note(work.holding, f"its entry price is unknown, left alone{'; it is naked' if naked else ''}")
-            return Kept()
-        if work.risk.problem is not None:
-            self._books.once(work.holding, f"{work.risk.problem}: its stop is kept, no rule of R applies")
-        return (
-            self._cover(work, work.risk, work.price.value)
-            if naked
-            else self._tighten(work, work.risk, work.price.value)
-        )
+        naked = managed.protection.is_naked
+        bare = "; it is naked" if naked else ""
+        if managed.price is None:
+            self._journal.note(managed.trade, f"no price, left alone{bare}")
+            return StopOutcome()
+        if managed.risk is None:
+            self._journal.note(managed.trade, f"its entry price is unknown, left alone{bare}")
+            return StopOutcome()
+        if managed.risk.problem is not None:
+            self._journal.once(managed.trade, f"{managed.risk.problem}: its stop is kept, no rule of R applies")
+        keep = self._cover if naked else self._tighten
+        return keep(managed, managed.risk, managed.price.value)
+
+    def _may_close(self, managed: ManagedTrade) -> bool:
+        return self._market.may_close(managed.is_crypto, self._now())
 
     # ------------------------------------------------------------------ a missing stop
 
-    def _cover(self, work: Work, risk: Risk, price: Decimal) -> Kept:
-        waits = self._why_wait(work)
+    def _cover(self, managed: ManagedTrade, risk: Risk, price: Decimal) -> StopOutcome:
+        waits = self._why_wait(managed)
         if waits is not None:
-            self._books.note(work.holding, f"naked: {waits}")
-            return Kept()
-        wanted = self._wanted(work, risk, price)
+            self._journal.note(managed.trade, f"naked: {waits}")
+            return StopOutcome()
+        wanted = self._wanted(managed, risk, price)
         if wanted.crossed is not None:
-            return self._through(work, wanted.crossed, price)
+            return self._through(managed, wanted.crossed, price)
         if wanted.price is None:
-            return self._naked(work, "no stop price is known for it, or the last one is through the market")
-        if self._rests_after_refusals(work, wanted.price):
-            return self._naked(work, "the broker refuses its stop; tried again once an hour")
-        if work.protection.targets and not work.protection.stops:
-            return self._stop_beside_target(work, wanted.price)
-        return self._placed(work, self._send_missing(work, wanted.price), "stop_placed", wanted.rule)
+            return self._naked(managed, "no stop price is known for it, or the last one is through the market")
+        if self._rests_after_refusals(managed, wanted.price):
+            return self._naked(managed, "the broker refuses its stop; tried again once an hour")
+        if managed.protection.targets and not managed.protection.stops:
+            return self._stop_beside_target(managed, wanted.price)
+        return self._placed(managed, self._send_missing(managed, wanted.price), "stop_placed", wanted.rule)
 
-    def _send_missing(self, work: Work, price: Decimal) -> Answer:
-        """A larger quantity for the stop there is, the OCO a killed run left undone, or a new stop."""
-        if (order := self._growable(work)) is not None:
-            price = self._not_looser(work, price, order)
-            return self._door.move(work.claim, order, price, qty=work.holding.open_qty)
-        memory = self._books.of(work.holding)
-        if (target := memory.get("target")) is not None and not work.protection.stops:
-            most = memory.get("targetQty")
-            return self._door.place_oco(work.claim, price, Decimal(target), most=Decimal(most) if most else None)
-        return self._door.place_stop(work.claim, price, least=work.protection.covered)
+    def _send_missing(self, managed: ManagedTrade, price: Decimal) -> Answer:
+        """A larger quantity for the stop there is, or a new stop."""
+        order = self._growable(managed)
+        if order is None:
+            return self._gateway.place_stop(managed.exposure, price, least=managed.protection.covered)
+        if order.stop_price is not None and is_tighter(managed.side, order.stop_price, price):
+            price = order.stop_price
+        return self._gateway.move(managed.exposure, order, price, qty=managed.qty)
 
-    def _why_wait(self, work: Work) -> str | None:
+    def _why_wait(self, managed: ManagedTrade) -> str | None:
         """Why a missing stop must not be placed in this run, though it is missing."""
-        protection = work.protection
+        protection = managed.protection
         if protection.entry_works:
             return "its entry is filled in part and still works; a stop beside it would be a wash trade"
         if any(o.status == "pending_cancel" or not o.is_stop for o in protection.waiting):
             return protection.why
         if protection.stops:
             return None
-        ended = last_stop(work.holding, self._door.book, own_ids(work.holding, self._door.book))
+        ended = self._last_stop(managed)
         if ended is not None and ended.status == "canceled" and ended.last_time is not None:
             age = self._now() - ended.last_time
-            if age < self._grace and not self._books.of(work.holding).get("target"):
+            if age < self._grace:
                 return f"its stop was cancelled {age.total_seconds():.0f} s ago, within the grace"
         return None
 
-    def _wanted(self, work: Work, risk: Risk, price: Decimal) -> Aim:
-        """The ledger's stop or a tighter rule; without a ledger stop the last one that worked."""
-        ledger = work.holding.trade.stop_price
-        if ledger is None:
-            ended = last_stop(work.holding, self._door.book, own_ids(work.holding, self._door.book))
-            ledger = ended.stop_price if ended is not None and ended.stop_price else work.holding.initial_stop
-        increment = self._door.increment(work.claim)
-        return aim(risk, price, self._manage, ledger_stop=ledger, broker_stop=None, increment=increment)
+    def _last_stop(self, managed: ManagedTrade) -> Order | None:
+        known = self._gateway.known
+        return last_stop(managed.holding, known, own_ids(managed.holding, known))
 
-    def _through(self, work: Work, stop: Decimal, price: Decimal) -> Kept:
+    def _wanted(self, managed: ManagedTrade, risk: Risk, price: Decimal) -> StopTarget:
+        """The ledger's stop or a tighter rule; without a ledger stop the last one that worked."""
+        ledger = managed.trade.stop_price
+        if ledger is None:
+            ended = self._last_stop(managed)
+            ledger = ended.stop_price if ended is not None and ended.stop_price else managed.holding.initial_stop
+        increment = self._gateway.looker.increment(managed.exposure)
+        return aim(risk, price, self._policy, ledger_stop=ledger, broker_stop=None, increment=increment)
+
+    def _through(self, managed: ManagedTrade, stop: Decimal, price: Decimal) -> StopOutcome:
         """A stop the market has passed is never sent: it would be a market order in disguise."""
         what = f"its stop {plain(stop)} is through the market ({plain(price)})"
-        sale = work.price
+        sale = managed.price
         if (
-            self._manage.cut_loss_enabled
+            self._policy.cut_loss_enabled
             and sale is not None
             and is_fresh_sale(sale.at, sale.is_trade, self._now())
-            and work.own_price is not None
-            and is_through(work.side, stop, work.own_price)
-            and self._may_close(work)
+            and managed.own_price is not None
+            and is_through(managed.side, stop, managed.own_price)
+            and self._may_close(managed)
         ):
-            return Kept(cut=True, reason=what)
-        return self._naked(work, what)
+            return StopOutcome(cut=True, reason=what)
+        return self._naked(managed, what)
 
-    def _growable(self, work: Work) -> Order | None:
+    def _growable(self, managed: ManagedTrade) -> Order | None:
         """The one plain stop that is too small and can be given more shares."""
-        stops = work.protection.stops
-        if len(stops) != 1 or work.protection.shared:
+        stops = managed.protection.stops
+        if len(stops) != 1 or managed.protection.shared:
             return None
         order = stops[0]
-        whole = work.holding.open_qty == work.holding.open_qty.to_integral_value()
+        whole = managed.qty == managed.qty.to_integral_value()
         plain_stop = order.order_class in ("", "simple") and order.type != "trailing_stop"
-        fits = whole and plain_stop and not work.claim.crypto and why_fixed(order) is None and is_replaceable_now(order)
+        fits = whole and plain_stop and not managed.is_crypto and why_fixed(order) is None and is_replaceable_now(order)
         return order if fits else None
 
-    def _not_looser(self, work: Work, price: Decimal, order: Order) -> Decimal:
-        if order.stop_price is not None and is_tighter(work.side, order.stop_price, price):
-            return order.stop_price
-        return price
-
-    def _stop_beside_target(self, work: Work, stop: Decimal) -> Kept:
+    def _stop_beside_target(self, managed: ManagedTrade, stop: Decimal) -> StopOutcome:
         """The trade's own target holds the shares: both go in as one OCO, and a stop for what it leaves."""
-        target, has = work.protection.targets[0], work.holding.open_qty
+        target, has = managed.protection.targets[0], managed.qty
         qty = min(remaining(target, has), has)
-        whole = all(n == n.to_integral_value() for n in (has, qty))
-        if work.claim.crypto or not whole or target.limit_price is None or len(work.protection.targets) > 1:
-            return self._naked(
-                work, f"its own target {target.id} holds the shares and cannot share an order with a stop"
-            )
-        if not self._may_close(work):
-            return self._naked(work, f"its own target {target.id} holds the shares; changed when the market is open")
-        if (free := self._door.free_without(work.claim, {target.id})) < has:
-            return self._naked(work, f"only {plain(max(free, ZERO))} would be free without its own target {target.id}")
-        self._books.of(work.holding).update(target=plain(target.limit_price), targetQty=plain(qty))
-        self._books.keep_now(work.holding)
-        left = self._door.cancel(work.claim, [target], _CANCEL_SECONDS, "makes room for one OCO")
-        if left:
-            return self._naked(work, f"its target {target.id} is still {left[0].status}: it holds the shares")
-        answer, covered = self._door.place_oco(work.claim, stop, target.limit_price, most=qty), qty
-        if not answer.is_done and answer.outcome is not Outcome.UNKNOWN:
-            self._books.note(work.holding, f"the OCO was not placed ({answer.reason}): the stop alone goes in")
-            answer, covered = self._door.place_stop(work.claim, stop), has
+        why = self._why_no_swap(managed, target, qty)
+        if why is not None:
+            return self._naked(managed, why)
+        begun = BegunClose.of_swap(managed.exposure, self._now(), stop, target, qty)
+        self._closer.remember(managed.name, begun)
+        found = self._closer.swap(CloseTarget(managed.exposure, [target]), begun)
+        if found.stop is None:
+            return self._naked(managed, found.reason)
+        outcome = self._placed(managed, found.stop, "stop_placed", Rule.LEDGER)
+        if found.stop.outcome not in (Outcome.UNKNOWN, Outcome.BLOCKED):
+            self._closer.forget(managed.name)  # else the next run goes on with it
+        if found.state is CloseState.NAKED and outcome.failed is None:
+            outcome.failed = self._naked(managed, found.reason).failed
+        return outcome
+
+    def _why_no_swap(self, managed: ManagedTrade, target: Order, qty: Decimal) -> str | None:
+        """Why stop and target can't go in as one order now."""
+        has, held = managed.qty, f"its own target {target.id} holds the shares"
+        whole = all(n == n.to_integral_value() for n in (has, qty)) and not managed.is_crypto
+        if not whole or target.limit_price is None or len(managed.protection.targets) > 1:
+            return f"{held} and cannot share an order with a stop"
+        if not self._may_close(managed):
+            return f"{held}; changed when the market is open"
+        free = self._gateway.free_without(managed.exposure, {target.id})
+        return f"only {plain(max(free, ZERO))} would be free without its own target {target.id}" if free < has else None
+
+    def _placed(self, managed: ManagedTrade, answer: Answer, action: str, rule: Rule | None) -> StopOutcome:
+        stops = {o.id for o in managed.protection.stops}
+        if answer.order is not None and answer.order.id in stops and not answer.request:
+            covered = plain(managed.protection.covered)
+            return self._naked(managed, f"stop {answer.order.id} covers only {covered} of it")
         if answer.is_done:
-            self._forget_target(work)
-        kept = self._placed(work, answer, "stop_placed", Rule.LEDGER)
-        if not answer.is_done or covered == has:
-            return kept
-        rest = self._placed(work, self._door.place_stop(work.claim, stop, least=qty), "stop_placed", Rule.LEDGER)
-        return replace(kept, failed=rest.failed, crossed=rest.crossed, over=rest.over)
-
-    def _forget_target(self, work: Work) -> None:
-        for name in ("target", "targetQty"):
-            self._books.of(work.holding).pop(name, None)
-
-    def put_back(self, work: Work, stop: Decimal, target: Decimal | None) -> Kept:
-        """The stop (and the target) a trade had before its close was tried; no grace is waited for."""
-        return self._placed(work, self._door.put_back(work.claim, stop, target), "stop_restored", Rule.BROKER)
-
-    def _placed(self, work: Work, answer: Answer, action: str, rule: Rule | None) -> Kept:
-        if answer.order is not None and answer.order.id in {o.id for o in work.protection.stops} and not answer.request:
-            return self._naked(work, f"stop {answer.order.id} covers only {plain(work.protection.covered)} of it")
-        if answer.is_done:
-            self._books.of(work.holding).pop("refused", None)
-            return self._stands(work, answer, action, rule)
+            self._journal.of(managed.trade).pop("refused", None)
+            return self._stands(managed, answer, action, rule)
         if answer.outcome is Outcome.MOOT:
-            self._books.note(work.holding, answer.reason)
-            return Kept(over=True)
+            self._journal.note(managed.trade, answer.reason)
+            return StopOutcome(over=True)
         if answer.outcome is Outcome.REFUSED:
-            self._count_refusal(work, answer)
+            self._count_refusal(managed, answer)
         if answer.outcome is Outcome.CROSSED:
-            self._naked(work, answer.reason)
-            return Kept(failed="naked", crossed=True)
-        return self._naked(work, f"{answer.outcome}: {answer.reason}", answer)
+            return self._naked(managed, answer.reason)
+        return self._naked(managed, f"{answer.outcome}: {answer.reason}", answer)
 
-    def _stands(self, work: Work, answer: Answer, action: str, rule: Rule | None) -> Kept:
-        """The stop as it was read back, for the ledger; an OCO's stop is its leg."""
-        order = answer.order
-        said = f"{action.replace('_', ' ')} ({rule}, {answer.outcome})"
-        fields: dict[str, Any] = {}
-        if order is not None:
-            stop = next((self._door.book.orders[i] for i in order.legs if i in self._door.book.orders), order)
-            if order.legs:
-                fields["takeProfitOrderId"] = order.id
-            if answer.request.get("purpose") != REST:  # the ledger names the stop that covers the most
-                fields |= {"stopOrderId": stop.id, "stopPrice": stop.stop_price}
-            said = f"{said}: {stop.id} at {plain(stop.stop_price) if stop.stop_price else '?'}"
-        elif "stopPrice" in answer.request:
-            said = f"{said}: would be at {answer.request['stopPrice']}"
-        self._books.note(work.holding, said)
-        return Kept(fields, True, action, said, answer.request)
+    def _stands(self, managed: ManagedTrade, answer: Answer, action: str, rule: Rule | None) -> StopOutcome:
+        fields, where = stop_fields(self._gateway.known, answer)
+        said = f"{action.replace('_', ' ')} ({rule}, {answer.outcome}){where}"
+        self._journal.note(managed.trade, said)
+        return StopOutcome(fields, True, action, said, answer.request)
 
-    def _naked(self, work: Work, why: str, answer: Answer | None = None) -> Kept:
-        foreign = work.protection.foreign
+    def _naked(self, managed: ManagedTrade, why: str, answer: Answer | None = None) -> StopOutcome:
+        foreign = managed.protection.foreign
         if foreign:
             orders = ", ".join(f"{o.id} ({o.side} {o.type} {plain(remaining(o, o.filled_qty))})" for o in foreign)
             why = f"{why}; closing orders that no trade owns: {orders}"
-        self._books.note(work.holding, f"naked: {why}")
-        self._books.tell(work.holding, "naked", why, answer.request if answer is not None else {})
-        return Kept(failed="naked")
+        self._journal.note(managed.trade, f"naked: {why}")
+        self._journal.tell(managed.trade, "naked", why, answer.request if answer is not None else {})
+        return StopOutcome(failed="naked")
 
     # ------------------------------------------------------------------ refusals
 
-    def _count_refusal(self, work: Work, answer: Answer) -> None:
-        memory = self._books.of(work.holding)
+    def _count_refusal(self, managed: ManagedTrade, answer: Answer) -> None:
+        memory = self._journal.of(managed.trade)
         price = answer.request.get("stopPrice")
         before = memory.get("refused")
         count = before["count"] + 1 if isinstance(before, dict) and before.get("price") == price else 1
         memory["refused"] = {"price": price, "count": count, "at": self._now().isoformat()}
 
-    def _rests_after_refusals(self, work: Work, price: Decimal) -> bool:
+    def _rests_after_refusals(self, managed: ManagedTrade, price: Decimal) -> bool:
         """Three refusals of the same stop in a row: the next try is an hour later."""
-        before = self._books.of(work.holding).get("refused")
+        before = self._journal.of(managed.trade).get("refused")
         if not isinstance(before, dict) or before.get("price") != plain(price) or before["count"] < _REFUSED_IN_A_ROW:
             return False
         return self._now() - datetime.fromisoformat(before["at"]) < _REST_AFTER_REFUSALS
 
     # ------------------------------------------------------------------ a stop that works
 
-    def _tighten(self, work: Work, risk: Risk, price: Decimal) -> Kept:
-        own = work.protection.own_stops
+    def _tighten(self, managed: ManagedTrade, risk: Risk, price: Decimal) -> StopOutcome:
+        own = managed.protection.own_stops
         if not own:
-            return Kept()
-        stop = own[0]
-        self._forget_target(work)
-        increment = self._door.increment(work.claim)
-        kept = Kept()
+            return StopOutcome()
+        stop, ledger = own[0], managed.trade.stop_price
+        increment = self._gateway.looker.increment(managed.exposure)
+        outcome = StopOutcome()
         for order in own:
             wanted = aim(
-                risk,
-                price,
-                self._manage,
-                ledger_stop=work.holding.trade.stop_price,
-                broker_stop=order.stop_price,
-                increment=increment,
+                risk, price, self._policy, ledger_stop=ledger, broker_stop=order.stop_price, increment=increment
             )
             if wanted.crossed is not None and order is stop:
                 crossed = plain(wanted.crossed)
-                self._books.note(work.holding, f"the ledger's stop {crossed} is through the market: not sent")
-            kept = self._keep_one(work, order, wanted, price, kept)
-        current = kept.fields.get("stopPrice", stop.stop_price)
-        kept.fields = self._as_it_stands(work, stop, current, increment) | kept.fields
-        return kept
+                self._journal.note(managed.trade, f"the ledger's stop {crossed} is through the market: not sent")
+            outcome = self._keep_one(managed, order, wanted, price, outcome)
+        current = outcome.fields.get("stopPrice", stop.stop_price)
+        outcome.fields = self._as_it_stands(managed, stop, current, increment) | outcome.fields
+        return outcome
 
-    def _keep_one(self, work: Work, order: Order, wanted: Aim, price: Decimal, kept: Kept) -> Kept:
+    def _keep_one(
+        self, managed: ManagedTrade, order: Order, wanted: StopTarget, price: Decimal, outcome: StopOutcome
+    ) -> StopOutcome:
         """Moves, resizes or renews one working stop."""
-        target, rule = (wanted.price, wanted.rule) if wanted.send else (None, None)
-        qty = self._too_many(work, order)
-        if target is None and ages_out(order, self._now()) and order.stop_price is not None:
-            target, rule = renewed(work.side, order.stop_price, price), Rule.BROKER
-        price_wanted = target if target is not None else order.stop_price if qty is not None else None
-        if price_wanted is None:
-            return kept
+        target, rule, qty = self._change_of(managed, order, wanted, price)
+        if target is None:
+            return outcome
         fixed = why_fixed(order)
         if fixed is not None:
-            self._books.once(work.holding, f"stop {order.id} is left as it is: {fixed}")
-            return kept
-        answer = self._door.move(work.claim, order, price_wanted, qty=qty)
+            self._journal.once(managed.trade, f"stop {order.id} is left as it is: {fixed}")
+            return outcome
+        answer = self._gateway.move(managed.exposure, order, target, qty=qty)
         if answer.is_done:
-            moved = self._stands(work, answer, "stop_moved", rule)
-            return replace(moved, fields=kept.fields | moved.fields) if kept.updated else moved
+            moved = self._stands(managed, answer, "stop_moved", rule)
+            return replace(moved, fields=outcome.fields | moved.fields) if outcome.updated else moved
         if answer.outcome is Outcome.MOOT or (answer.order is not None and answer.order.status == "filled"):
-            kept.over = True
-        self._books.note(work.holding, f"stop {order.id} not moved: {answer.outcome}: {answer.reason}")
-        self._books.tell(work.holding, "stop_not_moved", answer.reason, answer.request)
-        return kept
+            outcome.over = True
+        self._journal.note(managed.trade, f"stop {order.id} not moved: {answer.outcome}: {answer.reason}")
+        self._journal.tell(managed.trade, "stop_not_moved", answer.reason, answer.request)
+        return outcome
 
-    def _too_many(self, work: Work, order: Order) -> Decimal | None:
+    def _change_of(
+        self, managed: ManagedTrade, order: Order, wanted: StopTarget, price: Decimal
+    ) -> tuple[Decimal | None, Rule | None, Decimal | None]:
+        """The price, its rule and the quantity that a working stop should get; no price, no change."""
+        target, rule = (wanted.price, wanted.rule) if wanted.send else (None, None)
+        qty = self._too_many(managed, order)
+        if target is None and ages_out(order, self._now()) and order.stop_price is not None:
+            target, rule = renewed(managed.side, order.stop_price, price), Rule.BROKER
+        if target is None and qty is not None:
+            target = order.stop_price
+        return target, rule, qty
+
+    def _too_many(self, managed: ManagedTrade, order: Order) -> Decimal | None:
         """The smaller quantity for a plain stop that would sell more than the trade has."""
-        has = work.holding.open_qty
-        left = remaining(order, has)
+        has = managed.qty
         whole = has == has.to_integral_value() and has > 0
-        lonely = len(work.protection.stops) == 1 and order.order_class in ("", "simple") and not work.claim.crypto
+        plain_stop = order.order_class in ("", "simple") and not managed.is_crypto
+        lonely = plain_stop and len(managed.protection.stops) == 1
         # In a closed market stops are placed and tightened, nothing else; the next open comes with a run.
-        return has if lonely and whole and left > has and self._may_close(work) else None
+        return has if lonely and whole and remaining(order, has) > has and self._may_close(managed) else None
 
     def _as_it_stands(
-        self, work: Work, stop: Order, price: Decimal | None, increment: Decimal | None
+        self, managed: ManagedTrade, stop: Order, price: Decimal | None, increment: Decimal | None
     ) -> dict[str, Any]:
         """Ledger fields that the broker knows better: which stop it is, and a tighter price."""
-        trade = work.holding.trade
+        trade = managed.trade
         fields: dict[str, Any] = {}
-        if not any(trade.stop_order in (o.id, o.client_id) for o in work.protection.own_stops):
+        if not any(trade.stop_order in (o.id, o.client_id) for o in managed.protection.own_stops):
             fields["stopOrderId"] = stop.id
         if price is not None and stop.type != "trailing_stop":
-            known = on_tick(work.side, trade.stop_price, increment) if trade.stop_price is not None else None
-            if known is None or is_tighter(work.side, price, known):
+            known = on_tick(managed.side, trade.stop_price, increment) if trade.stop_price is not None else None
+            if known is None or is_tighter(managed.side, price, known):
                 fields["stopPrice"] = price
         return fields

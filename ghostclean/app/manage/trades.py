@@ -1,287 +1,259 @@
-"""Manages the chosen trades of one survey, the most urgent first, and books what came of it."""
+"""The open trades of one observation, with what protects them, their price and their risk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import IntEnum
 
-from ghostclean.app.deadline import Deadline
-from ghostclean.app.manage.books import Books, Entry
-from ghostclean.app.manage.desk import Desk, Seen, without_grace
-from ghostclean.app.manage.flatten import CUT, EOD, REASONS, Closing, Flattener
-from ghostclean.app.manage.stops import Kept, StopKeeper
-from ghostclean.app.manage.work import Work
-from ghostclean.app.parts import Parts
+from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Price
-from ghostclean.core.broker import iso
-from ghostclean.core.ledger import is_open, same
-from ghostclean.core.manage import Manage
-from ghostclean.core.verdicts import Action, Decision, Holding
-from ghostclean.errors import BrokerError, DeadlineExceeded, GhostcleanError
+from ghostclean.core.allocation import first_stop
+from ghostclean.core.broker import Order, Question, RecordsOf, Side, is_option, money, multiplier, ratio4
+from ghostclean.core.ledger import Trade, is_open, order_ids, record_id
+from ghostclean.core.protection import (
+    Exposure,
+    ManagePolicy,
+    Market,
+    Protection,
+    Risk,
+    exits_of,
+    is_cut,
+    is_through,
+    measure_risk,
+    protections,
+)
+from ghostclean.core.verdicts import Action, Holding, Plan, decide
 
-MISSED = "eod_missed"
-_TO_TOUCH_A_TRADE = 6.0  # seconds of deadline below which no further trade is begun
+STALE_PRICE = timedelta(minutes=15)
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a run counts: trades worked on, changed and closed, and why it failed (first first)."""
+class Urgency(IntEnum):
+    """What is done first when time is short."""
 
-    checked: int = 0
-    updated: int = 0
-    flattened: int = 0
-    failures: list[str] = field(default_factory=list)
-    touched: set[str] = field(default_factory=set)
+    NAKED = 0
+    CUT = 1
+    TIGHTEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedTrade:
+    """A holding with everything that is decided upon; `price` None leaves it alone."""
+
+    holding: Holding
+    exposure: Exposure
+    protection: Protection
+    price: Price | None
+    risk: Risk | None
 
     @property
-    def reason(self) -> str | None:
-        """Why the run failed: a position held over night outweighs what led to it."""
-        return MISSED if MISSED in self.failures else next(iter(self.failures), None)
+    def trade(self) -> Trade:
+        return self.holding.trade
 
+    @property
+    def name(self) -> str:
+        return self.exposure.name
 
-class TradeManager:
-    """Manages trades at one desk; `survey` looks anew, for booking what was closed."""
+    @property
+    def side(self) -> Side:
+        return self.trade.side
 
-    def __init__(
-        self,
-        desk: Desk,
-        parts: Parts,
-        books: Books,
-        tally: Tally,
-        manage: Manage,
-        deadline: Deadline,
-        *,
-        grace: timedelta,
-        run_id: str,
-        survey: Callable[[], Seen],
-    ) -> None:
-        self._desk = desk
-        self._parts = parts
-        self._books = books
-        self._tally = tally
-        self._settings = manage
-        self._deadline = deadline
-        self._run_id = run_id
-        self._survey = survey
-        self._handled: set[str | None] = set()  # trades whose close of an earlier run was the work of this one
-        now = parts.broker.now
-        self._keeper = StopKeeper(
-            desk.door,
-            books,
-            manage,
-            grace=grace,
+    @property
+    def qty(self) -> Decimal:
+        """The open quantity by the observation."""
+        return self.holding.open_qty
+
+    @property
+    def is_crypto(self) -> bool:
+        return self.exposure.crypto
+
+    @property
+    def own_price(self) -> Decimal | None:
+        """The position's own price, by the broker."""
+        return self.holding.position.price
+
+    @property
+    def in_the_way(self) -> set[str]:
+        """The orders that a close cancels first."""
+        entry = self.holding.entry
+        return {o.id for o in self.protection.holders} | ({entry.id} if entry is not None else set())
+
+    def should_cut(self, policy: ManagePolicy, now: datetime) -> bool:
+        """Whether cut loss applies by two prices that agree."""
+        if self.price is None or self.risk is None:
+            return False
+        return is_cut(
+            self.risk,
+            policy,
+            sale=self.price.value,
+            sale_at=self.price.at,
+            is_sale=self.price.is_trade,
+            own_price=self.own_price,
             now=now,
-            may_close=lambda w: desk.market.may_close(w.claim.crypto, now()),
         )
-        self._flattener = Flattener(desk.door, books, self._keeper, parts.state, desk.market, deadline, now)
 
-    # ------------------------------------------------------------------ the trades of a run
+    def stop_is_firing(self) -> bool:
+        """Whether a working stop is at or through the market: it is the cut already."""
+        stop = self.protection.stop
+        if stop is None or stop.stop_price is None or self.price is None:
+            return False
+        return is_through(self.side, stop.stop_price, self.price.value)
 
-    def manage(self, chosen: Sequence[Holding]) -> None:
-        """Works on these trades until they are done or the deadline is near."""
-        manage, now = self._settings, self._parts.broker.now()
-        chosen = [h for h in chosen if h.trade.id not in self._handled]
-        works = self._desk.works(chosen, self._prices(chosen), now)
-        in_window = manage.eod_flatten and self._desk.market.in_last(manage.eod_window, now)
-        works.sort(key=lambda w: (not (in_window and not w.claim.crypto), w.urgency(manage, now), w.claim.name))
-        refreshed: list[Entry] = []
-        done: list[Work] = []
-        try:
-            for index, work in enumerate(works):
-                if self._deadline.left() < _TO_TOUCH_A_TRADE:
-                    self._out_of_time(len(works) - index)
-                    break
-                self._manage_one(work, in_window and not work.claim.crypto, refreshed, done)
-        except DeadlineExceeded:
-            self._out_of_time(len(works) - self._tally.checked)
-        if refreshed:
-            self._books.write(refreshed)
-        self._write_closed(done)
+    def urgency(self, policy: ManagePolicy, now: datetime) -> Urgency:
+        """Naked positions, then losses to cut, then everything else."""
+        if self.protection.is_naked:
+            return Urgency.NAKED
+        return Urgency.CUT if self.should_cut(policy, now) else Urgency.TIGHTEN
 
-    def _prices(self, holdings: Sequence[Holding]) -> Mapping[str, Price]:
-        symbols = sorted({h.position.symbol for h in holdings})
-        if not symbols:
+    def money_fields(self) -> dict[str, Decimal]:
+        """`lastPrice` and what it means for the trade; nothing without a price."""
+        if self.price is None:
             return {}
-        try:
-            return self._deadline.reading(lambda: self._parts.broker.prices(symbols))
-        except BrokerError as error:
-            self._books.notes.append(f"prices cannot be read ({error}): only what needs none is done")
-            self._tally.failures.append("no_prices")
-            return {}
-
-    def _out_of_time(self, left: int) -> None:
-        self._books.notes.append(f"the deadline left {left} trades for the next run")
-        self._tally.failures.append("deadline_exceeded")
-
-    def _manage_one(self, work: Work, flatten: bool, refreshed: list[Entry], done: list[Work]) -> None:
-        """One trade, from its close or its stop to its ledger fields; an error is its own affair."""
-        self._tally.checked += 1
-        # Tried is managed, whatever came of it: a trade whose close never gets through must not
-        # stand first in every run while others wait behind the per-run maximum.
-        self._tally.touched.add(work.claim.name)
-        try:
-            if flatten and self._desk.market.in_last_seconds(work.claim.crypto, self._parts.broker.now()):
-                self._books.note(work.holding, "eod_missed: too near to the close to be flattened")
-                self._tally.failures.append(MISSED)
-                if not work.protection.is_naked:
-                    self._note_kept(work, Kept(), refreshed)
-                    return
-            purpose, why = self._purpose(work, flatten)
-            if purpose is not None and self._closed(work, purpose, why, done):
-                return
-            kept = Kept() if purpose is None and why else self._keeper.keep(work)
-            if kept.over:
-                done.append(work)
-                return
-            if kept.cut:
-                if self._closed(work, CUT, kept.reason, done):
-                    return
-                self._books.note(work.holding, f"naked: {kept.reason}")
-                kept.failed = "naked"
-            if kept.failed is not None:
-                self._tally.failures.append(kept.failed)
-            self._note_kept(work, kept, refreshed)
-        except BrokerError as error:
-            self._books.note(work.holding, f"the broker failed: {error}")
-            self._tally.failures.append("broker_failed")
-
-    def _purpose(self, work: Work, flatten: bool) -> tuple[str | None, str]:
-        """Why the trade is to be closed now, if it is; a reason without a purpose leaves it alone."""
-        now = self._parts.broker.now()
-        if flatten and self._desk.market.may_close(work.claim.crypto, now):
-            return EOD, "the session ends within its last minutes"
-        memory = self._books.of(work.holding)
-        if not work.should_cut(self._settings, now) or not self._desk.market.may_close(work.claim.crypto, now):
-            memory.pop("firing", None)
-            return None, ""
-        if work.stop_is_firing() and "firing" not in memory:
-            memory["firing"] = iso(now)
-            why = "its stop is at or through the market and is the cut: left alone for one run"
-            self._books.note(work.holding, why)
-            return None, why
-        return CUT, f"R is at or below {self._settings.cut_loss_r} by its last sale and by its position"
-
-    def _closed(self, work: Work, purpose: str, why: str, done: list[Work]) -> bool:
-        """Tries to close a trade; whether that was this run's work on it."""
-        closing = self._flattener.close(work, purpose, why)
-        self._count_close(closing, work, done)
-        return closing.begun
-
-    def _count_close(self, closing: Closing, work: Work, done: list[Work]) -> None:
-        if closing.failed is not None:
-            self._tally.failures.append(closing.failed)
-        self._tally.flattened += closing.done
-        if closing.done or closing.over:
-            done.append(work)
-
-    def _note_kept(self, work: Work, kept: Kept, refreshed: list[Entry]) -> None:
-        """Ledger fields of a managed trade: at once after an order, together with all others else."""
-        self._tally.updated += 1 if kept.updated or kept.fields else 0
-        trade = work.holding.trade
-        fields = dict(work.money_fields()) | kept.fields
-        if trade.initial_stop is None and work.holding.initial_stop is not None:
-            fields["initialStopPrice"] = work.holding.initial_stop
-        proof = self._books.proof(kept.proof)
-        entry = Entry(trade.id or "", trade.symbol, trade.record, fields, kept.action, kept.reason, proof=proof)
-        entry = self._stamped(entry)
-        if kept.updated:
-            self._books.write([entry])
-        else:
-            refreshed.append(entry)
-
-    def _stamped(self, entry: Entry) -> Entry:
-        """With `autoManage`, when there is anything to write at all."""
-        if all(same(entry.record, name, value) for name, value in entry.fields.items()):
-            return replace(entry, fields={})
-        own = entry.record.get("autoManage")
-        stamp = dict(own) if isinstance(own, Mapping) else {}
-        stamp |= {
-            "lastManagedAt": iso(self._parts.broker.now()),
-            "lastRunId": self._run_id,
-            "lastAction": entry.action,
-        }
-        return replace(entry, fields={**entry.fields, "autoManage": stamp})
-
-    def _write_closed(self, done: Sequence[Work]) -> None:
-        """Books closed trades by a new survey, so that price and P&L come from the fills alone."""
-        if not done or self._books.dry_run:
-            return
-        try:
-            seen = self._survey()
-            positions = seen.truth.positions
-            went = {w.claim.name for w in done if self._desk.door.took_all(w.claim, positions)}
-            plan, shown = seen.plan, without_grace(seen) if went else seen.plan
-        except (GhostcleanError, BrokerError) as error:
-            self._books.notes.append(f"the closed trades are booked by the next run ({error})")
-            return
-        decisions = {d.trade_id: d for d in plan.decisions}
-        at_once = {d.trade_id: d for d in shown.decisions}
-        for work in done:
-            decision = (at_once if work.claim.name in went else decisions).get(work.claim.name)
-            if decision is None or decision.action is not Action.CLOSED or decision.unproven:
-                self._books.note(work.holding, "it ended at the broker; the next run books it")
-                continue
-            written = self._books.write([_closed_entry(decision)])
-            if written.get(work.claim.name):
-                self._flattener.forget(work.claim.name)
-
-    # ------------------------------------------------------------------ what earlier runs began
-
-    def finish_begun(self) -> None:
-        """The first work of a run: what an earlier one began to close."""
-        intents = dict(self._flattener.unfinished())
-        holdings = {h.trade.id: h for h in self._desk.manageable()}
-        done: list[Work] = []
-        for trade_id, intent in intents.items():
-            self._handled.add(trade_id)
-            try:
-                holding = holdings.get(trade_id) or self._in_spite_of_grace(trade_id, intent.purpose)
-                if holding is None:
-                    self._finish_without_position(trade_id, intent.purpose)
-                    continue
-                work = self._desk.works([holding], self._prices([holding]), self._parts.broker.now())[0]
-                self._count_close(self._flattener.finish(work, intent), work, done)
-            except BrokerError as error:
-                self._books.notes.append(f"{trade_id}: its {REASONS[intent.purpose]} is unfinished ({error})")
-                self._tally.failures.append("flatten_unfinished")
-        self._write_closed(done)
-
-    def _in_spite_of_grace(self, trade_id: str, purpose: str) -> Holding | None:
-        order = self._desk.door.latest(trade_id, purpose)
-        found = self._desk.in_spite_of_grace([order] if order is not None else [])
-        return next((h for h in found if h.trade.id == trade_id), None)
-
-    def _finish_without_position(self, trade_id: str, purpose: str) -> None:
-        """The trade is closed already, or its verdict is open: only a queued close must not wait."""
-        record = self._parts.ledger.get([trade_id]).get(trade_id)
-        if record is None or not is_open(record):
-            self._flattener.forget(trade_id)
-            return
-        decision = next((d for d in self._desk.seen.plan.decisions if d.trade_id == trade_id), None)
-        if decision is not None and decision.action is Action.CLOSED and not decision.unproven:
-            if self._books.write([_closed_entry(decision)]).get(trade_id):
-                self._tally.flattened += 1
-                self._flattener.forget(trade_id)
-            return
-        order = self._desk.door.latest(trade_id, purpose)
-        if order is not None and order.status == "filled":
-            self._books.notes.append(f"{trade_id}: its {REASONS[purpose]} is filled and booked once it is settled")
-            return
-        self._flattener.end_queued(trade_id, purpose)
-        self._books.notes.append(f"{trade_id}: its {REASONS[purpose]} is unfinished and what it holds is not proven")
-        self._tally.failures.append("flatten_unfinished")
+        fields = {"lastPrice": self.price.value}
+        if self.risk is None:
+            return fields
+        units = multiplier(self.holding.position.symbol)
+        fields["unrealizedPnL"] = money(self.risk.gain(self.price.value) * self.qty * units)
+        multiple = self.risk.multiple(self.price.value)
+        return fields if multiple is None else fields | {"unrealizedR": ratio4(multiple)}
 
 
-def _closed_entry(decision: Decision) -> Entry:
-    """A proven close of the reconcile core: it knows the purpose of our orders by their names."""
-    return Entry(
-        decision.trade_id or "",
-        decision.ticker,
-        decision.base or {},
-        decision.fields,
-        "closed",
-        decision.reason,
-        str(decision.verdict),
-        tuple(p.to_dict() for p in decision.proof),
-    )
+class OpenTrades:
+    """The trades of an observation that may be managed, looked up where they seem unprotected."""
+
+    def __init__(self, observed: Observation, gateway: OrderGateway, market: Market) -> None:
+        self.observed = observed
+        self._gateway = gateway
+        self._known = gateway.known
+        self._market = market
+
+    @property
+    def ids(self) -> set[str | None]:
+        """The open trades of the ledger."""
+        return {record_id(r) for r in self.observed.view.active if is_open(r)}
+
+    def manageable(self) -> list[Holding]:
+        """Open trades that are proven to be there on their own side, and are no options."""
+        return self._manageable(self.observed.plan)
+
+    def in_spite_of_grace(self, orders: Iterable[Order]) -> list[Holding]:
+        """What trades hold when the grace is not waited for and these orders are known too.
+
+        For a close that was begun alone: what it left must get its stop back at once. A fill of
+        it that is seconds old makes the reconcile wait, and nothing else is known of it.
+        """
+        self.observed.evidence.add_orders(orders)
+        return self._manageable(without_grace(self.observed))
+
+    def _manageable(self, plan: Plan) -> list[Holding]:
+        held = {d.trade_id for d in plan.decisions if d.action in (Action.HELD, Action.SKIPPED)}
+        ids = self.ids - held
+        return [
+            h
+            for h in plan.holdings.values()
+            if h.trade.id in ids
+            and h.position.side is h.trade.side
+            and h.open_qty > 0
+            and not is_option(h.position.symbol)
+        ]
+
+    def managed(self, holdings: Sequence[Holding], prices: Mapping[str, Price], now: datetime) -> list[ManagedTrade]:
+        """These holdings with protection, price and risk; what looks naked is looked up first."""
+        ours = {h.trade.id for h in holdings}
+        everybody = [*holdings, *(h for h in self.manageable() if h.trade.id not in ours)]
+        found = protections(everybody, self._known)
+
+        def seems_bare(holding: Holding) -> bool:
+            return found[holding.trade.id or ""].is_naked or self._has_no_stop(holding)
+
+        if self._look_up([h for h in holdings if seems_bare(h)]):
+            found = protections(everybody, self._known)
+        return [self._managed(h, everybody, found[h.trade.id or ""], prices, now) for h in holdings]
+
+    def _managed(
+        self,
+        holding: Holding,
+        everybody: Sequence[Holding],
+        protection: Protection,
+        prices: Mapping[str, Price],
+        now: datetime,
+    ) -> ManagedTrade:
+        holding = self._with_first_stop(holding)
+        closed = self._of_closed(holding) if protection.is_naked else frozenset()
+        position = holding.position
+        is_open = self._market.is_open(position.is_crypto, now)
+        return ManagedTrade(
+            holding,
+            Exposure.of(holding, everybody, self.observed.truth.at, closed),
+            protection,
+            _usable_price(prices, position.key, now, market_open=is_open),
+            _risk_of(holding),
+        )
+
+    def _of_closed(self, holding: Holding) -> frozenset[str]:
+        """The orders of closed trades of its symbol: their fills took nothing of this one."""
+        key, lookups = holding.position.key, self.observed.lookups
+        lookups.answer([RecordsOf(key)])
+        return self._known.family({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
+
+    def _has_no_stop(self, holding: Holding) -> bool:
+        """Whether no stop is known of which 1R could be told."""
+        return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self._known))
+
+    def _with_first_stop(self, holding: Holding) -> Holding:
+        """With the initial stop by all that is known now: the observation saw neither hidden legs nor old chains."""
+        if holding.trade.initial_stop is not None:
+            return holding
+        asked: set[str] = set()
+        while before := self._replaced_unseen(holding) - asked:
+            asked |= before
+            for order_id in before:
+                self._gateway.looker.order(order_id)
+        return replace(holding, initial_stop=first_stop(holding.trade, exits_of(holding, self._known)))
+
+    def _replaced_unseen(self, holding: Holding) -> set[str]:
+        exits = exits_of(holding, self._known)
+        return {o.replaces for o in exits if o.is_stop and o.replaces} - {o.id for o in exits}
+
+    def _look_up(self, suspects: Sequence[Holding]) -> bool:
+        """Reads entry, stop and target anew with their legs: `held` legs are in no list."""
+        asked: set[str] = set()
+        for holding in suspects:
+            trade, entry = holding.trade, holding.entry
+            named = (entry.id if entry else None, trade.stop_order, trade.target_order)
+            exits = [o.id for o in holding.exits if not o.is_final]
+            for order_id in (*named, *exits):
+                if order_id and order_id not in asked:
+                    asked.add(order_id)
+                    self._gateway.looker.order(order_id)
+        return bool(asked)
+
+
+def without_grace(observed: Observation) -> Plan:
+    """What an observation comes to when nothing is waited for: for what is proven in another way."""
+    asked: set[Question] = set()
+    while True:
+        world = observed.world()
+        plan = decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))
+        needs = [need for need in plan.questions if need not in asked]
+        asked.update(needs)
+        if not needs or not observed.lookups.answer(needs):
+            return plan
+
+
+def _usable_price(prices: Mapping[str, Price], key: str, now: datetime, *, market_open: bool) -> Price | None:
+    """A price young enough to act on; while the market is closed its last one is the price."""
+    price = prices.get(key)
+    if price is None or price.value <= 0:
+        return None
+    return None if market_open and now - price.at > STALE_PRICE else price
+
+
+def _risk_of(holding: Holding) -> Risk | None:
+    """The trade's risk; None without an entry price."""
+    if holding.entry_price is None or holding.entry_price <= 0:
+        return None
+    return measure_risk(holding.trade.side, holding.entry_price, holding.initial_stop)

@@ -11,7 +11,7 @@ from ghostclean.core.broker import json_number
 
 
 @dataclass(frozen=True, slots=True)
-class Manage:
+class ManagePolicy:
     """The `AUTO_MANAGE_*` settings; everything that sends orders is off unless turned on."""
 
     enabled: bool = False

@@ -1,4 +1,4 @@
-"""The order door: nothing grows or flips a position, nothing is sent twice, nothing is sent blind."""
+"""The order gateway: nothing grows or flips a position, nothing is sent twice, nothing is sent blind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from ghostclean.adapters.alpaca.records import read_clock, read_fill, read_orders, read_position
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.order_door import NUMBERS, Answer, Claim, OrderDoor, Outcome
+from ghostclean.app.gateway.answers import Answer, Outcome
+from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.gateway.naming import NUMBERS
 from ghostclean.app.ports import Broker, OrderRequest, Price, State
 from ghostclean.core.broker import Fill, Order, Position, Side, client_id
-from ghostclean.core.market import Market
-from ghostclean.core.protection import can_take
+from ghostclean.core.protection import BegunClose, Exposure, Market, can_take
 from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refused
 
 D = Decimal
@@ -109,7 +110,7 @@ class SmallBroker:
 
 
 class SmallState:
-    """The two memory calls that the door makes."""
+    """The two memory calls that the gateway makes."""
 
     def __init__(self) -> None:
         self.memory: dict[str, Any] = {}
@@ -164,16 +165,27 @@ def market(*, is_open: bool = True) -> Market:
     return Market.of(read_clock(row), ())
 
 
-def door(broker: SmallBroker, state: SmallState | None = None, **more: Any) -> OrderDoor:
+def gateway(broker: SmallBroker, state: SmallState | None = None, **more: Any) -> OrderGateway:
     options = {"grace": timedelta(seconds=120), "verify": lambda: None, "sleep": lambda seconds: None}
     ports = cast(Broker, broker), cast(State, state or SmallState())
-    return OrderDoor(*ports, more.pop("market", market()), Deadline(60), **options | more)
+    return OrderGateway(*ports, more.pop("market", market()), Deadline(60), **options | more)
 
 
-def claim(qty: str = "10", all_open: str | None = None, side: Side = Side.LONG, exits: Iterable[str] = ()) -> Claim:
-    return Claim(
+def exposure(
+    qty: str = "10", all_open: str | None = None, side: Side = Side.LONG, exits: Iterable[str] = ()
+) -> Exposure:
+    return Exposure(
         "t1", "AAPL", "AAPL", side, D(qty), D(all_open or qty), False, NOW - timedelta(seconds=5), frozenset(exits)
     )
+
+
+def sell_orphan(way_out: OrderGateway, position: Position, qty: int) -> Answer:
+    return way_out.close(Exposure.alone("orphan-1", position, D(qty), NOW), "orphan", expected=position)
+
+
+def place_oco(way_out: OrderGateway, mine: Exposure, stop: int) -> Answer:
+    begun = BegunClose(mine.name, "swap", mine.symbol, NOW, D(stop), D(120))
+    return way_out.restore(mine, begun, D(stop))[0]
 
 
 # --------------------------------------------------------------------------- how much
@@ -206,20 +218,20 @@ def test_a_stop_takes_what_is_free(
     position: str | None, open_qty: str, working: list[dict[str, Any]], sent: str | None
 ) -> None:
     broker = SmallBroker(position, orders=working)
-    door(broker).place_stop(claim(open_qty), D(95))
+    gateway(broker).place_stop(exposure(open_qty), D(95))
     assert [str(r.qty) for r in broker.sent] == ([sent] if sent else [])
 
 
 def test_nothing_against_the_other_side() -> None:
     broker = SmallBroker("10", "short")
-    assert door(broker).place_stop(claim(), D(95)).outcome is Outcome.MOOT
-    assert door(broker).close(claim(), "cut").outcome is Outcome.MOOT
+    assert gateway(broker).place_stop(exposure(), D(95)).outcome is Outcome.MOOT
+    assert gateway(broker).close(exposure(), "cut").outcome is Outcome.MOOT
     assert broker.sent == []
 
 
 def test_a_short_is_closed_by_buying() -> None:
     broker = SmallBroker("10", "short")
-    door(broker).close(claim(side=Side.SHORT), "cut")
+    gateway(broker).close(exposure(side=Side.SHORT), "cut")
     assert [(r.side, r.type, r.qty) for r in broker.sent] == [("buy", "market", D(10))]
 
 
@@ -250,17 +262,17 @@ def test_never_grows_never_flips(
     ]
     broker = SmallBroker(str(position) if position else None, side, rows)
     broker.fill_rows = [fill(str(q), NOW - timedelta(seconds=s), f"x{n}", way) for n, (q, s, way) in enumerate(recent)]
-    mine = claim(str(open_qty), str(open_qty + neighbours), wants)
+    mine = exposure(str(open_qty), str(open_qty + neighbours), wants)
     before = can_take([o for o in broker.working_orders() if o.side == wants.closing], D(position or 0))
-    way_out = door(broker)
+    way_out = gateway(broker)
     if action == "stop":
         way_out.place_stop(mine, D(95))
     elif action == "oco":
-        way_out.place_oco(mine, D(95), D(120))
+        place_oco(way_out, mine, 95)
     elif action == "close":
         way_out.close(mine, "cut")
     elif broker.positions():
-        way_out.flatten_orphan(broker.positions()[0], D(min(open_qty, position or 0)), "orphan-1", 0)
+        sell_orphan(way_out, broker.positions()[0], min(open_qty, position or 0))
     for request in broker.sent:
         assert position is not None
         held = Side.LONG if side == "long" else Side.SHORT
@@ -278,55 +290,55 @@ def test_never_grows_never_flips(
 def test_no_close_beside_a_fresh_closing_fill() -> None:
     broker = SmallBroker("20")
     broker.fill_rows = [fill("5", NOW - timedelta(seconds=60))]
-    assert "younger than the grace" in door(broker).close(claim(all_open="20"), "cut").reason
+    assert "younger than the grace" in gateway(broker).close(exposure(all_open="20"), "cut").reason
     broker.fill_rows = [fill("5", NOW - timedelta(seconds=121))]
-    assert door(broker).close(claim(all_open="20"), "cut").outcome is Outcome.SENT
+    assert gateway(broker).close(exposure(all_open="20"), "cut").outcome is Outcome.SENT
 
 
 def test_a_missing_stop_beside_a_fresh_fill_is_for_the_smaller_quantity() -> None:
     broker = SmallBroker("10")
     broker.fill_rows = [fill("4", NOW - timedelta(seconds=60))]  # the position may not show it yet
-    door(broker).place_stop(claim(), D(95))
+    gateway(broker).place_stop(exposure(), D(95))
     assert [r.qty for r in broker.sent] == [D(6)]
 
 
 def test_a_fill_of_an_own_exit_before_the_survey_is_accounted_for() -> None:
     broker = SmallBroker("10")
     broker.fill_rows = [fill("4", NOW - timedelta(seconds=60), "mine")]
-    door(broker).place_stop(claim(exits=["mine"]), D(95))
+    gateway(broker).place_stop(exposure(exits=["mine"]), D(95))
     assert [r.qty for r in broker.sent] == [D(10)]
 
 
 def test_no_close_where_fills_and_position_disagree() -> None:
     broker = SmallBroker("8")
-    assert "its fills say 10" in door(broker).close(claim(), "cut").reason
+    assert "its fills say 10" in gateway(broker).close(exposure(), "cut").reason
     assert broker.sent == []
 
 
 def test_no_close_in_a_closed_market_or_its_last_seconds() -> None:
     broker = SmallBroker()
-    assert door(broker, market=market(is_open=False)).close(claim(), "cut").outcome is Outcome.BLOCKED
+    assert gateway(broker, market=market(is_open=False)).close(exposure(), "cut").outcome is Outcome.BLOCKED
     broker.when = CLOSE - timedelta(seconds=15)
-    assert door(broker).close(claim(), "cut").outcome is Outcome.BLOCKED
+    assert gateway(broker).close(exposure(), "cut").outcome is Outcome.BLOCKED
     broker.when = CLOSE - timedelta(seconds=16)
-    assert door(broker).close(claim(), "cut").outcome is Outcome.SENT
+    assert gateway(broker).close(exposure(), "cut").outcome is Outcome.SENT
 
 
 def test_no_close_while_the_shares_are_not_free() -> None:
     broker = SmallBroker()
     broker.available = "4"
-    assert "still held" in door(broker).close(claim(), "cut").reason
+    assert "still held" in gateway(broker).close(exposure(), "cut").reason
 
 
 def test_an_orphan_is_sold_exactly_or_not_at_all() -> None:
     broker = SmallBroker("10", orders=[order("a", qty="4")])
     position = broker.positions()[0]
-    assert "only 6 of 10" in door(broker).flatten_orphan(position, D(10), "orphan-1").reason
+    assert "only 6 of 10" in sell_orphan(gateway(broker), position, 10).reason
     broker.orders.clear()
     broker.position = "12"
-    assert "has changed" in door(broker).flatten_orphan(position, D(10), "orphan-1").reason
+    assert "has changed" in sell_orphan(gateway(broker), position, 10).reason
     broker.position = "10"
-    assert door(broker).flatten_orphan(position, D(10), "orphan-1").outcome is Outcome.SENT
+    assert sell_orphan(gateway(broker), position, 10).outcome is Outcome.SENT
     assert [(r.qty, r.client_id) for r in broker.sent] == [(D(10), client_id("orphan-1", "orphan", 1))]
 
 
@@ -335,41 +347,41 @@ def test_an_orphan_is_sold_exactly_or_not_at_all() -> None:
 
 def test_n_rises_only_when_the_one_before_is_final() -> None:
     broker, state = SmallBroker(), SmallState()
-    assert door(broker, state).place_stop(claim(), D(95)).outcome is Outcome.SENT
+    assert gateway(broker, state).place_stop(exposure(), D(95)).outcome is Outcome.SENT
     broker.position = "30"  # room for another, which must not be sent
-    assert door(broker, state).place_stop(claim(), D(95), least=D(0)).outcome is Outcome.STANDING
+    assert gateway(broker, state).place_stop(exposure(), D(95), least=D(0)).outcome is Outcome.STANDING
     broker.orders["o1"]["status"] = "canceled"
-    door(broker, state).place_stop(claim(), D(95))
+    gateway(broker, state).place_stop(exposure(), D(95))
     assert [r.client_id for r in broker.sent] == [client_id("t1", "stop", 1), client_id("t1", "stop", 2)]
 
 
 def test_a_forgotten_counter_is_found_again() -> None:
     rows = [order(f"s{n}", status="canceled", client_order_id=client_id("t1", "stop", n)) for n in (1, 2, 3)]
     broker = SmallBroker(orders=rows)
-    door(broker, SmallState()).place_stop(claim(), D(95))
+    gateway(broker, SmallState()).place_stop(exposure(), D(95))
     assert [r.client_id for r in broker.sent] == [client_id("t1", "stop", 4)]
 
 
 def test_a_lost_answer_is_looked_up_and_never_sent_again() -> None:
     broker, state = SmallBroker(), SmallState()
     broker.fail = AnswerLost("gone")
-    way_out = door(broker, state)
-    assert way_out.place_stop(claim(), D(95)).outcome is Outcome.SENT
+    way_out = gateway(broker, state)
+    assert way_out.place_stop(exposure(), D(95)).outcome is Outcome.SENT
     lost = SmallBroker()
     lost.fail, lost.arrives = AnswerLost("gone"), False
-    way_out = door(lost, state_2 := SmallState())
-    assert way_out.place_stop(claim(), D(95)).outcome is Outcome.UNKNOWN
-    assert way_out.place_stop(claim(), D(95)).outcome is Outcome.BLOCKED
+    way_out = gateway(lost, state_2 := SmallState())
+    assert way_out.place_stop(exposure(), D(95)).outcome is Outcome.UNKNOWN
+    assert way_out.place_stop(exposure(), D(95)).outcome is Outcome.BLOCKED
     assert len(lost.sent) == 1
     lost.fail, lost.arrives = None, True  # the next run: proven absent, so the same name goes out again
-    assert door(lost, state_2).place_stop(claim(), D(95)).outcome is Outcome.SENT
+    assert gateway(lost, state_2).place_stop(exposure(), D(95)).outcome is Outcome.SENT
     assert {r.client_id for r in lost.sent} == {client_id("t1", "stop", 1)}
 
 
 def test_a_refusal_is_the_brokers_last_word() -> None:
     broker = SmallBroker()
     broker.fail = Refused("potential wash trade detected", status=403)
-    answer = door(broker).place_stop(claim(), D(95))
+    answer = gateway(broker).place_stop(exposure(), D(95))
     assert (answer.outcome, answer.reason) == (Outcome.REFUSED, "potential wash trade detected")
 
 
@@ -379,7 +391,7 @@ def test_nothing_is_sent_without_the_lock() -> None:
 
     broker = SmallBroker()
     with pytest.raises(FencedOff):
-        door(broker, verify=lost).place_stop(claim(), D(95))
+        gateway(broker, verify=lost).place_stop(exposure(), D(95))
     assert broker.sent == []
 
 
@@ -387,7 +399,9 @@ def test_nothing_is_sent_without_the_lock() -> None:
 
 
 def moved(broker: SmallBroker, stop: str, *, qty: str | None = None, **fields: Any) -> Answer:
-    return door(broker).move(claim(), read_orders([order("s1", **fields)])[0], D(stop), qty=D(qty) if qty else None)
+    return gateway(broker).move(
+        exposure(), read_orders([order("s1", **fields)])[0], D(stop), qty=D(qty) if qty else None
+    )
 
 
 def test_a_stop_is_moved_and_read_back() -> None:
@@ -422,29 +436,29 @@ def test_never_crosses(price: str, outcome: Outcome) -> None:
     assert moved(broker, "97").outcome is outcome
     naked = SmallBroker()
     naked.price = price
-    assert door(naked).place_stop(claim(), D(97)).outcome is outcome
+    assert gateway(naked).place_stop(exposure(), D(97)).outcome is outcome
     naked = SmallBroker()
     naked.price = price
-    assert door(naked).place_oco(claim(), D(97), D(120)).outcome is outcome
+    assert place_oco(gateway(naked), exposure(), 97).outcome is outcome
 
 
 def test_a_stop_never_grows_beyond_what_is_free() -> None:
     broker = SmallBroker("10", orders=[order("s1", qty="4"), order("s2", qty="4")])
-    answer = door(broker).move(claim(), read_orders([order("s1", qty="4")])[0], D(95), qty=D(7))
+    answer = gateway(broker).move(exposure(), read_orders([order("s1", qty="4")])[0], D(95), qty=D(7))
     assert (answer.outcome, broker.replaced) == (Outcome.BLOCKED, [])
 
 
 def test_only_closing_orders_of_the_symbol_are_cancelled() -> None:
     rows = [order("s1"), order("buy", side="buy"), order("other", symbol="MSFT")]
     broker = SmallBroker(orders=rows)
-    assert door(broker).cancel(claim(), read_orders(rows), 1, "test") == []
+    assert gateway(broker).cancel(exposure(), read_orders(rows), 1, "test") == []
     assert broker.cancelled == ["s1"]
 
 
 def test_a_dry_run_sends_nothing_and_counts_as_if() -> None:
     broker, state = SmallBroker(orders=[order("s1")]), SmallState()
-    way_out = door(broker, state, dry_run=True)
-    way_out.cancel(claim(), read_orders([order("s1")]), 1, "eod")
-    answer = way_out.close(claim(), "eod")
+    way_out = gateway(broker, state, dry_run=True)
+    way_out.cancel(exposure(), read_orders([order("s1")]), 1, "eod")
+    answer = way_out.close(exposure(), "eod")
     assert (answer.outcome, answer.request["qty"]) == (Outcome.WOULD, "10")
     assert (broker.sent, broker.cancelled, state.memory) == ([], [], {})

@@ -1,4 +1,4 @@
-"""Changes of the ledger that a person asked for: journaled first, compare-and-set, undoable.
+"""Corrections of the ledger that an operator asked for: journaled, compare-and-set, undoable.
 
 `undo` and `resolve` decide what to change; this carries it out the way a run does, under the
 same lock, and lists it under its own kind, so that telemetry of the runs is not touched.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ghostclean.core.broker import Account, iso
-from ghostclean.errors import AccountMismatch, GhostcleanError, Locked
-
-from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State, WriteOutcome
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.journal import Journal, Posting
+from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, RunCommit, State
+from ghostclean.core.broker import iso
+from ghostclean.errors import GhostcleanError, Locked
 
 CHANGED_SINCE = "the trade has changed since; nothing was written to it"
 
@@ -77,26 +78,20 @@ class Report:
 
 
 @dataclass(slots=True)
-class Act:
+class Correction:
     """One change with its journal entry; `refusal` says why it is not made."""
 
-    change: Change
+    posting: Posting
     entry: JournalEntry
     refusal: str | None = None
+
+    @classmethod
+    def of(cls, change: Change, entry: JournalEntry, refusal: str | None) -> Correction:
+        return cls(Posting(change, entry), entry, refusal)
 
     def row(self, *, dry_run: bool) -> Row:
         action = _REFUSED if self.refusal else _WOULD[self.entry.action] if dry_run else self.entry.action
         return Row(self.entry.trade_id, self.entry.ticker, action, self.refusal or self.entry.reason)
-
-
-def check_account(state: State, account: Account, *, live: bool) -> None:
-    """Refuses another account than the one pinned to this ledger; raises AccountMismatch."""
-    pin = state.recall_all(["pin"]).pinned
-    why = None if pin is None else pin.mismatch(account, live)
-    if why is not None:
-        raise AccountMismatch(
-            f"wrong account: {why}; nothing was changed; correct the keys, or accept it with `ghostclean doctor --pin`"
-        )
 
 
 @contextlib.contextmanager
@@ -115,71 +110,48 @@ def locked(state: State, holder: str, *, dry_run: bool) -> Iterator[Lease | None
             state.release(lease)
 
 
+def journal_of(ledger: Ledger, state: State, lease: Lease | None, *, kind: str, run_id: str, now: datetime) -> Journal:
+    """The journal of a person's change, which gets as long as the lock lasts."""
+    return Journal(ledger, state, lease, Deadline(_LOCK_SECONDS), run_id, source=kind, now=lambda: now)
+
+
 def carry_out(
-    ledger: Ledger,
-    state: State,
-    lease: Lease,
-    acts: Sequence[Act],
+    journal: Journal,
+    corrections: Sequence[Correction],
     *,
-    kind: str,
-    run_id: str,
-    now: datetime,
     subject: str,
     holds: Mapping[str, Any],
     forget: Sequence[str] = (),
     settled: Sequence[JournalEntry] = (),
 ) -> None:
-    """Makes the acts that are not refused; a trade that changed meanwhile becomes a refusal.
+    """Makes the corrections that are not refused; a trade that changed meanwhile becomes a refusal.
 
     `holds` maps trade id to the hold it gets before the ledger is touched (None lifts it in the
     end), so that no run in between can do again what a person has just put back. `forget` names
     the sections of our memory that no longer hold for the trades that were changed, `settled` the
     entries of a killed run whose outcome was found out on the way.
     """
-    ready = [act for act in acts if act.refusal is None]
-    state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
-    state.intend([act.entry for act in ready], lease)
-    outcomes = ledger.write([act.change for act in ready], lease)
-    for act, outcome in zip(ready, outcomes, strict=True):
-        if outcome is not WriteOutcome.WRITTEN:
-            act.refusal = CHANGED_SINCE
+    ready = [correction for correction in corrections if correction.refusal is None]
+    journal.state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
+    journal.post([correction.posting for correction in ready])
+    for correction in ready:
+        if not correction.posting.written:
+            correction.refusal = CHANGED_SINCE
     lifted = [i for i, hold in holds.items() if hold is None]
-    lifted += [act.entry.trade_id for act in ready if act.refusal]
-    refused = sum(1 for act in acts if act.refusal)
+    lifted += [correction.entry.trade_id for correction in ready if correction.refusal]
+    refused = sum(1 for correction in corrections if correction.refusal)
     listed = {
-        "ts": iso(now),
-        "source": kind,
-        "runId": run_id,
+        "ts": iso(journal.now()),
+        "source": journal.source,
+        "runId": journal.run_id,
         "subject": subject,
-        "changed": len(acts) - refused,
+        "changed": len(corrections) - refused,
         "refused": refused,
         "ok": not refused,
     }
-    made = tuple(replace(act.entry, outcome="left" if act.refusal else "written") for act in ready)
-    changed = [act.entry.trade_id for act in ready if not act.refusal]
+    changed = [correction.entry.trade_id for correction in ready if not correction.refusal]
     memory = {"holds": dict.fromkeys(lifted), **{section: dict.fromkeys(changed) for section in forget}}
-    state.commit(RunCommit(kind=kind, run_id=run_id, run=listed, entries=(*settled, *made), memory=memory))
-
-
-def entry(
-    change: Change, *, kind: str, run_id: str, now: datetime, ticker: str, verdict: str, action: str, reason: str,
-    proof: Sequence[Mapping[str, Any]] = (),
-) -> JournalEntry:  # fmt: skip
-    """The journal entry of a change, still only intended."""
-    base = change.base or {}
-    touched = (*change.fields, *change.remove)
-    return JournalEntry(
-        id=f"{run_id}:{change.trade_id}",
-        at=iso(now),
-        run_id=run_id,
-        source=kind,
-        trade_id=change.trade_id,
-        ticker=ticker,
-        verdict=verdict,
-        action=action,
-        reason=reason,
-        proof=tuple(proof),
-        before={name: base[name] for name in touched if name in base},
-        after=dict(change.fields),
-        outcome="intended",
+    entries = (*settled, *journal.entries)
+    journal.state.commit(
+        RunCommit(kind=journal.source, run_id=journal.run_id, run=listed, entries=entries, memory=memory)
     )

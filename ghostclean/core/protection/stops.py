@@ -9,14 +9,14 @@ All prices are per unit in USD; a long trade's stop lies below the market, a sho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from ghostclean.core.broker import ONE, ZERO, Side
-from ghostclean.core.manage import Manage
+
+from .policy import ManagePolicy
 
 CENT_TICK = Decimal("0.01")
 SUB_DOLLAR_TICK = Decimal("0.0001")
@@ -89,17 +89,12 @@ def is_tighter(side: Side, price: Decimal, than: Decimal) -> bool:
     return (price - than) * side.sign > 0
 
 
-def tightest(side: Side, prices: Iterable[Decimal]) -> Decimal:
-    """The stop nearest to the market; raises ValueError for none."""
-    return max(prices) if side is Side.LONG else min(prices)
-
-
 def is_through(side: Side, stop: Decimal, price: Decimal) -> bool:
     """Whether the market is at the stop or beyond it."""
     return (price - stop) * side.sign <= 0
 
 
-def rule_stops(risk: Risk, price: Decimal, manage: Manage) -> dict[Rule, Decimal]:
+def rule_stops(risk: Risk, price: Decimal, manage: ManagePolicy) -> dict[Rule, Decimal]:
     """The unrounded stops that the rules ask for at this price; empty below 1R."""
     stops: dict[Rule, Decimal] = {}
     if risk.one_r is None:
@@ -115,7 +110,7 @@ def rule_stops(risk: Risk, price: Decimal, manage: Manage) -> dict[Rule, Decimal
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class StopTarget:
     """The stop a trade should have, on its tick; `send` says whether the broker must be asked.
 
     `crossed` is a stop of the ledger that the market has passed already: it is never sent.
@@ -130,12 +125,12 @@ class Aim:
 def aim(
     risk: Risk,
     price: Decimal,
-    manage: Manage,
+    manage: ManagePolicy,
     *,
     ledger_stop: Decimal | None,
     broker_stop: Decimal | None,
     increment: Decimal | None = None,
-) -> Aim:
+) -> StopTarget:
     """The tightest of rules, ledger and the broker's own stop that the market has not passed.
 
     A fixed rule's price cannot creep, so it is sent whenever it is tighter by a tick. The trail
@@ -143,27 +138,36 @@ def aim(
     smaller steps would replace the order every run and win nothing that slippage does not take.
     """
     side = risk.side
-    wanted = {rule: on_tick(side, stop, increment) for rule, stop in rule_stops(risk, price, manage).items()}
+    stops = rule_stops(risk, price, manage)
     if ledger_stop is not None and ledger_stop > 0:
-        wanted[Rule.LEDGER] = on_tick(side, ledger_stop, increment)
-    crossed = wanted.get(Rule.LEDGER)
-    if crossed is not None and not is_through(side, crossed, price):
-        crossed = None
-    usable = {rule: stop for rule, stop in wanted.items() if stop > 0 and not is_through(side, stop, price)}
-    if broker_stop is not None:
-        usable = {
-            rule: stop
-            for rule, stop in usable.items()
-            if is_tighter(side, stop, broker_stop)
-            and abs(stop - broker_stop) >= _least_step(rule, risk, stop, increment)
-        }
-        if not usable:
-            return Aim(broker_stop, Rule.BROKER, send=False, crossed=crossed)
+        stops[Rule.LEDGER] = ledger_stop
+    wanted = {rule: on_tick(side, stop, increment) for rule, stop in stops.items()}
+    crossed = _crossed(side, wanted.get(Rule.LEDGER), price)
+    usable = {
+        rule: stop
+        for rule, stop in wanted.items()
+        if _may_be_sent(side, stop, price) and _is_worthwhile(rule, risk, stop, broker_stop, increment)
+    }
     if not usable:
-        return Aim(None, None, send=False, crossed=crossed)
-    best = tightest(side, usable.values())
-    rule = next(rule for rule, stop in usable.items() if stop == best)
-    return Aim(best, rule, send=True, crossed=crossed)
+        return StopTarget(broker_stop, Rule.BROKER if broker_stop is not None else None, send=False, crossed=crossed)
+    rule = max(usable, key=lambda r: usable[r] * side.sign)
+    return StopTarget(usable[rule], rule, send=True, crossed=crossed)
+
+
+def _crossed(side: Side, stop: Decimal | None, price: Decimal) -> Decimal | None:
+    return stop if stop is not None and is_through(side, stop, price) else None
+
+
+def _may_be_sent(side: Side, stop: Decimal, price: Decimal) -> bool:
+    return stop > 0 and not is_through(side, stop, price)
+
+
+def _is_worthwhile(rule: Rule, risk: Risk, stop: Decimal, standing: Decimal | None, increment: Decimal | None) -> bool:
+    """Whether a stop is tighter than the one that works by enough to be sent."""
+    if standing is None:
+        return True
+    far_enough = abs(stop - standing) >= _least_step(rule, risk, stop, increment)
+    return far_enough and is_tighter(risk.side, stop, standing)
 
 
 def _least_step(rule: Rule, risk: Risk, stop: Decimal, increment: Decimal | None) -> Decimal:
@@ -186,7 +190,7 @@ def stop_limit(side: Side, stop: Decimal, increment: Decimal | None = None) -> D
 
 def is_cut(
     risk: Risk,
-    manage: Manage,
+    manage: ManagePolicy,
     *,
     sale: Decimal,
     sale_at: datetime,

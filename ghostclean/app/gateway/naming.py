@@ -1,0 +1,86 @@
+"""Client order ids: trade + purpose + n, so that an answer that got lost is found and never sent again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ghostclean.app.gateway.looking import Looker
+from ghostclean.app.ports import State
+from ghostclean.core.broker import Order, client_id
+from ghostclean.errors import BrokerError, DeadlineExceeded
+
+NUMBERS = "order_numbers"  # the state section that remembers the last n of a trade and purpose
+_MOST_NUMBERS = 500
+_LOST_WAITS = (0.3, 0.7, 1.5, 2.5)
+
+
+class Names:
+    """The names of our orders; n rises only when the order before it is proven final.
+
+    With `state_lost` they are counted by the broker's answers alone: for restoring a stop when our
+    memory fails half-way.
+    """
+
+    def __init__(self, looker: Looker, state: State) -> None:
+        self.state_lost = False
+        self._looker = looker
+        self._state = state
+        self._asked: set[str] = set()
+
+    def next(self, owner: str, purpose: str, replacing: Order | None = None) -> tuple[str, Order | None]:
+        """The name of the next order, or the order of that purpose that still works.
+
+        An n that the broker does not know is free: it was never sent, or proven never to have arrived.
+        """
+        first = max(self._last(owner, purpose) or 1, 1)
+        for n in range(first, first + _MOST_NUMBERS):
+            name = client_id(owner, purpose, n)
+            order = self._looker.order_named(name)
+            if order is None:
+                return name, None
+            if not order.is_final and (replacing is None or order.id != replacing.id):
+                return name, order
+        raise BrokerError(f"more than {_MOST_NUMBERS} orders for one purpose of a trade", transient=False)
+
+    def _last(self, owner: str, purpose: str) -> int | None:
+        if self.state_lost:
+            return None
+        counter = client_id(owner, purpose, 0)
+        last = self._state.recall(NUMBERS, [counter]).get(counter)
+        return last if isinstance(last, int) else None
+
+    def is_asked(self, name: str) -> bool:
+        """Whether this run has sent an order of this name."""
+        return name in self._asked
+
+    def remember(self, owner: str, purpose: str, name: str) -> None:
+        """Stores the name before it is used."""
+        if not self.state_lost:
+            self._state.remember(NUMBERS, {client_id(owner, purpose, 0): int(name.rsplit("-", 1)[1])})
+        self._asked.add(name)
+
+    def latest(self, owner: str, purpose: str, *, since: datetime | None = None) -> Order | None:
+        """The last order of a trade and purpose that any run sent; None if the broker has none.
+
+        One submitted before `since` belongs to an earlier try, over long ago.
+        """
+        last = self._last(owner, purpose)
+        order = self._looker.order_named(client_id(owner, purpose, last)) if last is not None else None
+        is_old = (
+            order is not None and since is not None and order.submitted_at is not None and order.submitted_at < since
+        )
+        return None if is_old else order
+
+    def find(self, name: str) -> Order | None:
+        """Looks an order up by name; a 404 right after sending may be a lag, so several times."""
+        for wait in _LOST_WAITS:
+            if not self._looker.has_time(wait):
+                break
+            self._looker.sleep(wait)
+            try:
+                order = self._looker.order_named(name)
+            except (BrokerError, DeadlineExceeded):
+                continue
+            if order is not None:
+                return order
+        return None

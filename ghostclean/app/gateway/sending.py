@@ -1,0 +1,209 @@
+"""Sends, replaces and cancels orders, once each, and reads back what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.gateway.answers import Answer, Outcome
+from ghostclean.app.gateway.looking import Looker
+from ghostclean.app.gateway.naming import Names
+from ghostclean.app.ports import Broker, OrderRequest
+from ghostclean.core.broker import Order, plain
+from ghostclean.core.protection import Exposure, exclusive
+from ghostclean.errors import BrokerError, DeadlineExceeded, Refusal, Refused
+
+_TO_START = 4.0  # seconds of deadline below which nothing new is sent
+_REPLACE_SECONDS = 3.0
+_NEVER_PLACED = frozenset({"rejected", "canceled", "expired"})
+
+
+class Sender:
+    """The only code that writes to the broker.
+
+    `verify` raises when the run's lock is lost. `log` lists everything that was, or in a dry run
+    would have been, sent.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        looker: Looker,
+        names: Names,
+        deadline: Deadline,
+        *,
+        verify: Callable[[], None],
+        dry_run: bool,
+    ) -> None:
+        self.log: list[dict[str, Any]] = []
+        self.dry_run = dry_run
+        self._broker = broker
+        self._looker = looker
+        self._names = names
+        self._deadline = deadline
+        self._verify = verify
+
+    # ------------------------------------------------------------------ a new order
+
+    def submit(self, exposure: Exposure, purpose: str, make: Callable[[str], OrderRequest]) -> Answer:
+        """Sends what `make` gives for the next name of that purpose."""
+        name, standing = self._names.next(exposure.name, purpose)
+        if standing is not None:
+            return Answer(Outcome.STANDING, f"order {standing.client_id} is {standing.status}", standing)
+        if self._names.is_asked(name):
+            return blocked(exposure, purpose, f"order {name} was sent in this run already")
+        order = make(name)
+        self._claim(exposure, purpose, name)
+        request = self._log("submit", exposure, purpose, **_described(order))
+        if self.dry_run:
+            return _said(request, Outcome.WOULD, "dry run")
+        try:
+            return self._read_back(request, self._looker.ask(lambda: self._broker.submit(order))[0])
+        except Refused as error:
+            if error.why is not Refusal.NAME_TAKEN:
+                return _said(request, Outcome.REFUSED, str(error))
+            lost = "its name is taken and the order is not found"
+        except (BrokerError, DeadlineExceeded) as error:
+            lost = f"{error}; looked up and not found"
+        found = self._names.find(name)
+        return self._read_back(request, found) if found is not None else _said(request, Outcome.UNKNOWN, lost)
+
+    def _claim(self, exposure: Exposure, purpose: str, name: str) -> None:
+        """Remembers the name before it is used, and makes sure that the lock is still ours."""
+        if self.dry_run:
+            return
+        if self._deadline.left() < _TO_START:
+            raise DeadlineExceeded("too little time is left to send an order")
+        if not self._names.state_lost:
+            self._verify()
+        self._names.remember(exposure.name, purpose, name)
+
+    def _read_back(self, request: dict[str, Any], placed: Order) -> Answer:
+        """An order may be accepted and rejected a moment later: only a second look tells."""
+        now = placed
+        try:
+            now = self._looker.order(placed.id) or placed
+        except (BrokerError, DeadlineExceeded):
+            self._looker.known.add((placed,))
+        if now.status in _NEVER_PLACED and not now.filled_qty:
+            return _said(request, Outcome.REFUSED, f"the order was {now.status} after it was taken", now)
+        return _said(request, Outcome.SENT, "read back", now)
+
+    # ------------------------------------------------------------------ a replacement
+
+    def replace(
+        self, exposure: Exposure, purpose: str, name: str, order: Order, changes: Mapping[str, Decimal]
+    ) -> Answer:
+        """Replaces a stop under a new name; done only when the new one works and the old one is over."""
+        self._claim(exposure, purpose, name)
+        request = self._log("replace", exposure, purpose, clientOrderId=name, orderId=order.id, **_shown(changes))
+        if self.dry_run:
+            return _said(request, Outcome.WOULD, "dry run")
+        try:
+            new = self._looker.ask(lambda: self._broker.replace(order.id, name, **changes))
+        except Refused as error:
+            return self._refused(request, order, error)
+        except (BrokerError, DeadlineExceeded) as error:
+            found = self._successor(order) or self._names.find(name) or self._successor(order)
+            if found is None:
+                return _said(request, Outcome.UNKNOWN, f"{error}; looked up and not found", order)
+            new = found
+        return self._read_replacement(request, order, new, changes["stop_price"])
+
+    def _refused(self, request: dict[str, Any], order: Order, error: Refused) -> Answer:
+        now = self._looker.order(order.id)
+        if error.why is Refusal.NO_CHANGE:
+            return _said(request, Outcome.STANDING, "it stands there already", now)
+        if now is not None and now.status == "filled":
+            return _said(request, Outcome.REFUSED, "the stop was filled meanwhile", now)
+        return _said(request, Outcome.REFUSED, str(error), now)
+
+    def _successor(self, order: Order) -> Order | None:
+        """What replaced an order, by the order itself: the proof that a lost answer was a yes."""
+        try:
+            now = self._looker.order(order.id)
+            return self._looker.order(now.replaced_by) if now is not None and now.replaced_by is not None else None
+        except (BrokerError, DeadlineExceeded):
+            return None
+
+    def _read_replacement(self, request: dict[str, Any], old: Order, new: Order, stop: Decimal) -> Answer:
+        self._looker.known.add((new,))
+        before = self._looker.watch(old.id, _REPLACE_SECONDS)
+        now = self._looker.order(new.id)
+        if before is not None and before.status == "filled":
+            return _said(request, Outcome.REFUSED, "the stop was filled before it could be replaced", before)
+        if now is None or now.status in _NEVER_PLACED:
+            return _said(request, Outcome.REFUSED, f"the new stop is {now.status if now else 'gone'}", before)
+        if before is not None and not before.is_final:
+            return _said(request, Outcome.UNKNOWN, f"the old stop is still {before.status}", before)
+        if now.stop_price != stop:
+            return _said(request, Outcome.UNKNOWN, f"the stop reads {now.stop_price} after the replacement", now)
+        return _said(request, Outcome.SENT, "read back", now)
+
+    # ------------------------------------------------------------------ cancelling
+
+    def cancel(self, exposure: Exposure, orders: Sequence[Order], seconds: float, why: str) -> list[Order]:
+        """Cancels orders and waits; those that are not final yet.
+
+        Legs of one family go with the first; a refusal is answered by reading the order again.
+        """
+        if self.dry_run:
+            for order in orders:
+                _said(self._log("cancel", exposure, why, orderId=order.id), Outcome.WOULD, "dry run")
+                self._looker.hidden.add(order.id)
+            return []
+        groups = exclusive(orders)
+        for group in groups:
+            self._cancel_one(exposure, group[0], why)
+        watched = (self._looker.watch(o.id, seconds) for group in groups for o in group)
+        return [now for now in watched if now is not None and not now.is_final]
+
+    def _cancel_one(self, exposure: Exposure, order: Order, why: str) -> None:
+        if order.status == "pending_cancel":
+            return  # asked for already: it is only waited for
+        request = self._log("cancel", exposure, why, orderId=order.id)
+        try:
+            self._looker.ask(lambda: self._broker.cancel(order.id))
+        except Refused as error:
+            _said(request, Outcome.REFUSED, str(error))
+        except (BrokerError, DeadlineExceeded) as error:
+            _said(request, Outcome.UNKNOWN, str(error))
+        else:
+            _said(request, Outcome.SENT, why)
+
+    def _log(self, do: str, exposure: Exposure, purpose: str, **facts: Any) -> dict[str, Any]:
+        entry = {"do": do, "tradeId": exposure.name, "symbol": exposure.symbol, "purpose": purpose, **facts}
+        self.log.append(entry)
+        return entry
+
+
+def blocked(
+    exposure: Exposure, purpose: str, reason: str, order: Order | None = None, outcome: Outcome = Outcome.BLOCKED
+) -> Answer:
+    """The answer for an order that was not sent."""
+    return Answer(outcome, reason, order, {"tradeId": exposure.name, "purpose": purpose})
+
+
+def _said(request: dict[str, Any], outcome: Outcome, reason: str, order: Order | None = None) -> Answer:
+    request |= {"outcome": str(outcome), "reason": reason}
+    return Answer(outcome, reason, order, request)
+
+
+def _described(order: OrderRequest) -> dict[str, Any]:
+    facts = {
+        "side": order.side,
+        "qty": plain(order.qty),
+        "type": order.type,
+        "orderClass": order.order_class,
+        "timeInForce": order.time_in_force,
+        "clientOrderId": order.client_id,
+    }
+    prices = {"stopPrice": order.stop_price or order.stop_loss, "limitPrice": order.limit_price}
+    return facts | {name: plain(price) for name, price in prices.items() if price is not None}
+
+
+def _shown(changes: Mapping[str, Decimal]) -> dict[str, Any]:
+    names = {"stop_price": "stopPrice", "limit_price": "limitPrice", "qty": "qty"}
+    return {names[name]: plain(value) for name, value in changes.items()}

@@ -1,0 +1,311 @@
+"""Manages the open trades of one observation: what earlier runs began, then the most urgent trades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.manage.closes import MISSED, REASONS, UNFINISHED, TradeCloser
+from ghostclean.app.manage.closing import Closer, CloseState
+from ghostclean.app.manage.stops import StopKeeper, StopOutcome
+from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
+from ghostclean.app.manage.trades import ManagedTrade, OpenTrades, without_grace
+from ghostclean.app.observation import Observation
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import Price
+from ghostclean.core.broker import iso
+from ghostclean.core.ledger import is_open, same
+from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy, Market
+from ghostclean.core.verdicts import Action, Decision, Holding
+from ghostclean.errors import BrokerError, DeadlineExceeded, GhostcleanError
+
+FLATTEN = "flatten"  # the state section of closes of trades that were begun
+_TO_TOUCH_A_TRADE = 6.0  # seconds of deadline below which no further trade is begun
+_BOOKED = frozenset({CloseState.DONE, CloseState.OVER})
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run counts: trades worked on, changed and closed, and why it failed (first first)."""
+
+    checked: int = 0
+    updated: int = 0
+    flattened: int = 0
+    failures: list[str] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run failed: a position held over night outweighs what led to it."""
+        return MISSED if MISSED in self.failures else next(iter(self.failures), None)
+
+
+@dataclass(slots=True)
+class Engine:
+    """Manages trades through the gateway; `observe_again` looks anew, for booking what was closed."""
+
+    trades: OpenTrades
+    gateway: OrderGateway
+    parts: Parts
+    journal: TradeJournal
+    counts: Counts
+    policy: ManagePolicy
+    market: Market
+    deadline: Deadline
+    grace: timedelta
+    run_id: str
+    observe_again: Callable[[], Observation]
+    _closer: Closer = field(init=False)
+    _closes: TradeCloser = field(init=False)
+    _stops: StopKeeper = field(init=False)
+    _handled: set[str | None] = field(default_factory=set)  # their close of an earlier run was this one's work
+
+    def __post_init__(self) -> None:
+        gateway, journal, market, now = self.gateway, self.journal, self.market, self.parts.broker.now
+        self._closer = Closer(gateway, self.parts.state, FLATTEN, now)
+        self._closes = TradeCloser(gateway, self._closer, journal, market, self.deadline, now)
+        self._stops = StopKeeper(gateway, journal, self.policy, market, self._closer, grace=self.grace, now=now)
+
+    def _now(self) -> datetime:
+        return self.parts.broker.now()
+
+    # ------------------------------------------------------------------ the trades of a run
+
+    def manage(self, chosen: Sequence[Holding]) -> None:
+        """Works on these trades until they are done or the deadline is near."""
+        policy, now = self.policy, self._now()
+        chosen = [h for h in chosen if h.trade.id not in self._handled]
+        managed = self.trades.managed(chosen, self._prices(chosen), now)
+        in_window = policy.eod_flatten and self.market.in_last(policy.eod_window, now)
+        managed.sort(key=lambda m: (not (in_window and not m.is_crypto), m.urgency(policy, now), m.name))
+        refreshed: list[TradeChange] = []
+        ended: list[ManagedTrade] = []
+        try:
+            for index, one in enumerate(managed):
+                if self.deadline.left() < _TO_TOUCH_A_TRADE:
+                    self._out_of_time(len(managed) - index)
+                    break
+                self._manage_one(one, in_window and not one.is_crypto, refreshed, ended)
+        except DeadlineExceeded:
+            self._out_of_time(len(managed) - self.counts.checked)
+        if refreshed:
+            self.journal.write(refreshed)
+        self._write_closed(ended)
+
+    def _prices(self, holdings: Sequence[Holding]) -> Mapping[str, Price]:
+        symbols = sorted({h.position.symbol for h in holdings})
+        if not symbols:
+            return {}
+        try:
+            return self.deadline.reading(lambda: self.parts.broker.prices(symbols))
+        except BrokerError as error:
+            self.journal.notes.append(f"prices cannot be read ({error}): only what needs none is done")
+            self.counts.failures.append("no_prices")
+            return {}
+
+    def _out_of_time(self, left: int) -> None:
+        self.journal.notes.append(f"the deadline left {left} trades for the next run")
+        self.counts.failures.append("deadline_exceeded")
+
+    def _manage_one(
+        self, managed: ManagedTrade, flatten: bool, refreshed: list[TradeChange], ended: list[ManagedTrade]
+    ) -> None:
+        """One trade, from its close or its stop to its ledger fields; an error is its own affair."""
+        self.counts.checked += 1
+        # Tried is managed, whatever came of it: a trade whose close never gets through must not
+        # stand first in every run while others wait behind the per-run maximum.
+        self.counts.touched.add(managed.name)
+        try:
+            outcome = self._close_or_keep(managed, flatten, ended)
+        except BrokerError as error:
+            self.journal.note(managed.trade, f"the broker failed: {error}")
+            self.counts.failures.append("broker_failed")
+            return
+        if outcome is None:
+            return
+        if outcome.failed is not None:
+            self.counts.failures.append(outcome.failed)
+        self._write_kept(managed, outcome, refreshed)
+
+    def _close_or_keep(self, managed: ManagedTrade, flatten: bool, ended: list[ManagedTrade]) -> StopOutcome | None:
+        """What keeping its stop came to; None where the trade was closed, or ended, instead."""
+        if flatten and self._is_too_late(managed) and not managed.protection.is_naked:
+            return StopOutcome()
+        purpose, why = self._purpose(managed, flatten)
+        if purpose is not None and self._close(managed, purpose, why, ended):
+            return None
+        if purpose is None and why:
+            return StopOutcome()
+        outcome = self._stops.keep(managed)
+        if outcome.over:
+            ended.append(managed)
+            return None
+        return self._cut(managed, outcome, ended) if outcome.cut else outcome
+
+    def _cut(self, managed: ManagedTrade, outcome: StopOutcome, ended: list[ManagedTrade]) -> StopOutcome | None:
+        """Closes a trade whose stop is through the market; if that can't be begun it is naked."""
+        if self._close(managed, CUT, outcome.reason, ended):
+            return None
+        self.journal.note(managed.trade, f"naked: {outcome.reason}")
+        outcome.failed = "naked"
+        return outcome
+
+    def _is_too_late(self, managed: ManagedTrade) -> bool:
+        """Whether the session ends too soon for a close; that is a failure."""
+        if not self.market.in_last_seconds(managed.is_crypto, self._now()):
+            return False
+        self.journal.note(managed.trade, "eod_missed: too near to the close to be flattened")
+        self.counts.failures.append(MISSED)
+        return True
+
+    def _purpose(self, managed: ManagedTrade, flatten: bool) -> tuple[str | None, str]:
+        """Why the trade is to be closed now, if it is; a reason without a purpose leaves it alone."""
+        now = self._now()
+        may_close = self.market.may_close(managed.is_crypto, now)
+        if flatten and may_close:
+            return EOD, "the session ends within its last minutes"
+        memory = self.journal.of(managed.trade)
+        if not managed.should_cut(self.policy, now) or not may_close:
+            memory.pop("firing", None)
+            return None, ""
+        if managed.stop_is_firing() and "firing" not in memory:
+            memory["firing"] = iso(now)
+            why = "its stop is at or through the market and is the cut: left alone for one run"
+            self.journal.note(managed.trade, why)
+            return None, why
+        return CUT, f"R is at or below {self.policy.cut_loss_r} by its last sale and by its position"
+
+    def _close(self, managed: ManagedTrade, purpose: str, why: str, ended: list[ManagedTrade]) -> bool:
+        """Tries to close a trade; whether that was this run's work on it."""
+        state, failed = self._closes.close(managed, purpose, why)
+        self._count_close(state, failed, managed, ended)
+        return state is not None
+
+    def _count_close(
+        self, state: CloseState | None, failed: str | None, managed: ManagedTrade, ended: list[ManagedTrade]
+    ) -> None:
+        if failed is not None:
+            self.counts.failures.append(failed)
+        self.counts.flattened += state in (CloseState.DONE, CloseState.WOULD)
+        if state in _BOOKED:
+            ended.append(managed)
+
+    def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome, refreshed: list[TradeChange]) -> None:
+        """Ledger fields of a managed trade: at once after an order, together with all others else."""
+        self.counts.updated += 1 if outcome.updated or outcome.fields else 0
+        trade = managed.trade
+        fields = dict(managed.money_fields()) | outcome.fields
+        if trade.initial_stop is None and managed.holding.initial_stop is not None:
+            fields["initialStopPrice"] = managed.holding.initial_stop
+        proof = self.journal.proof(outcome.proof)
+        change = TradeChange(
+            trade.id or "", trade.symbol, trade.record, fields, outcome.action, outcome.reason, proof=proof
+        )
+        change = self._stamped(change)
+        if outcome.updated:
+            self.journal.write([change])
+        else:
+            refreshed.append(change)
+
+    def _stamped(self, change: TradeChange) -> TradeChange:
+        """With `autoManage`, when there is anything to write at all."""
+        if all(same(change.record, name, value) for name, value in change.fields.items()):
+            return replace(change, fields={})
+        own = change.record.get("autoManage")
+        stamp = dict(own) if isinstance(own, Mapping) else {}
+        stamp |= {"lastManagedAt": iso(self._now()), "lastRunId": self.run_id, "lastAction": change.action}
+        return replace(change, fields={**change.fields, "autoManage": stamp})
+
+    def _write_closed(self, ended: Sequence[ManagedTrade]) -> None:
+        """Books closed trades by a new observation, so that price and P&L come from the fills alone."""
+        if not ended or self.journal.dry_run:
+            return
+        try:
+            decisions = self._decided_again(ended)
+        except (GhostcleanError, BrokerError) as error:
+            self.journal.notes.append(f"the closed trades are booked by the next run ({error})")
+            return
+        for managed in ended:
+            decision = decisions.get(managed.name)
+            if not _is_proven_close(decision):
+                self.journal.note(managed.trade, "it ended at the broker; the next run books it")
+            elif self._book(decision):
+                self._closer.forget(managed.name)
+
+    def _decided_again(self, ended: Sequence[ManagedTrade]) -> dict[str | None, Decision]:
+        """Decided anew; without the grace where the position shows all that was closed."""
+        observed = self.observe_again()
+        went = {m.name for m in ended if self.gateway.took_all(m.exposure, observed.truth.positions)}
+        at_once = without_grace(observed).decisions if went else ()
+        return {d.trade_id: d for d in observed.plan.decisions} | {d.trade_id: d for d in at_once if d.trade_id in went}
+
+    def _book(self, decision: Decision | None) -> bool:
+        """Writes a proven close; whether the ledger says so now."""
+        assert decision is not None
+        change = TradeChange(
+            decision.trade_id or "",
+            decision.ticker,
+            decision.base or {},
+            decision.fields,
+            "closed",
+            decision.reason,
+            str(decision.verdict),
+            tuple(p.to_dict() for p in decision.proof),
+        )
+        return self.journal.write([change]).get(change.trade_id, False)
+
+    # ------------------------------------------------------------------ what earlier runs began
+
+    def finish(self, begun: Mapping[str, BegunClose]) -> None:
+        """The first work of a run: what an earlier one began to close."""
+        holdings = {h.trade.id: h for h in self.trades.manageable()}
+        ended: list[ManagedTrade] = []
+        for trade_id, close in begun.items():
+            try:
+                holding = holdings.get(trade_id) or self._in_spite_of_grace(trade_id, close.purpose)
+                if holding is None:
+                    self._handled.add(trade_id)
+                    self._finish_without_position(trade_id, close.purpose)
+                    continue
+                managed = self.trades.managed([holding], self._prices([holding]), self._now())[0]
+                state, failed = self._closes.finish(managed, close)
+                if state is not CloseState.STANDS:
+                    self._handled.add(trade_id)
+                self._count_close(state, failed, managed, ended)
+            except BrokerError as error:
+                self._handled.add(trade_id)
+                self.journal.notes.append(f"{trade_id}: its {REASONS[close.purpose]} is unfinished ({error})")
+                self.counts.failures.append(UNFINISHED)
+        self._write_closed(ended)
+
+    def _in_spite_of_grace(self, trade_id: str, purpose: str) -> Holding | None:
+        order = self._closes.latest(trade_id, purpose)
+        found = self.trades.in_spite_of_grace([order] if order is not None else [])
+        return next((h for h in found if h.trade.id == trade_id), None)
+
+    def _finish_without_position(self, trade_id: str, purpose: str) -> None:
+        """The trade is closed already, or its verdict is open: only a queued close must not wait."""
+        record = self.parts.ledger.get([trade_id]).get(trade_id)
+        if record is None or not is_open(record):
+            self._closer.forget(trade_id)
+            return
+        decision = next((d for d in self.trades.observed.plan.decisions if d.trade_id == trade_id), None)
+        if _is_proven_close(decision):
+            if self._book(decision):
+                self.counts.flattened += 1
+                self._closer.forget(trade_id)
+            return
+        order = self._closes.latest(trade_id, purpose)
+        if order is not None and order.status == "filled":
+            self.journal.notes.append(f"{trade_id}: its {REASONS[purpose]} is filled and booked once it is settled")
+            return
+        self._closes.end_queued(trade_id, purpose)
+        self.journal.notes.append(f"{trade_id}: its {REASONS[purpose]} is unfinished and what it holds is not proven")
+        self.counts.failures.append(UNFINISHED)
+
+
+def _is_proven_close(decision: Decision | None) -> bool:
+    return decision is not None and decision.action is Action.CLOSED and not decision.unproven

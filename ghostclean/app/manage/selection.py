@@ -1,0 +1,72 @@
+"""Which trades a run manages, and what is said of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from ghostclean.app.manage.closes import MISSED
+from ghostclean.app.manage.trade_journal import TradeJournal
+from ghostclean.app.manage.trades import OpenTrades
+from ghostclean.core.broker import is_option, iso, parse_time
+from ghostclean.core.protection import Market
+from ghostclean.core.verdicts import Holding
+
+
+def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: int) -> list[Holding]:
+    """At most so many of these trades, the longest unmanaged first."""
+
+    def managed_at(holding: Holding) -> str:
+        known = journal.managed.get(holding.trade.id or "", {}).get("at")
+        own = holding.trade.record.get("autoManage")
+        recorded = own.get("lastManagedAt") if isinstance(own, Mapping) else None
+        return str(known or recorded or "")
+
+    ordered = sorted(holdings, key=lambda h: (managed_at(h), h.trade.id or ""))
+    if ordered[most:]:
+        journal.notes.append(f"{len(ordered) - most} trades wait for a later run (AUTO_MANAGE_MAX_PER_RUN)")
+    return ordered[:most]
+
+
+def list_naked(journal: TradeJournal, trades: OpenTrades, holdings: Sequence[Holding], now: datetime) -> None:
+    """The trades without a stop whose market is closed."""
+    for managed in trades.managed(holdings, {}, now):
+        if managed.protection.is_naked:
+            journal.note(managed.trade, "naked: no stop that can fire; its market is closed")
+
+
+def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
+    """Why an open trade gets no order in this run."""
+    ready = {h.trade.id for h in trades.manageable()}
+    for decision in trades.observed.plan.decisions:
+        if decision.trade_id in ready or decision.trade_id not in trades.ids:
+            continue
+        why = "options never get orders" if is_option(decision.ticker) else f"{decision.verdict}: {decision.reason}"
+        journal.notes.append(f"{decision.ticker} {decision.trade_id}: no order ({why})")
+
+
+def session_on_duty(market: Market) -> Mapping[str, str | None] | None:
+    """What the next run must know of the session in which flattening is on duty."""
+    return {"close": iso(market.close)} if market.close is not None else None
+
+
+def note_missed_close(
+    journal: TradeJournal, holdings: Sequence[Holding], market: Market, stored: object, now: datetime
+) -> list[str]:
+    """Trades that a close of the day should have flattened: on the day itself in every run, later once.
+
+    `stored` is the session that an earlier run was on duty in; one failure a trade.
+    """
+    duty = parse_time(stored.get("close")) if isinstance(stored, Mapping) else None
+    closed = market.closed_today(now)
+    if closed is None and duty is not None and now >= duty:
+        closed = duty
+    if closed is None:
+        return []
+    failures = []
+    for holding in holdings:
+        opening = holding.trade.opening
+        if not holding.position.is_crypto and (opening is None or opening < closed):
+            journal.note(holding.trade, f"eod_missed: still open after the close at {iso(closed)}")
+            failures.append(MISSED)
+    return failures

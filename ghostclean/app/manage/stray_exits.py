@@ -1,0 +1,85 @@
+"""Cancels exit orders that outlived their trade: on a flat position they would open a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.manage.trade_journal import TradeJournal
+from ghostclean.app.observation import Observation
+from ghostclean.app.ports import Ledger
+from ghostclean.core.broker import Order, parse_client_id, parse_time, trade_tag
+from ghostclean.core.ledger import Trade, order_ids, read_trade, record_id
+from ghostclean.core.protection import Exposure
+from ghostclean.core.verdicts import Plan
+
+_CANCEL_SECONDS = 3.0
+
+
+def cancel_stray_exits(
+    gateway: OrderGateway,
+    journal: TradeJournal,
+    ledger: Ledger,
+    observed: Observation,
+    *,
+    grace: timedelta,
+    now: datetime,
+) -> int:
+    """Cancels working exits of closed trades; how many.
+
+    Left alone: within the grace of the close (the broker cancels siblings itself), an id that an
+    active record names too, and symbols with an orphan, which the order may be protecting.
+    """
+    free = _unowned(observed)
+    stray = _of_closed(free, ledger, now - grace) if free else []
+    for trade, order in stray:
+        exposure = Exposure.behind(order, trade.id or "", trade.side, now)
+        left = gateway.cancel(exposure, [order], _CANCEL_SECONDS, "leftover of a closed trade")
+        became = "would be cancelled" if gateway.dry_run else f"cancelled{_still(left)}"
+        journal.notes.append(f"{order.symbol} {trade.id}: order {order.id} outlived its trade: {became}")
+    return len(stray)
+
+
+def _of_closed(free: Sequence[Order], ledger: Ledger, before: datetime) -> list[tuple[Trade, Order]]:
+    closed = ledger.history(frozenset(o.key for o in free))
+    trades = [read_trade(record) for record in closed if not _is_recent(record, before)]
+    return [(trade, order) for trade in trades for order in free if _is_exit_of(order, trade)]
+
+
+def _still(left: Sequence[Order]) -> str:
+    return f", still {left[0].status}" if left else ""
+
+
+def _unowned(observed: Observation) -> list[Order]:
+    """Working orders that no active record can own."""
+    active, plan = observed.view.active, observed.plan
+    named = {i for record in active for i in order_ids(record)} | _exits_of(plan)
+    tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
+    orphans = {orphan.position.key for orphan in plan.orphans}
+
+    def is_free(order: Order) -> bool:
+        return named.isdisjoint((order.id, order.client_id)) and order.key not in orphans and not _is_of(order, tags)
+
+    return [order for order in observed.truth.orders if is_free(order)]
+
+
+def _exits_of(plan: Plan) -> set[str]:
+    """The exit orders of the trades that are there."""
+    return {order.id for holding in plan.holdings.values() for order in holding.exits}
+
+
+def _is_recent(record: Mapping[str, Any], since: datetime) -> bool:
+    closed_at = parse_time(record.get("closedAt")) or parse_time(record.get("updatedAt"))
+    return closed_at is not None and closed_at > since
+
+
+def _is_exit_of(order: Order, trade: Trade) -> bool:
+    named = order.id in trade.exit_orders or _is_of(order, {trade_tag(trade.id or "")})
+    return named and order.side == trade.side.closing
+
+
+def _is_of(order: Order, tags: set[str]) -> bool:
+    ours = parse_client_id(order.client_id)
+    return ours is not None and ours.trade in tags

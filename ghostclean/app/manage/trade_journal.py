@@ -1,0 +1,161 @@
+"""What managing leaves behind: changes of the ledger, notes for people, memory for the next run.
+
+An order is read back before the journal and the ledger say so: a killed run leaves nothing that
+the next one cannot put right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ghostclean.app.journal import Journal, Posting
+from ghostclean.app.ports import Change, Ledger, Record, State, WriteOutcome
+from ghostclean.core.broker import ZERO, iso
+from ghostclean.core.ledger import Trade, changed, is_open, read_trade
+from ghostclean.core.protection import is_tighter
+from ghostclean.errors import DeadlineExceeded
+
+MANAGED = "managed"
+_SAID_KEPT = 8
+# What every price changes. It is no decision, and fifty trades every five minutes would drive the
+# proofs of real changes out of a journal that keeps its newest 20,000 entries.
+_OBSERVED = frozenset({"lastPrice", "unrealizedPnL", "unrealizedR", "autoManage", "updatedAt"})
+
+
+@dataclass(frozen=True, slots=True)
+class TradeChange:
+    """A change of one trade with the reason for it; `fields` may hold Decimals."""
+
+    trade_id: str
+    ticker: str
+    record: Record
+    fields: Mapping[str, Any]
+    action: str
+    reason: str
+    verdict: str = "live"
+    proof: tuple[Mapping[str, Any], ...] = ()
+
+
+class TradeJournal:
+    """Ledger, notes and memory of the trades that one run manages; in a dry run everything is only noted."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        state: State,
+        journal: Journal,
+        notes: list[str],
+        *,
+        now: Callable[[], datetime],
+        dry_run: bool,
+    ) -> None:
+        self.notes = notes
+        self.managed: dict[str, dict[str, Any]] = {}
+        self.dry_run = dry_run
+        self.journal = journal
+        self._ledger = ledger
+        self._state = state
+        self._now = now
+
+    # ------------------------------------------------------------------ for people
+
+    def note(self, trade: Trade, text: str) -> None:
+        """One line about a trade, for the result document."""
+        self.notes.append(f"{trade.symbol} {trade.id}: {text}")
+
+    def once(self, trade: Trade, text: str) -> None:
+        """A line about something that stays as it is: said when it is new, not every run."""
+        memory = self.of(trade)
+        said = memory.get("said")
+        said = said if isinstance(said, list) else []
+        if text not in said:
+            memory["said"] = [*said, text][-_SAID_KEPT:]
+            self.note(trade, text)
+
+    def tell(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
+        """A journal entry that changes nothing in the ledger; repeated ones are left out."""
+        memory = self.of(trade)
+        line = f"{action}: {reason}"
+        if memory.get("told") == line:
+            return
+        memory["told"] = line
+        self.journal.end(self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, self.proof(facts)))
+
+    def proof(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        """The order that was asked for, with its numbers, as a journal entry's proof."""
+        return ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
+
+    def begin(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
+        """Journals what is about to be done, durable before this returns; it changes no field."""
+        proof = ({"what": "decision", "at": iso(self._now()), **facts},)
+        begun = self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, proof)
+        if not self.dry_run:
+            self.journal.begin(begun)
+        self.journal.end(begun)
+
+    # ------------------------------------------------------------------ memory
+
+    def recall(self, found: Mapping[str, Any]) -> None:
+        """Takes over what earlier runs remembered of every managed trade."""
+        self.managed = {i: dict(value) for i, value in found.items() if isinstance(value, Mapping)}
+
+    def of(self, trade: Trade) -> dict[str, Any]:
+        """The memory of one trade; changes to it are kept at the end of the run."""
+        return self.managed.setdefault(trade.id or "", {})
+
+    def keep_now(self, trade: Trade) -> None:
+        """Stores a trade's memory at once, before something that a kill must not hide."""
+        if not self.dry_run:
+            self._state.remember(MANAGED, {trade.id or "": self.of(trade)})
+
+    # ------------------------------------------------------------------ ledger
+
+    def write(self, changes: Sequence[TradeChange]) -> dict[str, bool]:
+        """Journals and writes changes; by trade id, whether the ledger says so now.
+
+        A record that the app changed meanwhile is read again and changed once more, as long as
+        it is still open: what we write is what the broker says about our own orders.
+        """
+        pending = self._postings(changes)
+        if not pending or self.dry_run:
+            return dict.fromkeys(pending, True)
+        self._post(pending)
+        pending |= self._anew(changes, {i for i, p in pending.items() if p.outcome is WriteOutcome.CHANGED})
+        return {trade_id: posting.written for trade_id, posting in pending.items()}
+
+    def _anew(self, changes: Sequence[TradeChange], overtaken: set[str]) -> dict[str, Posting]:
+        """The changes of records that the app has written meanwhile, on what they say now."""
+        if not overtaken:
+            return {}
+        fresh = {i: record for i, record in self._ledger.get(overtaken).items() if is_open(record)}
+        second = self._postings([_anew(c, fresh[c.trade_id]) for c in changes if c.trade_id in fresh])
+        self._post(second)
+        return second
+
+    def _postings(self, changes: Sequence[TradeChange]) -> dict[str, Posting]:
+        """By trade id, without those that would change nothing."""
+        return {e.trade_id: self._posting(e, f) for e in changes if (f := changed(e.record, e.fields, self._now()))}
+
+    def _posting(self, entry: TradeChange, fields: Mapping[str, Any]) -> Posting:
+        change = Change(entry.trade_id, entry.record, fields)
+        if _OBSERVED.issuperset(fields):
+            return Posting(change, None)
+        said = (entry.verdict, entry.action, entry.reason)
+        return Posting(change, self.journal.entry(entry.trade_id, entry.ticker, *said, entry.proof, change))
+
+    def _post(self, postings: Mapping[str, Posting]) -> None:
+        if not self.journal.post([*postings.values()]):
+            raise DeadlineExceeded("no time was left to write the ledger: nothing more was changed")
+
+
+def _anew(entry: TradeChange, record: Record) -> TradeChange:
+    """The change on the record as the app has written it meanwhile: a tighter stop of its own stays."""
+    before, now, ours = read_trade(entry.record), read_trade(record), entry.fields.get("stopPrice")
+    moved = now.stop_price is not None and now.stop_price != before.stop_price
+    if moved and ours is not None and is_tighter(now.side, now.stop_price or ZERO, ours):
+        kept = {name: value for name, value in entry.fields.items() if name != "stopPrice"}
+        return replace(entry, record=record, fields=kept)
+    return replace(entry, record=record)
