@@ -15,10 +15,9 @@ import sys
 import time
 from typing import Any
 
-from ghostclean.adapters.alpaca_transport import AlpacaTransport
-
 import ghostclean.app.observation as observation
 import ghostclean.wiring as wiring
+from ghostclean.adapters.alpaca.transport import AlpacaTransport
 from ghostclean.settings import Settings
 
 waited: list[float] = []

@@ -113,10 +113,6 @@ def child(request: dict[str, Any], out: Path) -> None:
 
 
 def serve() -> None:
-    import ghostclean.adapters.file_ledger
-    import ghostclean.adapters.redis_ledger
-    import ghostclean.adapters.redis_state
-
     import ghostclean.adapters.alpaca
     import ghostclean.adapters.alpaca.transport
     import ghostclean.adapters.ledgers.file

@@ -10,11 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ghostclean.adapters.file_ledger import FileLedger
-from ghostclean.adapters.sqlite_state import SqliteState
-
 from ghostclean.adapters.alpaca import AlpacaBroker
+from ghostclean.adapters.ledgers.file import FileLedger
 from ghostclean.adapters.spool import FolderSpool
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.observation import observe_for_orders

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ghostclean.adapters.sqlite_state import SqliteState
 
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.broker import client_id
 from ghostclean.errors import StateFailed
