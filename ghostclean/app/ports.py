@@ -6,7 +6,7 @@ may block on a network; the shell bounds it with its deadline. Failures are the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -368,6 +368,3 @@ class Spool(Protocol):
 
     def deliver(self, state: State) -> int:
         """Commits what waits, oldest first, and drops it; how many were delivered."""
-
-
-Bounded = Callable[[], Any]

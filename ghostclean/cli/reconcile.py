@@ -109,7 +109,9 @@ def lines(document: dict[str, Any], show: Show) -> Iterable[str]:
 
 def warnings(document: dict[str, Any]) -> Iterator[str]:
     """What a person must look at although the run did not fail."""
-    unsolved = [row for row in document["results"] if row["verdict"] in ("ambiguous", "mismatch", "unreadable")]
+    from ghostclean.core.verdicts import needs_person
+
+    unsolved = [row for row in document["results"] if needs_person(row)]
     if unsolved and document["error"] is None:
         listed = ", ".join(f"{row['ticker'] or '?'} {row['verdict']}" for row in unsolved[:5])
         more = f" and {len(unsolved) - 5} more" if len(unsolved) > 5 else ""

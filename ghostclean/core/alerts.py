@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ASK_A_PERSON = frozenset({"mismatch", "ambiguous", "filled_but_gone", "unreadable"})
+from .verdicts import needs_person
+
 _NO_NEWS = frozenset({"unknown", "settling"})  # not decided in this run: what was told before still stands
 _SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
 _NOT_LOOKED = "market_closed"
@@ -93,7 +94,7 @@ def _held(before: Mapping[str, str], document: Mapping[str, Any], listed: Collec
             continue
         key = str(row["id"] or f"{row['ticker'] or '?'} without id")
         seen.add(key)
-        if row["verdict"] in ASK_A_PERSON and row["action"] == "held":
+        if needs_person(row):
             held[key] = f"{row['ticker'] or '?'} {row['verdict']}"
         elif row["verdict"] not in _NO_NEWS:
             held.pop(key, None)

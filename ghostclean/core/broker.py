@@ -352,13 +352,6 @@ class MarketClock:
 
 
 @dataclass(frozen=True, slots=True)
-class NotObserved:
-    """A read that failed, stopped short or contradicted itself: it proves nothing."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class BrokerTruth:
     """Account, all working orders and positions, read completely in one run.
 
@@ -390,9 +383,6 @@ class BrokerTruth:
                     f"the account holds {side.lower()} positions worth ${abs(value)}, the position list only ${shown}"
                 )
         return None
-
-
-Observed = BrokerTruth | NotObserved
 
 
 def merge_positions(rows: Iterable[Position]) -> tuple[Position, ...]:

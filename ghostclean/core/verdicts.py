@@ -30,6 +30,11 @@ class Verdict(StrEnum):
     ORPHAN = "orphan"
     REOPENED = "reopened"
 
+    @property
+    def needs_person(self) -> bool:
+        """Whether it stays as it is until somebody looks: a break that no later run can settle."""
+        return self in _BREAKS
+
 
 class Action(StrEnum):
     """What is done about it."""
@@ -54,6 +59,7 @@ class Action(StrEnum):
         return _WOULD.get(self, str(self))
 
 
+_BREAKS = frozenset({Verdict.UNREADABLE, Verdict.AMBIGUOUS, Verdict.MISMATCH, Verdict.FILLED_BUT_GONE})
 _WRITING = frozenset({Action.CLOSED, Action.SYNCED, Action.REDUCED, Action.ADOPTED, Action.FLATTENED, Action.REOPENED})
 _WOULD = {
     Action.CLOSED: "would_close",
@@ -63,6 +69,11 @@ _WOULD = {
     Action.FLATTENED: "would_flatten",
     Action.REOPENED: "would_reopen",
 }
+
+
+def needs_person(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a run's `results` is a trade that needs a person."""
+    return row["action"] == Action.HELD and Verdict(row["verdict"]).needs_person
 
 
 @dataclass(frozen=True, slots=True)
