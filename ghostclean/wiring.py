@@ -108,7 +108,7 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
 
 def broker(settings: Settings, time_left: TimeLeft) -> Broker:
     """Alpaca, or a snapshot that is replayed; raises BadSettings."""
-    place = settings.broker_at
+    place = settings.broker
     if place.kind == "file":
         from ghostclean.adapters.snapshot import SnapshotBroker
 
@@ -389,6 +389,7 @@ def doctor(*, pin: bool) -> list[dict[str, Any]]:
     """Every check with its cure; wrong settings are the first failed check."""
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.doctor import Patient, examine
+    from ghostclean.settings import unread
 
     try:
         settings = load(None)
@@ -403,8 +404,8 @@ def doctor(*, pin: bool) -> list[dict[str, Any]]:
         broker=lambda: broker(settings, deadline.left),
         deadline=deadline,
         settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
-        unread=settings.unread(),
-        account_kind="snapshot" if settings.broker_at.kind == "file" else "live" if settings.live else "paper",
+        unread=unread(),
+        account_kind=settings.account_kind,
         interval=timedelta(seconds=settings.interval),
         grace=settings.grace,
     )
@@ -481,13 +482,13 @@ def migrate(source: str, target: str, *, layout: str | None, dry_run: bool) -> d
     from ghostclean.places import ledger_place
 
     key = load(None).ledger_key
-    places = []
+    places: list[Place] = []
     for name, text in (("FROM", source), ("TO", target)):
         try:
-            places.append(ledger_place(text, key))
+            places.append(ledger_place(text))
         except ValueError as error:
             raise BadSettings(f"{name} is wrong: {error} (nothing was done)") from None
-    return copy_ledger(places[0], places[1], layout=layout, dry_run=dry_run)
+    return copy_ledger(*(place.with_key(key) for place in places), layout=layout, dry_run=dry_run)
 
 
 def schedule(kind: str) -> str:
