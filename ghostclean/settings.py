@@ -252,6 +252,11 @@ class Settings(BaseModel):
             eod_flatten_minutes=self.auto_eod_flatten_minutes,
         )
 
+    def value(self, name: str) -> str | None:
+        """The text of the variable with this name, None when it is not set; secrets are not masked."""
+        found = next(getattr(self, attribute) for attribute, field in _FIELDS.items() if field.alias == name)
+        return None if found is None else _text(found)
+
     @property
     def account_kind(self) -> str:
         """`snapshot`, `live` or `paper`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.demo import Demo
     from ghostclean.app.gate import Gate
-    from ghostclean.app.outside import OutsideEyes
+    from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts
     from ghostclean.app.ports import Broker, Lease, Ledger, Spool, State
     from ghostclean.core.broker import BrokerTruth
@@ -175,21 +175,20 @@ def run_parts(settings: Settings, deadline: Callable[[], Deadline]) -> Parts:
     kept = stores(settings)
     # Reads stop where the share kept for writing begins; what is sent later may use that share.
     asked = broker(settings, lambda: deadline().left_for_reading() or deadline().left())
-    return Parts(broker=asked, ledger=kept.ledger, state=kept.state, spool=kept.spool, eyes=_eyes(settings))
+    return Parts(broker=asked, ledger=kept.ledger, state=kept.state, spool=kept.spool, monitors=_monitors(settings))
 
 
-def _eyes(settings: Settings) -> OutsideEyes:
-    """The outside eyes that are configured; none costs nothing."""
-    from ghostclean.app.outside import OutsideEyes
+def _monitors(settings: Settings) -> Monitors:
+    """The channels that are configured; their adapters are loaded only where there is one."""
+    from ghostclean.app.monitors import Monitors
 
-    eyes = OutsideEyes()
-    if settings.heartbeat_url or settings.alert_url or settings.metrics_file:
-        from ghostclean.adapters.outside import Heartbeat, MetricsFile, Webhook
+    if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
+        return Monitors()
+    from ghostclean.adapters.monitors import CHANNELS, LocalMemo
 
-        eyes.heartbeat = Heartbeat(settings.heartbeat_url.get_secret_value()) if settings.heartbeat_url else None
-        eyes.webhook = Webhook(settings.alert_url.get_secret_value()) if settings.alert_url else None
-        eyes.metrics = MetricsFile(settings.metrics_file) if settings.metrics_file else None
-    return eyes
+    channels = [build(value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
+    alert_url = settings.value("GHOSTCLEAN_ALERT_URL")
+    return Monitors(channels, LocalMemo(alert_url) if alert_url else None)
 
 
 # --------------------------------------------------------------------------- runs

@@ -21,9 +21,9 @@ from ghostclean.app.manage.flatten import CUT, EOD
 from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
 from ghostclean.app.manage.within import within
+from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
 from ghostclean.app.orphans import OWED
-from ghostclean.app.outside import SECTION
 from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
@@ -159,7 +159,7 @@ class _Run:
             detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
         if self.tally.failures and outcome is not ManageOutcome.FAIL:
             outcome, reason = ManageOutcome.FAIL, self.tally.reason
-        return self._finish(self._tell_outside(self._report(outcome, reason, detail)))
+        return self._finish(self._tell_monitors(self._report(outcome, reason, detail)))
 
     def _lock(self) -> None:
         deadline, state = self.options.deadline, self.parts.state
@@ -391,22 +391,20 @@ class _Run:
             detail=detail,
         )
 
-    def _tell_outside(self, result: ManageResult) -> ManageResult:
+    def _tell_monitors(self, result: ManageResult) -> ManageResult:
         """Alerts of a change of the outcome, within the deadline and without touching it."""
-        eyes, left = self.parts.eyes, self.options.deadline.left
-        if eyes.webhook is None or result.dry_run or result.reason == "locked":
+        if result.dry_run or result.reason == "locked":
             return result
-        before: Mapping[str, Any] | None = None
-        notes, failed_before = [], len(eyes.failures)
-        if self.state_ok:
-            try:
-                recall = self.stores.state.recall
-                found = bounded(lambda: recall(SECTION, [KIND]), max(left() / 4, 0.05)).get(KIND)
-                before = found if isinstance(found, Mapping) else {}
-            except (GhostcleanError, DeadlineExceeded) as error:
-                notes.append(f"alerts: {error}")
-        self.alerted = eyes.managed(result.to_dict(), before, left)
-        notes += [f"outside: {failure}" for failure in eyes.failures[failed_before:]]
+        monitors = self.parts.monitors
+        failed_before = len(monitors.failures)
+        self.alerted = monitors.ended(
+            KIND,
+            result.to_dict(),
+            state=self.stores.state if self.state_ok else None,
+            now=self.started,
+            left=self.options.deadline.left,
+        )
+        notes = [f"outside: {failure}" for failure in monitors.failures[failed_before:]]
         return replace(result, notes=(*result.notes, *notes))
 
     def _finish(self, result: ManageResult) -> ManageResult:
@@ -478,7 +476,7 @@ class _Run:
                 numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.tally.touched else memory
-        alerted = {SECTION: {KIND: self.alerted}} if self.alerted is not None else {}
+        alerted = {SECTION: {MEMORY[KIND]: self.alerted}} if self.alerted is not None else {}
         return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **alerted}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.outside import OutsideEyes
+from ghostclean.app.monitors import Monitors
 from ghostclean.app.ports import Broker, Ledger, Spool, State
 from ghostclean.core.policy import Policy
 
@@ -26,7 +26,7 @@ class Parts:
     ledger: Ledger
     state: State
     spool: Spool
-    eyes: OutsideEyes = field(default_factory=OutsideEyes)
+    monitors: Monitors = field(default_factory=Monitors)
     wall: Callable[[], datetime] = wall_clock
     pause: Callable[[float], None] = time.sleep
 

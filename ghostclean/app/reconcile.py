@@ -11,17 +11,16 @@ in a Result with an error word; nothing but wrong settings is ever raised from h
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ghostclean.app import index, orphans
 from ghostclean.app.brakes import brake, check_account, recall_pin
 from ghostclean.app.deadline import explained
-from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease, LedgerView, WriteOutcome
-from ghostclean.app.record import deliver, late_record, record
+from ghostclean.app.record import KIND, deliver, late_record, record
 from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
@@ -114,7 +113,7 @@ def _prepare(run: Run) -> None:
         raise _too_late(run, "state") from None
     if not run.options.dry_run and not run.inner:
         # Not before the lock is ours: a run that exits 7 would leave a start without an end.
-        parts.eyes.started(run.options.run_id, deadline.left())
+        parts.monitors.started(run.options.run_id, deadline.left())
 
 
 def _take_lock(run: Run) -> Lease:
@@ -244,7 +243,7 @@ def _finish(run: Run) -> None:
     deadline, parts = run.options.deadline, run.parts
     # A failed run inside auto-manage is only noted: its few seconds make no alarm.
     if not run.options.dry_run and run.error != "locked" and not (run.inner and run.error):
-        run.alerted = _tell_outside(run)
+        run.alerted = _tell_monitors(run)
     delivered = run.state_ok and _deliver(run)
     if not delivered and run.error != "locked":
         spooled = late_record(record(run))
@@ -273,17 +272,16 @@ def _deliver(run: Run) -> bool:
     return True
 
 
-def _tell_outside(run: Run) -> dict[str, Any] | None:
+def _tell_monitors(run: Run) -> dict[str, Any] | None:
     """Heartbeat, metrics and alerts; returns what the next run compares with."""
-    eyes, deadline, state = run.parts.eyes, run.options.deadline, run.parts.state
-    if eyes.heartbeat is None and eyes.webhook is None and eyes.metrics is None:
-        return None
-    before: Mapping[str, Any] | None = None
-    if run.state_ok and (eyes.webhook is not None or eyes.metrics is not None):
-        try:
-            before = deadline.within(lambda: state.recall(SECTION), max(deadline.left() / 4, 0.05)).get("last", {})
-        except GhostcleanError as error:
-            run.notes.append(f"alerts: {error}")
-    told = eyes.ended(report(run).to_dict(), before, run.plan.own_orders.keys(), run.parts.wall(), deadline.left)
-    run.notes += [f"outside: {failure}" for failure in eyes.failures]
+    monitors = run.parts.monitors
+    told = monitors.ended(
+        KIND,
+        report(run).to_dict(),
+        state=run.parts.state if run.state_ok else None,
+        now=run.parts.wall(),
+        left=run.options.deadline.left,
+        listed=run.plan.own_orders.keys(),
+    )
+    run.notes += [f"outside: {failure}" for failure in monitors.failures]
     return told

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ghostclean.app import index
-from ghostclean.app.outside import SECTION
+from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.ports import JournalEntry, Lease, RunCommit, State
 from ghostclean.app.report import report
 from ghostclean.app.run import Run
@@ -31,8 +31,8 @@ def record(run: Run) -> RunCommit:
     if not counted:
         return RunCommit(KIND, _delivery(run), listed)
     add = {"runs": 1, "success": int(told.ok), "fail": int(not told.ok), "totalClosed": 0, "totalSynced": 0}
-    if run.parts.eyes.failures:
-        add["outsideFailed"] = len(run.parts.eyes.failures)
+    if run.parts.monitors.failures:
+        add["outsideFailed"] = len(run.parts.monitors.failures)
     put = {
         "lastRunAt": iso(run.started),
         "lastOk": "true" if told.ok else "false",
@@ -47,7 +47,7 @@ def record(run: Run) -> RunCommit:
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
     if run.alerted is not None:
-        memory[SECTION] = {"last": run.alerted}
+        memory[SECTION] = {MEMORY[KIND]: run.alerted}
     totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == "written" and e.action in _TOTALS}
     return RunCommit(KIND, _delivery(run), listed, add, put, entries, memory, totals)
 
@@ -70,7 +70,7 @@ def _listed(run: Run, told: Result) -> dict[str, Any]:
         "durationMs": told.duration_ms,
         "dryRun": told.dry_run,
         "error": told.error,
-        "outsideFailed": len(run.parts.eyes.failures),
+        "outsideFailed": len(run.parts.monitors.failures),
     }
 
 

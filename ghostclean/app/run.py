@@ -23,7 +23,7 @@ class Run:
 
     `inner` is a run inside auto-manage, under a lock that is not its own. `remembered`,
     `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered` and `restored`
-    what a dead run would have left; `alerted` what the outside eyes compare with next time.
+    what a dead run would have left; `alerted` what the monitors compare with next time.
     """
 
     parts: Parts
