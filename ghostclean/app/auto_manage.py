@@ -43,8 +43,7 @@ from ghostclean.errors import (
     GhostcleanError,
     StateFailed,
 )
-from ghostclean.manage_result import ManageOutcome, ManageResult
-from ghostclean.result import Result
+from ghostclean.result import ManageOutcome, ManageResult, Result
 
 _log = logging.getLogger("ghostclean")
 

@@ -19,13 +19,19 @@ def wall_clock() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Adapters of one run; the broker is already bound to the run's deadline."""
+class Stores:
+    """The ledger, and ghostclean's own memory of it."""
 
-    broker: Broker
     ledger: Ledger
     state: State
     spool: Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Stores):
+    """Adapters of one run; the broker is already bound to the run's deadline."""
+
+    broker: Broker
     monitors: Monitors = field(default_factory=Monitors)
     wall: Callable[[], datetime] = wall_clock
     pause: Callable[[float], None] = time.sleep

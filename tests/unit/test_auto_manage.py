@@ -12,7 +12,7 @@ import pytest
 
 from ghostclean.app.order_door import OrderDoor
 from ghostclean.core.client_ids import client_id
-from ghostclean.manage_result import ManageOutcome
+from ghostclean.result import ManageOutcome
 from tests.fakebroker import NEVER, Delay
 from tests.unit.managing import Office, office
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.app.gate import Gate, judge, unknown
+from ghostclean.app.operate.gate import Gate, judge, unknown
 from ghostclean.core.broker import Account, BrokerTruth, Position, flatten
 from tests.fakes import NOW, raw_order, raw_position
 

@@ -14,7 +14,7 @@ from ghostclean.adapters.sqlite_state import SqliteState
 from ghostclean.app.order_door import OrderDoor
 from ghostclean.core.client_ids import client_id
 from ghostclean.errors import StateFailed
-from ghostclean.manage_result import ManageOutcome
+from ghostclean.result import ManageOutcome
 from tests.fakebroker import NEVER
 from tests.unit.managing import Office, office
 

@@ -19,13 +19,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ghostclean.adapters.monitors import Heartbeat, LocalMemo, MetricsFile, NotDelivered, Webhook, exposition
+from ghostclean.api import auto_manage, reconcile
 from ghostclean.app.monitors import Monitors
 from ghostclean.app.ports import EndedRun
 from ghostclean.core.alerts import Alert
 from ghostclean.core.verdicts import Verdict
 from ghostclean.result import Result
 from ghostclean.settings import Settings
-from ghostclean.wiring import auto_manage, opened, reconcile
+from ghostclean.wiring import opened
 from tests.fakebroker import FakeBroker
 from tests.fakes import FakeState
 
