@@ -67,13 +67,17 @@ class Monitors:
         unsent = [Alert(str(event), str(text)) for event, text in after.pop("untold", ())]
         run = EndedRun(kind, document, [*unsent, *alerts][-_MOST_UNSENT:], parse_time(after.get("lastSuccess")), now)
         sent = self._tell(run, left)
+        self._keep_local(run, local, lost=memory is None, sent=sent)
         if memory is None:
-            if run.alerts and sent:
-                self._asked(lambda memo: memo.remember(document["error"]))
             return None
-        if local and kind == "reconcile":
-            self._asked(lambda memo: memo.remember(None))
         return after if sent else {**after, "untold": [[alert.event, alert.text] for alert in run.alerts]}
+
+    def _keep_local(self, run: EndedRun, local: str | None, *, lost: bool, sent: bool) -> None:
+        """What was told while the state is lost; forgotten with the first reconcile that has it again."""
+        if lost and run.alerts and sent:
+            self._asked(lambda memo: memo.remember(run.document["error"]))
+        elif local and not lost and run.kind == "reconcile":
+            self._asked(lambda memo: memo.remember(None))
 
     def _tell(self, run: EndedRun, left: Callable[[], float]) -> bool:
         """Whether no alert waits any more; what reached no channel is told by the next run."""

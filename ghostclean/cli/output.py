@@ -144,14 +144,9 @@ def _failure(error: BaseException, common: Common) -> Failure:
 def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = False) -> int:
     """Prints an outcome and returns the exit code, softened by --non-fatal."""
     softened = non_fatal and outcome.exit_code in _SOFTENED
-    if common.json:
-        from ghostclean.render.jsondoc import document_text
-
-        put(document_text(_without_secrets(outcome.document, common), for_person=sys.stdout.isatty()))
-    else:
-        for line in outcome.lines():
-            put(line)
-    if outcome.detail and (outcome.error or outcome.exit_code):
+    for line in [_document(outcome, common)] if common.json else outcome.lines():
+        put(line)
+    if outcome.detail:
         kept = f" (exit code {outcome.exit_code}, made 0 by --non-fatal)" if softened else ""
         common.say(f"{outcome.detail}{kept}")
     # What needs a person stays so from run to run: --quiet must not say it every five minutes.
@@ -162,14 +157,16 @@ def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = 
     return 0 if softened else outcome.exit_code
 
 
-def _without_secrets(document: Document, common: Common) -> Document:
-    """The document with its texts for people cleaned like those on stderr: libraries may have had a hand in them."""
-    cleaned = dict(document)
+def _document(outcome: Outcome, common: Common) -> str:
+    """The document's text; what libraries may have had a hand in is cleaned like that on stderr."""
+    from ghostclean.render.jsondoc import document_text
+
+    document = dict(outcome.document)
     if isinstance(detail := document.get("detail"), str):
-        cleaned["detail"] = common.clean(detail)
+        document["detail"] = common.clean(detail)
     if isinstance(notes := document.get("notes"), list):
-        cleaned["notes"] = [common.clean(note) if isinstance(note, str) else note for note in notes]
-    return cleaned
+        document["notes"] = [common.clean(note) if isinstance(note, str) else note for note in notes]
+    return document_text(document, for_person=sys.stdout.isatty())
 
 
 def _annotate(command: str, common: Common, outcome: Outcome) -> None:

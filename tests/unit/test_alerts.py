@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghostclean.cli.reconcile import warnings
 from ghostclean.core.alerts import changes, manage_changes, report
 from ghostclean.core.verdicts import Verdict
 from ghostclean.result import EXIT_CODES
@@ -232,3 +233,14 @@ def test_the_same_auto_manage_run_twice_tells_nothing_the_second_time(
     past: list[dict[str, Any]], last: dict[str, Any]
 ) -> None:
     assert manage_told(*past, last, last)[-1] == []
+
+
+def test_the_command_names_the_same_trades_as_the_alert() -> None:
+    document = run(*(row(str(verdict), str(verdict)) for verdict in Verdict))
+
+    (warning,) = warnings(document)
+    _, state = changes({}, document)
+
+    assert warning.startswith(f"{len(NEED_A_PERSON)} trades need a person: ")
+    assert all(f"AAPL {verdict}" in warning for verdict in NEED_A_PERSON)
+    assert sorted(state["held"]) == NEED_A_PERSON

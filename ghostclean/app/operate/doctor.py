@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from ghostclean.app.by_hand import pinned_account
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import Broker, Ledger
+from ghostclean.app.ports import Broker, Ledger, Record
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.safety import short
 from ghostclean.core.times import iso
@@ -99,13 +99,17 @@ def _ledger(ledger: Ledger, deadline: Deadline) -> Iterator[Check]:
         return
     opened, pending = ([r for r in view.active if belongs(r)] for belongs in (is_open, is_pending))
     yield Check("ledger", True, f"{ledger.place}: {shape}; {len(opened)} open, {len(pending)} pending")
-    unreadable = [trade for trade in map(read_trade, (*opened, *pending)) if trade.problem]
-    for trade in unreadable[:_SHOWN]:
-        what = f"trade {trade.id or '?'} {trade.symbol or '?'} is unreadable: {trade.problem}"
-        yield Check("ledger", None, what, "correct the record in the app")
+    yield from _unreadable((*opened, *pending))
     for stranger in view.strangers[:_SHOWN]:
         cure = "repair it in the app; remove it only if it never was a trade"
         yield Check("ledger", None, f"not readable as a trade: {stranger}", cure)
+
+
+def _unreadable(records: Iterable[Record]) -> Iterator[Check]:
+    trades = [trade for trade in map(read_trade, records) if trade.problem]
+    for trade in trades[:_SHOWN]:
+        what = f"trade {trade.id or '?'} {trade.symbol or '?'} is unreadable: {trade.problem}"
+        yield Check("ledger", None, what, "correct the record in the app")
 
 
 def _state(found: Installation) -> Iterator[Check]:

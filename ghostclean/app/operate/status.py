@@ -97,9 +97,8 @@ def status_document(
     health = judge_health(known, now, interval)  # whatever the limit: dry runs may hide the counted ones
     manage = state.telemetry("auto-manage", limit)
     lock = state.lock_info()
-    view, unread = _read(stores.ledger)
+    view, error, detail = _read(stores.ledger)
     truth, gate = look() if look else (None, None)
-    error, detail = unread.code if unread else None, str(unread) if unread else None
     if gate is not None and gate.allowed is None and error is None:
         error, detail = "broker_truth_failed", gate.reason
     return {
@@ -122,11 +121,12 @@ def status_document(
     }
 
 
-def _read(ledger: Ledger) -> tuple[LedgerView | None, LedgerFailed | None]:
+def _read(ledger: Ledger) -> tuple[LedgerView | None, str | None, str | None]:
+    """The ledger, or the error that hides it."""
     try:
-        return ledger.read(), None
+        return ledger.read(), None, None
     except LedgerFailed as failure:
-        return None, failure
+        return None, failure.code, str(failure)
 
 
 def telemetry_document(telemetry: Telemetry) -> dict[str, Any]:
