@@ -12,16 +12,16 @@ __version__ = "0.1.0"
 __all__ = ["BadSettings", "Result", "Settings", "__version__", "reconcile"]
 
 if TYPE_CHECKING:
+    from ghostclean.api import reconcile
     from ghostclean.errors import BadSettings
     from ghostclean.result import Result
     from ghostclean.settings import Settings
-    from ghostclean.wiring import reconcile
 
 _HOMES = {
     "BadSettings": "ghostclean.errors",
     "Result": "ghostclean.result",
     "Settings": "ghostclean.settings",
-    "reconcile": "ghostclean.wiring",
+    "reconcile": "ghostclean.api",
 }
 
 

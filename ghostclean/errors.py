@@ -26,10 +26,17 @@ class BadSettings(GhostcleanError):
 
 
 class BrokerTruthFailed(GhostcleanError):
-    """Account, working orders or positions could not be read completely: *not observed*."""
+    """Account, working orders or positions could not be read completely: *not observed*.
+
+    `why` is the reason alone, without what it means for a run.
+    """
 
     code = "broker_truth_failed"
     exit_code = 3
+
+    def __init__(self, message: str, *, why: str | None = None) -> None:
+        super().__init__(message)
+        self.why = why or message
 
 
 class LedgerFailed(GhostcleanError):

@@ -7,7 +7,7 @@ and never repeats a URL: it may carry a password.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -16,15 +16,19 @@ REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A Redis (URL without fragment), a JSON file or a SQLite file; `key` only for a Redis ledger."""
+    """A Redis (URL without fragment), a JSON file or a SQLite file, or Alpaca; `key` only for a Redis ledger."""
 
     kind: str
-    where: str = field(repr=False)
+    where: str = field(default="", repr=False)
     key: str = ""
 
     @property
     def path(self) -> Path:
         return Path(self.where)
+
+    def with_key(self, key: str) -> Place:
+        """The same place, with this key where it is a Redis that names none."""
+        return replace(self, key=self.key or key) if self.kind == "redis" else self
 
     def describe(self) -> str:
         """For people: without user and password."""
@@ -36,13 +40,13 @@ class Place:
         return f"{shown}#{self.key}" if self.key else shown
 
 
-def redis_place(text: str, key: str = "") -> Place:
-    """A `redis://`, `rediss://` or `unix://` URL; a fragment is the key."""
+def redis_place(text: str) -> Place:
+    """A `redis://`, `rediss://` or `unix://` URL; a fragment is the key of the ledger."""
     parts = _split(text)
     if parts.scheme not in REDIS_SCHEMES:
         raise ValueError("it must start with redis://, rediss:// or unix://")
     if parts.scheme == "unix":
-        if not parts.path.strip("/"):
+        if not text.lower().startswith("unix://") or not parts.path.strip("/"):
             raise ValueError("it names no socket; write unix:///path/to/redis.sock")
     else:
         if not parts.hostname:
@@ -50,15 +54,15 @@ def redis_place(text: str, key: str = "") -> Place:
         database = parts.path.strip("/")
         if database and not database.isdecimal():
             raise ValueError(f"its database must be a number; write {parts.scheme}://HOST:6379/0")
-    return Place("redis", parts._replace(fragment="").geturl(), unquote(parts.fragment) or key)
+    return Place("redis", parts._replace(fragment="").geturl(), unquote(parts.fragment))
 
 
-def ledger_place(text: str, key: str) -> Place:
+def ledger_place(text: str) -> Place:
     """A ledger: a Redis URL, or `file:PATH`."""
     if text.lower().startswith("file:"):
         return Place("file", _path(text, "trades.json"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
-        return redis_place(text, key)
+        return redis_place(text)
     raise ValueError("it must be a Redis URL (redis://, rediss://, unix://) or file:PATH")
 
 
@@ -74,7 +78,7 @@ def state_place(text: str) -> Place:
 def broker_place(text: str) -> Place:
     """The broker: `alpaca`, or `file:PATH` of a snapshot."""
     if text.lower() == "alpaca":
-        return Place("alpaca", "")
+        return Place("alpaca")
     if text.lower().startswith("file:"):
         return Place("file", _path(text, "broker.json"))
     raise ValueError("it must be alpaca or file:PATH of a snapshot")

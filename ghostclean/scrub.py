@@ -7,23 +7,10 @@ error, a log line or a traceback passes through here first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 MASK = "***"
-SECRET_NAMES = frozenset(
-    {
-        "ALPACA_API_KEY",
-        "ALPACA_SECRET_KEY",
-        "APCA_API_KEY_ID",
-        "APCA_API_SECRET_KEY",
-        "GHOSTCLEAN_HEARTBEAT_URL",
-        "GHOSTCLEAN_ALERT_URL",
-    }
-)
-URL_NAMES = frozenset(
-    {"REDIS_URL", "GHOSTCLEAN_LEDGER", "GHOSTCLEAN_STATE", "GHOSTCLEAN_TRADING_URL", "GHOSTCLEAN_DATA_URL"}
-)
 
 # As far as the last @ before the path: a password may itself hold one.
 _USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
@@ -32,16 +19,11 @@ _SECRET_OPTIONS = ("password", "token", "key", "secret")
 _SHORTEST = 4  # shorter values would blank out ordinary words
 
 
-def secrets_in(environment: Mapping[str, str | None]) -> tuple[str, ...]:
-    """The secret values among these variables, longest first; passwords in URLs included."""
-    found: set[str] = set()
-    for name, value in environment.items():
-        if not value:
-            continue
-        if name in SECRET_NAMES:
-            found.add(value.strip())
-        if name in SECRET_NAMES or name in URL_NAMES:
-            found.update(_passwords(value))
+def worth_hiding(values: Iterable[str], urls: Iterable[str]) -> tuple[str, ...]:
+    """What must not be shown, longest first: these values, and the passwords in all of these URLs."""
+    found = {value.strip() for value in values}
+    for url in urls:
+        found.update(_passwords(url))
     return tuple(sorted((s for s in found if len(s) >= _SHORTEST), key=len, reverse=True))
 
 

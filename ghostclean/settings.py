@@ -11,24 +11,18 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, get_args
 
+from dotenv import dotenv_values
 from platformdirs import user_data_path, user_state_path
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from ghostclean.core.inputs import Policy
 from ghostclean.core.protection import ManagePolicy
 from ghostclean.durations import DAY, parse_duration
 from ghostclean.errors import BadSettings
 from ghostclean.places import Place, api_url, broker_place, ledger_place, redis_place, state_place, web_url
-from ghostclean.scrub import MASK, SECRET_NAMES, URL_NAMES, scrub, secrets_in
+from ghostclean.scrub import MASK, scrub, worth_hiding
 
 LIVE_URL = "https://api.alpaca.markets"
 PAPER_URL = "https://paper-api.alpaca.markets"
@@ -38,6 +32,7 @@ _FIRST_PAIR = ("ALPACA_API_KEY", "ALPACA_SECRET_KEY")
 _SECOND_PAIR = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 _OUR_PREFIXES = ("GHOSTCLEAN_", "AUTO_MANAGE_")
 _TRUTHY = frozenset({"1", "true"})
+ENV_FILE = ".env"
 
 
 class Credentials(NamedTuple):
@@ -103,27 +98,17 @@ def _key_text(text: str) -> str:
     return text
 
 
-def _checked(check: Callable[[str], object]) -> BeforeValidator:
-    """Validates text with a parser and keeps the text; the value never appears in the error."""
-
-    def parse(text: str) -> str:
-        check(text)
-        return text
-
-    return _from_text(parse)
-
-
 _Duration = Annotated[float, _from_text(parse_duration)]
 _Grace = Annotated[float, _from_text(lambda text: parse_duration(text, zero=True))]
 _Interval = Annotated[float, _from_text(lambda text: parse_duration(text, most=31 * DAY))]
 _Switch = Annotated[bool, _from_text(lambda text: text.lower() in _TRUTHY)]
 _Key = Annotated[str, _from_text(_key_text)]
 _ApiUrl = Annotated[str, _from_text(api_url)]
-_Broker = Annotated[str, _checked(broker_place)]
-_RedisUrl = Annotated[SecretStr, _checked(redis_place)]
-_Ledger = Annotated[SecretStr, _checked(lambda text: ledger_place(text, ""))]
-_State = Annotated[SecretStr, _checked(state_place)]
-_WebUrl = Annotated[SecretStr, _checked(web_url)]
+_Broker = Annotated[Place, _from_text(broker_place)]
+_RedisUrl = Annotated[Place, _from_text(redis_place)]
+_Ledger = Annotated[Place, _from_text(ledger_place)]
+_State = Annotated[Place, _from_text(state_place)]
+_WebUrl = Annotated[SecretStr, _from_text(web_url)]
 _PathText = Annotated[str, _from_text(lambda text: text)]
 # Only the exact word means the live account: a typing error must fail on the safe side (1 == True).
 _Live = Annotated[bool, BeforeValidator(lambda value: value is True or value == "true")]
@@ -136,42 +121,13 @@ _TrailShare = Annotated[Decimal, _fraction("0.0001", "0.5", "a share of the pric
 _CutLossR = Annotated[Decimal, _fraction("-1000", "-0.01", "a number of R below 0, such as -1")]
 
 
-# --------------------------------------------------------------------------- sources
-
-
-def _present(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without blank values: a variable set to nothing counts as unset."""
-    return {name: value for name, value in values.items() if not _is_blank(value)}
-
-
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-class _Environment(EnvSettingsSource):
-    def __call__(self) -> dict[str, Any]:
-        return _present(super().__call__())
-
-
-class _DotEnv(DotEnvSettingsSource):
-    def __call__(self) -> dict[str, Any]:
-        return _present(super().__call__())
-
-
 # --------------------------------------------------------------------------- the model
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything an operator can set; build it with `load` or `of`."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        env_file_encoding="utf-8",
-        case_sensitive=True,
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     alpaca_api_key: SecretStr | None = Field(None, alias="ALPACA_API_KEY")
     alpaca_secret_key: SecretStr | None = Field(None, alias="ALPACA_SECRET_KEY")
@@ -180,7 +136,7 @@ class Settings(BaseSettings):
     live: _Live = Field(False, alias="ALPACA_LIVE_TRADE")
     trading_url_override: _ApiUrl | None = Field(None, alias="GHOSTCLEAN_TRADING_URL")
     data_url_override: _ApiUrl | None = Field(None, alias="GHOSTCLEAN_DATA_URL")
-    broker: _Broker = Field("alpaca", alias="GHOSTCLEAN_BROKER")
+    broker: _Broker = Field(Place("alpaca"), alias="GHOSTCLEAN_BROKER")
     redis_url: _RedisUrl | None = Field(None, alias="REDIS_URL")
     ledger: _Ledger | None = Field(None, alias="GHOSTCLEAN_LEDGER")
     ledger_key: _Key = Field("trades:v1:local", alias="GHOSTCLEAN_LEDGER_KEY")
@@ -203,56 +159,36 @@ class Settings(BaseSettings):
     auto_max_per_run: _PerRun = Field(50, alias="AUTO_MANAGE_MAX_PER_RUN")
     auto_eod_flatten_minutes: _Minutes = Field(12, alias="AUTO_MANAGE_EOD_FLATTEN_MINUTES")
 
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _credentials: Credentials | None = PrivateAttr(default=None)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` hands over: it has read every source once and knows which won."""
-        return (init_settings,)
-
-    @classmethod
-    def load(cls, flags: Mapping[str, str] | None = None) -> Self:
-        """From flags, the environment and `.env`; raises BadSettings."""
-        try:
-            layers = {".env": _DotEnv(cls)(), "environment": _Environment(cls)(), "flag": _present(flags or {})}
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadSettings(
-                f".env cannot be read ({type(error).__name__}): nothing was done; fix or remove it"
-            ) from None
-        return cls._build(layers)
+    def load(cls, flags: Mapping[str, str] | None = None, env_file: str | None = None) -> Self:
+        """From flags, the environment and `.env` (or `env_file`, which must exist); raises BadSettings."""
+        return cls._build({".env": _env_file(env_file), "environment": os.environ, "flag": flags or {}})
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """From these variables alone, whatever the environment says; raises BadSettings."""
-        return cls._build({"flag": _present(values)})
+        return cls._build({"flag": values})
 
     @classmethod
     def _build(cls, layers: Mapping[str, Mapping[str, Any]]) -> Self:
-        values = {name: value for layer in layers.values() for name, value in layer.items()}
-        sources = {name: source for source, layer in layers.items() for name in layer}
+        given = {source: _present(layer) for source, layer in layers.items()}
+        values = {name: value for layer in given.values() for name, value in layer.items()}
+        sources = {name: source for source, layer in given.items() for name in layer}
         try:
             settings = cls(**values)
         except ValidationError as error:
             raise BadSettings(_one_line(error, values)) from None
+        settings._given = values
         settings._sources = sources
         settings._credentials = _pair(settings, sources)
         _check_account(settings)
         return settings
 
     # ---------------------------------------------------------------- what follows from them
-
-    @property
-    def credentials(self) -> Credentials | None:
-        """The one complete pair that counts, None when there is none."""
-        return self._credentials
 
     def require_credentials(self) -> Credentials:
         """The pair, or BadSettings with the cure."""
@@ -272,22 +208,15 @@ class Settings(BaseSettings):
         return self.data_url_override or DATA_URL
 
     @property
-    def broker_at(self) -> Place:
-        return broker_place(self.broker.strip())
-
-    @property
     def ledger_at(self) -> Place:
         chosen = self.ledger or self.redis_url
         if chosen is None:
             return Place("file", str(user_data_path("ghostclean", appauthor=False) / "trades.json"))
-        return ledger_place(chosen.get_secret_value(), self.ledger_key)
+        return chosen.with_key(self.ledger_key)
 
     @property
     def state_at(self) -> Place:
-        chosen = self.state or self.redis_url
-        if chosen is None:
-            return Place("sqlite", str(self.home / "state.db"))
-        return state_place(chosen.get_secret_value())
+        return self.state or self.redis_url or Place("sqlite", str(self.home / "state.db"))
 
     @property
     def home(self) -> Path:
@@ -323,41 +252,56 @@ class Settings(BaseSettings):
             eod_flatten_minutes=self.auto_eod_flatten_minutes,
         )
 
+    def value(self, name: str) -> str | None:
+        """The text of the variable with this name, None when it is not set; secrets are not masked."""
+        found = next(getattr(self, attribute) for attribute, field in _FIELDS.items() if field.alias == name)
+        return None if found is None else _text(found)
+
+    @property
+    def account_kind(self) -> str:
+        """`snapshot`, `live` or `paper`."""
+        return "snapshot" if self.broker.kind == "file" else "live" if self.live else "paper"
+
     def origins(self) -> tuple[Origin, ...]:
         """Every setting, where it came from and a form of it that is safe to show."""
-        return tuple(self._origin(name, field.alias or name) for name, field in type(self).model_fields.items())
+        return tuple(self._origin(field.alias or name, getattr(self, name)) for name, field in _FIELDS.items())
 
-    def _origin(self, attribute: str, name: str) -> Origin:
-        source = self._sources.get(name, "default")
-        value = getattr(self, attribute)
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
+    def _origin(self, name: str, value: Any) -> Origin:
         if value is None:
             shown = "not set"
-        elif name in SECRET_NAMES:
+        elif name in _SECRETS:
             shown = MASK
         else:
-            shown = scrub(str(value), secrets_in({name: str(value)})) if name in URL_NAMES else str(value)
-        return Origin(name, source, shown)
+            given = _text(self._given.get(name, str(value))).strip()
+            shown = scrub(given, secrets_in({name: given})) if isinstance(value, Place) else str(value)
+        return Origin(name, self._sources.get(name, "default"), shown)
 
-    @staticmethod
-    def unread() -> dict[str, str]:
-        """Variables that look like ours and are none, with the nearest name: typing errors, mostly."""
-        import difflib
 
-        known = [field.alias or name for name, field in Settings.model_fields.items()]
-        given = {**_dotenv(), **os.environ}
-        ours = [n for n, v in given.items() if n.startswith(_OUR_PREFIXES) and n not in known and v]
-        return {name: next(iter(difflib.get_close_matches(name, known, 1, 0.8)), "") for name in sorted(ours)}
+def _holds(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_holds(part, kind) for part in get_args(annotation))
 
-    def secrets(self) -> tuple[str, ...]:
-        """The secret values, for scrubbing what is printed."""
-        shown: dict[str, str | None] = {}
-        for attribute, field in type(self).model_fields.items():
-            value = getattr(self, attribute)
-            if isinstance(value, SecretStr):
-                shown[field.alias or attribute] = value.get_secret_value()
-        return secrets_in(shown)
+
+_FIELDS = Settings.model_fields
+_NAMES = frozenset(field.alias or name for name, field in _FIELDS.items())
+_SECRETS = frozenset(f.alias for f in _FIELDS.values() if _holds(f.annotation, SecretStr))
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Our variables among these; one that is set to nothing counts as unset."""
+    return {name: value for name, value in values.items() if name in _NAMES and not _is_blank(value)}
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def unread(env_file: str | None = None) -> dict[str, str]:
+    """Variables that look like ours and are none, with the nearest name: typing errors, mostly."""
+    import difflib
+
+    given = {**_readable(env_file), **os.environ}
+    strange = sorted(n for n, v in given.items() if n.startswith(_OUR_PREFIXES) and n not in _NAMES and v)
+    return {name: next(iter(difflib.get_close_matches(name, _NAMES, 1, 0.8)), "") for name in strange}
 
 
 def _one_line(error: ValidationError, values: Mapping[str, Any]) -> str:
@@ -417,16 +361,37 @@ def _check_account(settings: Settings) -> None:
         )
 
 
-def environment_secrets() -> tuple[str, ...]:
-    """Secret values of the environment and `.env`, also when the settings are wrong."""
-    return tuple(dict.fromkeys((*secrets_in(_dotenv()), *secrets_in(os.environ))))
+# --------------------------------------------------------------------------- the file, and secrets
 
 
-def _dotenv() -> Mapping[str, str | None]:
-    """What `.env` says, nothing where it cannot be read."""
-    from dotenv import dotenv_values
-
+def _env_file(path: str | None) -> Mapping[str, str | None]:
+    """What the file says; only `.env`, which nobody asked for, may be missing."""
+    name = path or ENV_FILE
+    if not Path(name).is_file():
+        if path is None:
+            return {}
+        raise BadSettings(f"--env-file {name} is no file: nothing was done; name the file with the settings")
     try:
-        return dotenv_values(".env")
-    except (OSError, UnicodeDecodeError):
+        return dotenv_values(name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(
+            f"{name} cannot be read ({type(error).__name__}): nothing was done; fix or remove it"
+        ) from None
+
+
+def _readable(path: str | None) -> Mapping[str, str | None]:
+    try:
+        return _env_file(path)
+    except BadSettings:
         return {}
+
+
+def secrets_in(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The secret values among these variables, passwords in URLs included."""
+    known = {name: value for name, value in _present(values).items() if isinstance(value, str)}
+    return worth_hiding([value for name, value in known.items() if name in _SECRETS], known.values())
+
+
+def environment_secrets(env_file: str | None = None) -> tuple[str, ...]:
+    """Secret values of the environment and the file, also when the settings are wrong."""
+    return tuple(dict.fromkeys((*secrets_in(_readable(env_file)), *secrets_in(os.environ))))

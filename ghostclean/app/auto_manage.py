@@ -28,9 +28,9 @@ from ghostclean.app.manage.selection import (
 from ghostclean.app.manage.stray_exits import cancel_stray_exits
 from ghostclean.app.manage.trade_journal import MANAGED, TradeJournal
 from ghostclean.app.manage.trades import OpenTrades
+from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.observation import Observation
 from ghostclean.app.orphan_sales import restore_stops
-from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import MANAGE_MEMORY, Lease, Recalled, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
@@ -41,8 +41,7 @@ from ghostclean.core.verdicts import Holding
 from ghostclean.errors import (
     BrokerError,
 )
-from ghostclean.manage_result import ManageOutcome, ManageResult
-from ghostclean.result import Result
+from ghostclean.result import ManageOutcome, ManageResult, Result
 
 KIND = "auto-manage"
 LOCK_WAIT = 20.0
@@ -294,10 +293,8 @@ class _Run:
 
     def _tell(self) -> None:
         """Alerts of a change of the outcome; an interrupted run is none."""
-        run, eyes = self.run, self.parts.eyes
-        if eyes.webhook is not None and not run.interrupted:
-            before = run.alerted_before(KIND)
-            run.alerted = eyes.managed(self._report().to_dict(), before, run.deadline.left)
+        if not self.run.interrupted:
+            self.run.tell(KIND, self._report().to_dict())
 
     def _record(self) -> RunCommit:
         """Telemetry, journal and memory; dry, locked and interrupted runs are listed, not counted."""
@@ -342,7 +339,7 @@ class _Run:
                 numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.counts.touched else memory
-        alerted = {SECTION: {KIND: self.run.alerted}} if self.run.alerted is not None else {}
+        alerted = {SECTION: {MEMORY[KIND]: self.run.alerted}} if self.run.alerted is not None else {}
         return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **alerted}
 
 

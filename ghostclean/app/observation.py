@@ -98,18 +98,21 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
             truth = BrokerTruth(account, orders, positions, broker.now())
     except BrokerError as error:
         raise BrokerTruthFailed(
-            f"broker truth is not observed ({error}): nothing was closed; the next run tries again"
+            f"broker truth is not observed ({error}): nothing was closed; the next run tries again",
+            why=str(error),
         ) from None
     except DeadlineExceeded:
         raise BrokerTruthFailed(
-            "broker truth was not complete in time: nothing was closed; raise --deadline or see `ghostclean doctor`"
+            "broker truth was not complete in time: nothing was closed; raise --deadline or see `ghostclean doctor`",
+            why="broker truth was not complete in time",
         ) from None
     why = truth.contradiction()
     if why is None and account.is_bare and view is not None and any(map(is_open, view.active)):
         why = "the account has neither equity nor cash, the ledger has open trades"
     if why is not None:
         raise BrokerTruthFailed(
-            f"broker truth contradicts itself ({why}): nothing was closed; check the account, the next run tries again"
+            f"broker truth contradicts itself ({why}): nothing was closed; check the account, the next run tries again",
+            why=f"broker truth contradicts itself ({why})",
         )
     return truth
 

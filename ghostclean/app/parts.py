@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.outside import OutsideEyes
+from ghostclean.app.monitors import Monitors
 from ghostclean.app.ports import Broker, Ledger, Spool, State
 from ghostclean.core.inputs import Policy
 
@@ -19,14 +19,20 @@ def wall_clock() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Adapters of one run."""
+class Stores:
+    """The ledger, and ghostclean's own memory of it."""
 
-    broker: Broker
     ledger: Ledger
     state: State
     spool: Spool
-    eyes: OutsideEyes = field(default_factory=OutsideEyes)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Stores):
+    """Adapters of one run; the broker is already bound to the run's deadline."""
+
+    broker: Broker
+    monitors: Monitors = field(default_factory=Monitors)
     wall: Callable[[], datetime] = wall_clock
     pause: Callable[[float], None] = time.sleep
 

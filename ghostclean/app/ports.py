@@ -6,13 +6,14 @@ may block on a network; the shell bounds it with its deadline. Failures are the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from ghostclean.core.alerts import Alert
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
@@ -401,3 +402,35 @@ class Spool(Protocol):
 
     def deliver(self, state: State) -> int:
         """Commits what waits, oldest first, and drops it; how many were delivered."""
+
+
+# --------------------------------------------------------------------------- monitors
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that is over: its JSON document, the alerts it calls for, the last success known.
+
+    `kind` is `reconcile` or `auto-manage`.
+    """
+
+    kind: str
+    document: Mapping[str, Any]
+    alerts: Sequence[Alert]
+    last_success: datetime | None
+    now: datetime
+
+
+class Monitor(Protocol):
+    """One channel to the outside. Both methods say what to send, None for nothing.
+
+    What they return is called with the seconds it may take; GhostcleanError when it does not
+    arrive. An alert counts as sent once a channel with `sends_alerts` took it.
+    """
+
+    name: str
+    sends_alerts: bool
+
+    def started(self, run_id: str) -> Callable[[float], None] | None: ...
+
+    def ended(self, run: EndedRun) -> Callable[[float], None] | None: ...

@@ -20,7 +20,7 @@ from ghostclean.app.observation import Observation, observe, read_truth
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import RECONCILE_MEMORY, Lease, LedgerView, WriteOutcome
 from ghostclean.app.recovery import recover, with_restored
-from ghostclean.app.report import record, report
+from ghostclean.app.report import KIND, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
 from ghostclean.core.safety import without_unproven
 from ghostclean.core.verdicts import Decision
@@ -70,7 +70,7 @@ def _work(run: ReconcileRun) -> None:
     parts = run.parts
     if not run.dry_run and not run.inner:
         # Not before the lock is ours: a run that exits 7 would leave a start without an end.
-        run.told(lambda: parts.eyes.started(run.run_id, run.deadline.left()))
+        run.told(lambda: parts.monitors.started(run.run_id, run.deadline.left()))
     view = _read_ledger(run)
     _recall(run)
     memory = run.memory
@@ -179,11 +179,6 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
 
 def _tell(run: ReconcileRun) -> None:
     """Heartbeat, metrics and alerts."""
-    eyes = run.parts.eyes
     # A failed run inside auto-manage is only noted: its few seconds make no alarm.
-    if (run.inner and run.error) or (eyes.heartbeat is None and eyes.webhook is None and eyes.metrics is None):
-        return
-    compares = eyes.webhook is not None or eyes.metrics is not None
-    before = run.alerted_before("last") if compares else None
-    document = report(run).to_dict()
-    run.alerted = eyes.ended(document, before, run.plan.own_orders.keys(), run.parts.wall(), run.deadline.left)
+    if not (run.inner and run.error):
+        run.tell(KIND, report(run).to_dict(), listed=run.plan.own_orders.keys())

@@ -9,7 +9,7 @@ from typing import Any
 
 from ghostclean.app import index
 from ghostclean.app.journal import NOTED, WRITTEN
-from ghostclean.app.outside import SECTION
+from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.ports import JournalEntry, RunCommit
 from ghostclean.app.run import ReconcileRun
 from ghostclean.core.broker import BrokerTruth, iso
@@ -106,8 +106,8 @@ def record(run: ReconcileRun) -> RunCommit:
     if run.dry_run or run.error == "locked":
         return RunCommit(KIND, delivery, listed)
     add = {"runs": 1, "success": int(told.ok), "fail": int(not told.ok), "totalClosed": 0, "totalSynced": 0}
-    if run.parts.eyes.failures:
-        add["outsideFailed"] = len(run.parts.eyes.failures)
+    if run.parts.monitors.failures:
+        add["outsideFailed"] = len(run.parts.monitors.failures)
     put = {
         "lastRunAt": iso(run.started),
         "lastOk": "true" if told.ok else "false",
@@ -122,7 +122,7 @@ def record(run: ReconcileRun) -> RunCommit:
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
     if run.alerted is not None:
-        memory[SECTION] = {"last": run.alerted}
+        memory[SECTION] = {MEMORY[KIND]: run.alerted}
     totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == WRITTEN and e.action in _TOTALS}
     return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals)
 
@@ -145,7 +145,7 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
         "durationMs": told.duration_ms,
         "dryRun": told.dry_run,
         "error": told.error,
-        "outsideFailed": len(run.parts.eyes.failures),
+        "outsideFailed": len(run.parts.monitors.failures),
     }
 
 

@@ -7,7 +7,7 @@ record that is committed or, when the state is lost, spooled for a later run to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import Journal
 from ghostclean.app.observation import Observation
-from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
 from ghostclean.core.broker import BrokerTruth
@@ -89,22 +88,21 @@ class Run:
 
     def told(self, tell: Callable[[], None]) -> None:
         """Tells the monitors something; what does not arrive is noted."""
-        failures = self.parts.eyes.failures
+        failures = self.parts.monitors.failures
         before = len(failures)
         tell()
         self.notes += [f"outside: {failure}" for failure in failures[before:]]
 
-    def alerted_before(self, name: str) -> Mapping[str, Any] | None:
-        """What the last run's alerts said, None when the state cannot tell."""
-        if not self.state_ok:
-            return None
-        seconds = max(self.deadline.left() / 4, 0.05)
-        try:
-            found = self.deadline.within(lambda: self.parts.state.recall(SECTION, [name]), seconds).get(name)
-        except GhostcleanError as error:
-            self.notes.append(f"alerts: {error}")
-            return None
-        return found if isinstance(found, Mapping) else {}
+    def tell(self, kind: str, document: Mapping[str, Any], *, listed: Collection[str | None] = ()) -> None:
+        """Tells the monitors that the run is over; `listed` are the ids still open in the ledger."""
+        self.alerted = self.parts.monitors.ended(
+            kind,
+            document,
+            state=self.parts.state if self.state_ok else None,
+            now=self.started,
+            left=self.deadline.left,
+            listed=listed,
+        )
 
 
 @dataclass(slots=True, kw_only=True)

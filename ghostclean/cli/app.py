@@ -6,30 +6,15 @@ import typer
 import typer.main
 
 from ghostclean import __version__
-from ghostclean.cli import demo, gate, journal, manage, operate, reconcile, status
-from ghostclean.cli.output import Failure, Show, clean, ending, finish, interrupted
+from ghostclean.cli import demo, gate, journal, manage, operate, reconcile, status  # noqa: F401 - they register
+from ghostclean.cli.command import app
+from ghostclean.cli.output import Common, Failure, ending, finish, interrupted
 
-_HELP = """Closes ghosts in a trading bot's ledger: open trades of which nothing is left at the broker.
-
-\b
-Examples:
-  ghostclean demo                    the whole thing with no account and no server
-  ghostclean reconcile --dry-run     what a run would change, and why
-  ghostclean reconcile               one run; cron wants --quiet, programs --json
-  ghostclean status                  healthy, stale or broken, and what to do next
-"""
-
-app = typer.Typer(
-    name="ghostclean",
-    help=_HELP,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-for family in (reconcile, manage, status, gate, journal, operate, demo):
-    family.register(app)
-
+_LISTED = (
+    "reconcile", "auto-manage", "status", "gate", "explain", "resolve",
+    "undo", "snapshot", "doctor", "migrate", "schedule", "demo",
+)  # fmt: skip
+app.registered_commands.sort(key=lambda command: _LISTED.index(str(command.name)))
 
 _PLAIN_WORDS = (
     ("Value error, ", ""),
@@ -38,15 +23,6 @@ _PLAIN_WORDS = (
     ("Input should be a valid integer, unable to parse string as an integer", "it must be a whole number"),
     ("Input should be a valid integer", "it must be a whole number"),
 )
-_DOCUMENTS = {
-    "reconcile": reconcile.failed_document,
-    "auto-manage": manage.failed_document,
-    "explain": journal.failed_explanation,
-    "resolve": journal.failed_change,
-    "undo": journal.failed_change,
-    "status": status.failed_document,
-    "gate": gate.failed_document,
-}
 
 
 def _version(wanted: bool) -> None:
@@ -62,7 +38,7 @@ def ghostclean(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    # No docstring: the help text stands in `_HELP`.
+    # No docstring: the help text stands in `command`.
     del version
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -89,14 +65,13 @@ def _command() -> Any:
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:
+    common = Common(json="--json" in arguments)
     message = " ".join(error.format_message().split())
     for said, plain in _PLAIN_WORDS:
         message = message.replace(said, plain)
-    message = clean(message).rstrip(".")
+    message = common.clean(message).rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "ghostclean"
     failure = Failure("bad_settings", 2, f"{message} (see `{command} --help`; nothing was done)")
-    show = Show(json="--json" in arguments, quiet=False, verbose=False)
     name = command.removeprefix("ghostclean").strip()
-    document = _DOCUMENTS.get(name)
-    return finish(name, show, failure.outcome(document))
+    return finish(name, common, failure.outcome(name, {}))

@@ -1,15 +1,16 @@
 """`ghostclean demo`: the whole thing with no account, no server and no settings."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ghostclean.cli.options import Json, Quiet, Verbose
-from ghostclean.cli.output import Outcome, Show, perform
+from ghostclean.cli.command import command
+from ghostclean.cli.output import Common, Outcome
 
 if TYPE_CHECKING:
-    from ghostclean.app.demo import Demo
+    from ghostclean.app.operate.demo import Demo
+    from ghostclean.result import Result
 
 _HELP = """The whole thing with no account, no server and no settings.
 
@@ -23,38 +24,31 @@ dry run, a real run, a second run that changes nothing, and the status.
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("demo", help=_HELP, short_help="See it work: no account, no server, no settings.")(demo)
-
-
+@command("demo", _HELP, "See it work: no account, no server, no settings.")
 def demo(
+    common: Common,
     folder: Annotated[
         str | None, typer.Option("--folder", metavar="PATH", help="A new or empty folder; a temporary one by default.")
     ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_HELP`.
-    show = Show(as_json, quiet, verbose)
+) -> Outcome:
+    from ghostclean.api import reconcile
+    from ghostclean.app.operate.demo import run_demo
+    from ghostclean.cli.status import look
+    from ghostclean.settings import Settings
 
-    def body() -> Outcome:
-        from ghostclean import wiring
+    def run(values: Mapping[str, str], dry_run: bool) -> "Result":
+        return reconcile(settings=values, dry_run=dry_run, source="demo")
 
-        shown = wiring.demo(folder)
-        return Outcome(
-            shown.to_dict(),
-            shown.exit_code,
-            lambda: _lines(shown, show),
-            error=shown.error,
-            detail=shown.detail,
-        )
+    def status(values: Mapping[str, str]) -> dict[str, Any]:
+        return look(Settings.of(values))
 
-    perform("demo", show, body)
+    shown = run_demo(folder, run, status)
+    return Outcome(
+        shown.to_dict(), shown.exit_code, lambda: _lines(shown, common), error=shown.error, detail=shown.detail
+    )
 
 
-def _lines(shown: "Demo", show: Show) -> Iterator[str]:
+def _lines(shown: "Demo", common: Common) -> Iterator[str]:
     from ghostclean.cli.reconcile import lines
     from ghostclean.render.screen import status_screen
 
@@ -62,7 +56,7 @@ def _lines(shown: "Demo", show: Show) -> Iterator[str]:
     for number, (title, document) in enumerate(shown.runs, 1):
         yield ""
         yield f"{number}. {title}"
-        yield from lines(document, show)
+        yield from lines(document, common)
     if shown.status is not None:
         yield ""
         yield f"{len(shown.runs) + 1}. ghostclean status"

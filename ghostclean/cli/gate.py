@@ -1,11 +1,16 @@
 """`ghostclean gate`: may a new entry be made?"""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ghostclean.cli.options import Json, Quiet, Verbose
-from ghostclean.cli.output import Outcome, Show, perform
+from ghostclean.cli.command import command
+from ghostclean.cli.output import Common, Outcome
+
+if TYPE_CHECKING:
+    from ghostclean.app.operate.gate import Gate
+    from ghostclean.core.broker import BrokerTruth
+    from ghostclean.settings import Settings
 
 _HELP = """May a new entry be made? Exit 0 yes, 10 no, 3 unknown.
 
@@ -19,41 +24,34 @@ position worth $1 or a working entry order, against --max-open. What cannot be r
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("gate", help=_HELP, short_help="May a new entry be made? Exit 0 yes, 10 no, 3 unknown.")(gate)
-
-
+@command("gate", _HELP, "May a new entry be made? Exit 0 yes, 10 no, 3 unknown.")
 def gate(
+    common: Common,
     max_open: Annotated[
         int, typer.Option("--max-open", min=0, metavar="N", help="Symbols that may be taken at most.")
     ] = 3,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_HELP`.
-    show = Show(as_json, quiet, verbose)
-
-    def body() -> Outcome:
-        from ghostclean import wiring
-
-        answer = wiring.gate(max_open)
-        line = f"{'yes' if answer.allowed else 'no'}: {answer.reason}"
-        silent = show.quiet and answer.allowed
-        return Outcome(
-            answer.to_dict(),
-            answer.exit_code,
-            lambda: () if silent or answer.allowed is None else (line,),
-            error="broker_truth_failed" if answer.allowed is None else None,
-            detail=answer.reason if answer.allowed is None else None,
-        )
-
-    perform("gate", show, body, failed_document=lambda error, detail: failed_document(error, detail, max_open))
+) -> Outcome:
+    _, answer = observed(common.settings(), max_open)
+    line = f"{'yes' if answer.allowed else 'no'}: {answer.reason}"
+    silent = common.quiet and answer.allowed
+    unknown = answer.allowed is None
+    return Outcome(
+        answer.to_dict(),
+        answer.exit_code,
+        lambda: () if silent or unknown else (line,),
+        error="broker_truth_failed" if unknown else None,
+        detail=answer.reason if unknown else None,
+    )
 
 
-def failed_document(error: str, detail: str, max_open: int | None = None) -> dict[str, Any]:
-    """The document of a question that could not even be asked."""
-    from ghostclean.app.gate import DEFAULT_MAX_OPEN, failed_document
+def observed(settings: "Settings", max_open: int) -> "tuple[BrokerTruth | None, Gate]":
+    """Broker truth and the gate's answer; raises BadSettings."""
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.operate.gate import observe
+    from ghostclean.wiring import connected
 
-    return failed_document(error, detail, DEFAULT_MAX_OPEN if max_open is None else max_open)
+    deadline = Deadline(Common.LOOK_SECONDS)
+    state = settings.state_at
+    has_state = state.kind != "sqlite" or state.path.exists()  # a look must not make a state
+    with connected(settings) as parts:
+        return observe(parts, deadline, max_open, has_state=has_state)

@@ -1,12 +1,18 @@
 """`snapshot`, `doctor`, `migrate` and `schedule`: for the people who run it."""
 
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ghostclean.cli.options import DryRun, Json, Quiet, Verbose
-from ghostclean.cli.output import Outcome, Show, perform
+from ghostclean.cli.command import command
+from ghostclean.cli.options import DryRun
+from ghostclean.cli.output import Common, Outcome, bad_option
+
+_SNAPSHOT_SECONDS = 120.0
 
 _SNAPSHOT = """Save broker truth and what a decision needs, as one JSON document.
 
@@ -46,115 +52,125 @@ Examples:
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the four commands."""
-    app.command("snapshot", help=_SNAPSHOT, short_help="Save broker truth for an incident or a replay.")(snapshot)
-    app.command("doctor", help=_DOCTOR, short_help="Check everything, with the cure of each failure.")(doctor)
-    app.command("migrate", help=_MIGRATE, short_help="Copy a ledger to another place or layout.")(migrate)
-    app.command("schedule", help=_SCHEDULE, short_help="Print a cron, systemd or GitHub schedule.")(schedule)
-
-
+@command("snapshot", _SNAPSHOT, "Save broker truth for an incident or a replay.")
 def snapshot(
+    common: Common,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is stdout.")] = "-",
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_SNAPSHOT`.
-    show = Show(as_json or output == "-", quiet, verbose)
+) -> Outcome:
+    from dataclasses import replace
 
-    def body() -> Outcome:
-        from ghostclean import wiring
-        from ghostclean.render.progress import progress
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.operate.snapshot import record
+    from ghostclean.render.progress import progress
+    from ghostclean.wiring import connected, recorder
 
-        with progress("reading the broker", show.quiet):
-            document = wiring.snapshot()
-        if output == "-":
-            return Outcome(document)
-        written = wiring.save(document, output)
-        counts = f"{len(document['positions'])} positions, {len(document['orders'])} working orders"
-        line = f"{written}: {counts}; replay it with GHOSTCLEAN_BROKER=file:{written}"
-        return Outcome(
-            {"ok": True, "file": written, "error": None, "detail": None}, 0, lambda: () if quiet else (line,)
-        )
-
-    perform("snapshot", show, body)
+    settings, deadline = common.settings(), Deadline(_SNAPSHOT_SECONDS)
+    with progress("reading the broker", common.quiet), connected(settings) as parts:
+        recording = recorder(settings)
+        document = recording.document(record(replace(parts, broker=recording), deadline, settings.policy()))
+    if output == "-":
+        return Outcome(document)
+    written = _save(document, output)
+    counts = f"{len(document['positions'])} positions, {len(document['orders'])} working orders"
+    line = f"{written}: {counts}; replay it with GHOSTCLEAN_BROKER=file:{written}"
+    about = {"ok": True, "file": written, "error": None, "detail": None}
+    return Outcome(about, 0, lambda: () if common.quiet else (line,))
 
 
+def _save(document: Mapping[str, Any], output: str) -> str:
+    """Writes a file that only its owner may read; returns its path."""
+    from ghostclean.adapters.private_file import write_private
+    from ghostclean.core.ledger import PRETTY, dumps
+
+    return write_private(output, dumps(document, PRETTY) + "\n")
+
+
+@command("doctor", _DOCTOR, "Check everything, with the cure of each failure.")
 def doctor(
+    common: Common,
     pin: Annotated[bool, typer.Option("--pin", help="Accept the present account as the right one.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_DOCTOR`.
-    show = Show(as_json, quiet, verbose)
+) -> Outcome:
+    from ghostclean.render.terminal import folded
+    from ghostclean.render.text import check_line
 
-    def body() -> Outcome:
-        from ghostclean import wiring
-        from ghostclean.render.text import check_line
+    checks = _checks(common, pin=pin)
+    failed = [check for check in checks if check["ok"] is False]
+    detail = f"{len(failed)} of {len(checks)} checks failed" if failed else None
+    error = "reconcile_failed" if failed else None
+    document = {"ok": not failed, "checks": checks, "error": error, "detail": detail}
 
-        checks = wiring.doctor(pin=pin)
-        failed = [check for check in checks if check["ok"] is False]
-        detail = f"{len(failed)} of {len(checks)} checks failed" if failed else None
-        error = "reconcile_failed" if failed else None
-        document = {"ok": not failed, "checks": checks, "error": error, "detail": detail}
+    def lines() -> Iterator[str]:
+        worth = [check for check in checks if check["ok"] is not True or not common.quiet]
+        return folded(map(check_line, worth), " " * 18)
 
-        def lines() -> Iterator[str]:
-            for check in checks:
-                if check["ok"] is not True or not show.quiet:
-                    yield check_line(check)
-
-        def told() -> Iterator[str]:
-            from ghostclean.render.terminal import folded
-
-            return folded(lines(), " " * 18)
-
-        return Outcome(document, 1 if failed else 0, told, error=error, detail=detail)
-
-    perform("doctor", show, body)
+    return Outcome(document, 1 if failed else 0, lines, error=error, detail=detail)
 
 
+def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
+    """Every check with its cure; wrong settings are the first failed check."""
+    from datetime import timedelta
+
+    from ghostclean import wiring
+    from ghostclean.app.deadline import Deadline
+    from ghostclean.app.operate.doctor import Check, Installation, examine
+    from ghostclean.errors import BadSettings
+    from ghostclean.settings import ENV_FILE, unread
+
+    try:
+        settings = common.settings()
+    except BadSettings as error:
+        return [Check("settings", False, str(error), "set it right and ask again").to_dict()]
+    deadline = Deadline(Common.LOOK_SECONDS)
+    with wiring.unopened(settings) as stores:
+        installation = Installation(
+            stores=stores,
+            broker=lambda: wiring.broker(settings),
+            deadline=deadline,
+            settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
+            unread=unread(common.env_file),
+            env_file=common.env_file or ENV_FILE,
+            account_kind=settings.account_kind,
+            interval=timedelta(seconds=settings.interval),
+        )
+        return [check.to_dict() for check in examine(installation, pin=pin)]
+
+
+@command("migrate", _MIGRATE, "Copy a ledger to another place or layout.")
 def migrate(
+    common: Common,
     source: Annotated[str, typer.Argument(metavar="FROM", help="redis://…#KEY or file:PATH")],
     target: Annotated[str, typer.Argument(metavar="TO", help="redis://…#KEY or file:PATH")],
     layout: Annotated[
         Literal["string", "hash"] | None, typer.Option("--layout", help="Layout of a Redis target; string by default.")
     ] = None,
     dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_MIGRATE`.
-    show = Show(as_json, quiet, verbose)
+) -> Outcome:
+    from ghostclean.adapters.ledgers.copy import copy_ledger
+    from ghostclean.places import ledger_place
 
-    def body() -> Outcome:
-        from ghostclean import wiring
-
-        document = wiring.migrate(source, target, layout=layout, dry_run=dry_run)
-        would = "would copy" if dry_run else "copied and verified"
-        trades = f"{document['trades']} trade{'' if document['trades'] == 1 else 's'}"
-        line = f"{would} {trades} from {document['from']} to {document['to']} ({document['layout']})"
-        return Outcome(document, 0, lambda: () if show.quiet else (line,))
-
-    perform("migrate", show, body)
+    places, key = [], common.settings().ledger_key
+    for argument, text in (("FROM", source), ("TO", target)):
+        try:
+            places.append(ledger_place(text).with_key(key))
+        except ValueError as error:
+            raise bad_option(argument, str(error)) from None
+    document = copy_ledger(*places, layout=layout, dry_run=dry_run)
+    would = "would copy" if dry_run else "copied and verified"
+    trades = f"{document['trades']} trade{'' if document['trades'] == 1 else 's'}"
+    line = f"{would} {trades} from {document['from']} to {document['to']} ({document['layout']})"
+    return Outcome(document, 0, lambda: () if common.quiet else (line,))
 
 
+@command("schedule", _SCHEDULE, "Print a cron, systemd or GitHub schedule.")
 def schedule(
+    common: Common,
     kind: Annotated[Literal["cron", "systemd", "github"], typer.Argument(metavar="cron|systemd|github")],
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_SCHEDULE`.
-    show = Show(as_json, quiet, verbose)
+) -> Outcome:
+    from ghostclean.app.operate.schedule import schedule_text
+    from ghostclean.settings import ENV_FILE
 
-    def body() -> Outcome:
-        from ghostclean import wiring
-
-        text = wiring.schedule(kind)
-        document: dict[str, Any] = {"ok": True, "kind": kind, "text": text, "error": None, "detail": None}
-        return Outcome(document, 0, text.splitlines)
-
-    perform("schedule", show, body)
+    beside = Path(sys.executable).parent / "ghostclean"
+    program = str(beside) if beside.exists() else shutil.which("ghostclean") or str(beside)
+    text = schedule_text(kind, program, str(Path.cwd()), common.env_file or ENV_FILE)
+    document: dict[str, Any] = {"ok": True, "kind": kind, "text": text, "error": None, "detail": None}
+    return Outcome(document, 0, text.splitlines)

@@ -7,13 +7,7 @@ import typer
 from ghostclean.cli.output import bad_option
 from ghostclean.durations import parse_duration
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only changes and failures.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, on stderr; tracebacks too.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and write nothing.")]
-NonFatal = Annotated[
-    bool, typer.Option("--non-fatal", help="Exit 0 instead of 1 and 3-7; what happened is still said.")
-]
 Source = Annotated[str, typer.Option("--source", metavar="NAME", help="Who asks, for the telemetry.")]
 RunId = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Name of this run; generated when absent.")]
 DeadlineText = Annotated[
@@ -31,6 +25,6 @@ def seconds(text: str, option: str = "--deadline") -> float:
 
 def name(text: str, option: str) -> str:
     """A name that is stored and printed: one printable line; raises BadSettings."""
-    from ghostclean.wiring import name_of
+    from ghostclean.api import name_of
 
     return name_of(text, option)

@@ -15,26 +15,58 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
 import typer
 
+from ghostclean.cli.not_begun import not_begun
 from ghostclean.errors import BadSettings, BrokerError, BrokerTruthFailed, GhostcleanError
 from ghostclean.scrub import scrub
 
+if TYPE_CHECKING:
+    from ghostclean.settings import Settings
+
 _STOPPED = "interrupted; what was written stays and is journaled, the next run goes on from there"
+
+_SOFTENED = frozenset({1, 3, 4, 5, 6, 7})  # by --non-fatal
 
 Document = Mapping[str, Any]
 Lines = Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Show:
-    """The three options that every command has."""
+class Common:
+    """The options that every command has."""
 
-    json: bool
-    quiet: bool
-    verbose: bool
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    env_file: str | None = None
+    log_format: str = "text"
+
+    LOOK_SECONDS: ClassVar[float] = 20.0  # for commands that only look
+
+    def settings(self) -> Settings:
+        """The settings of the environment and the file; raises BadSettings."""
+        from ghostclean.settings import Settings
+
+        return Settings.load(env_file=self.env_file)
+
+    def clean(self, text: str) -> str:
+        """The text without any secret of the environment or of the file."""
+        from ghostclean.settings import environment_secrets
+
+        return scrub(text, environment_secrets(self.env_file))
+
+    def say(self, text: str, level: str = "error") -> None:
+        """One line on stderr, without secrets; an object where logs are JSON."""
+        text = self.clean(text)
+        if self.log_format == "json":
+            from ghostclean.cli.logs import log_line
+
+            say(log_line(level, text))
+        else:
+            say(f"ghostclean: {text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +93,10 @@ class Failure:
     exit_code: int
     detail: str
 
-    def outcome(self, document: Callable[[str, str], Document] | None = None) -> Outcome:
-        """As an outcome, in the command's own document where it has one."""
-        plain = {"ok": False, "error": self.error, "detail": self.detail}
-        return Outcome(
-            document(self.error, self.detail) if document else plain,
-            self.exit_code,
-            error=self.error,
-            detail=self.detail,
-        )
+    def outcome(self, command: str, given: Mapping[str, Any]) -> Outcome:
+        """As the outcome of a command that never began."""
+        document = not_begun(command, self.error, self.detail, given)
+        return Outcome(document, self.exit_code, error=self.error, detail=self.detail)
 
 
 class Terminated(KeyboardInterrupt):
@@ -82,81 +109,76 @@ class Terminated(KeyboardInterrupt):
 
 def perform(
     command: str,
-    show: Show,
+    common: Common,
     body: Callable[[], Outcome],
+    given: Mapping[str, Any],
     *,
     non_fatal: bool = False,
-    failed_document: Callable[[str, str], Document] | None = None,
 ) -> NoReturn:
     """Runs a command's body, prints its outcome and ends with its exit code."""
-    prepare(show)
+    prepare(common)
     try:
         outcome = body()
-    except GhostcleanError as error:
-        outcome = Failure(error.code, error.exit_code, clean(str(error))).outcome(failed_document)
-    except BrokerError as error:
-        failure = BrokerTruthFailed
-        outcome = Failure(failure.code, failure.exit_code, clean(f"the broker cannot be read: {error}")).outcome(
-            failed_document
-        )
-    except KeyboardInterrupt as stop:
-        outcome = Failure("reconcile_failed", stopped_code(stop), _STOPPED).outcome(failed_document)
     except typer.Exit:
         raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, never a traceback with secrets
-        outcome = _crash(error, show).outcome(failed_document)
-    raise typer.Exit(finish(command, show, outcome, non_fatal=non_fatal))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last line of defence
+        outcome = _failure(error, common).outcome(command, given)
+    raise typer.Exit(finish(command, common, outcome, non_fatal=non_fatal))
 
 
-def _crash(error: Exception, show: Show) -> Failure:
-    if show.verbose:
-        say(clean("".join(traceback.format_exception(error))).rstrip())
-    kind = type(error).__name__
-    hint = "" if show.verbose else "; --verbose shows where"
-    text = f"an unexpected {kind}: {error}; what was written stays and is journaled{hint}"
-    return Failure("reconcile_failed", 1, clean(" ".join(text.split())))
+def _failure(error: BaseException, common: Common) -> Failure:
+    """An exception as one line, never a traceback with secrets."""
+    if isinstance(error, KeyboardInterrupt):
+        return Failure("reconcile_failed", stopped_code(error), _STOPPED)
+    if isinstance(error, BrokerError):
+        error = BrokerTruthFailed(f"the broker cannot be read: {error}")
+    if isinstance(error, GhostcleanError):
+        return Failure(error.code, error.exit_code, common.clean(str(error)))
+    if common.verbose:
+        common.say("".join(traceback.format_exception(error)).rstrip(), "debug")
+    hint = "" if common.verbose else "; --verbose shows where"
+    text = f"an unexpected {type(error).__name__}: {error}; what was written stays and is journaled{hint}"
+    return Failure("reconcile_failed", 1, common.clean(" ".join(text.split())))
 
 
-def finish(command: str, show: Show, outcome: Outcome, *, non_fatal: bool = False) -> int:
+def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = False) -> int:
     """Prints an outcome and returns the exit code, softened by --non-fatal."""
-    softened = non_fatal and outcome.exit_code in (1, 3, 4, 5, 6, 7)
-    if show.json:
-        from ghostclean.render.jsondoc import document_text
-
-        put(document_text(_without_secrets(outcome.document), for_person=sys.stdout.isatty()))
-    else:
-        for line in outcome.lines():
-            put(line)
-    if outcome.detail and (outcome.error or outcome.exit_code):
+    softened = non_fatal and outcome.exit_code in _SOFTENED
+    for line in [_document(outcome, common)] if common.json else outcome.lines():
+        put(line)
+    if outcome.detail:
         kept = f" (exit code {outcome.exit_code}, made 0 by --non-fatal)" if softened else ""
-        say(f"ghostclean: {clean(outcome.detail)}{kept}")
+        common.say(f"{outcome.detail}{kept}")
     # What needs a person stays so from run to run: --quiet must not say it every five minutes.
-    for warning in () if show.quiet else outcome.warnings:
-        say(f"ghostclean: {clean(warning)}")
+    for warning in () if common.quiet else outcome.warnings:
+        common.say(warning, "warning")
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        _tell_github(command, outcome)
+        _annotate(command, common, outcome)
     return 0 if softened else outcome.exit_code
 
 
-def _without_secrets(document: Document) -> Document:
-    """The document with its texts for people cleaned like those on stderr: libraries may have had a hand in them."""
-    cleaned = dict(document)
+def _document(outcome: Outcome, common: Common) -> str:
+    """The document's text; what libraries may have had a hand in is cleaned like that on stderr."""
+    from ghostclean.render.jsondoc import document_text
+
+    document = dict(outcome.document)
     if isinstance(detail := document.get("detail"), str):
-        cleaned["detail"] = clean(detail)
+        document["detail"] = common.clean(detail)
     if isinstance(notes := document.get("notes"), list):
-        cleaned["notes"] = [clean(note) if isinstance(note, str) else note for note in notes]
-    return cleaned
+        document["notes"] = [common.clean(note) if isinstance(note, str) else note for note in notes]
+    return document_text(document, for_person=sys.stdout.isatty())
 
 
-def _tell_github(command: str, outcome: Outcome) -> None:
+def _annotate(command: str, common: Common, outcome: Outcome) -> None:
+    """Annotations and the step summary of GitHub Actions."""
     from ghostclean.render.github import annotation, summary
 
     title = f"ghostclean {command}".strip()
     # The runner reads workflow commands from stderr as well; stdout stays one document.
     if outcome.error:
-        say(annotation("error", f"{title}: {clean(outcome.detail or outcome.error)}"))
+        say(annotation("error", f"{title}: {common.clean(outcome.detail or outcome.error)}"))
     for warning in outcome.warnings:
-        say(annotation("warning", f"{title}: {clean(warning)}"))
+        say(annotation("warning", f"{title}: {common.clean(warning)}"))
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
         return
@@ -164,7 +186,7 @@ def _tell_github(command: str, outcome: Outcome) -> None:
         with Path(target).open("a", encoding="utf-8") as file:
             file.write("\n".join(summary(title, outcome.document)) + "\n")
     except OSError as error:
-        say(f"ghostclean: the step summary cannot be written: {error.strerror or error}")
+        common.say(f"the step summary cannot be written: {error.strerror or error}", "warning")
 
 
 # --------------------------------------------------------------------------- streams
@@ -227,14 +249,14 @@ def stopped_code(stop: BaseException | None) -> int:
 # --------------------------------------------------------------------------- preparing
 
 
-def prepare(show: Show) -> None:
+def prepare(common: Common) -> None:
     """Logs to stderr without secrets, and an orderly end on SIGTERM and SIGHUP."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     from ghostclean.cli.logs import log_to_stderr
 
-    log_to_stderr(clean, verbose=show.verbose)
+    log_to_stderr(common.clean, verbose=common.verbose, as_json=common.log_format == "json")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
 
@@ -243,13 +265,6 @@ def _terminate(number: int, frame: object) -> None:
     del frame
     signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     raise Terminated(number)
-
-
-def clean(text: str) -> str:
-    """The text without any secret of the environment or of `.env`."""
-    from ghostclean.settings import environment_secrets
-
-    return scrub(text, environment_secrets())
 
 
 def bad_option(name: str, reason: str) -> BadSettings:

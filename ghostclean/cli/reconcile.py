@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ghostclean.cli.options import DeadlineText, DryRun, Json, NonFatal, Quiet, RunId, Source, Verbose, name, seconds
-from ghostclean.cli.output import Outcome, Show, perform, stopped_code
+from ghostclean.cli.command import command
+from ghostclean.cli.options import DeadlineText, DryRun, RunId, Source, name, seconds
+from ghostclean.cli.output import Common, Outcome, stopped_code
 
 _HELP = """Close ghosts and sync live trades: one run.
 
@@ -23,12 +24,9 @@ incomplete nothing is closed.
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("reconcile", help=_HELP, short_help="Close ghosts and sync live trades: one run.")(reconcile)
-
-
+@command("reconcile", _HELP, "Close ghosts and sync live trades: one run.", softens=True)
 def reconcile(
+    common: Common,
     dry_run: DryRun = False,
     max_trades: Annotated[
         int, typer.Option("--max", min=1, metavar="N", help="Trades to work on in this run at most.")
@@ -48,77 +46,60 @@ def reconcile(
     allow_mass_close: Annotated[
         bool, typer.Option("--allow-mass-close", help="Override the breaker on closes without proof.")
     ] = False,
-    non_fatal: NonFatal = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_HELP`.
-    show = Show(as_json, quiet, verbose)
+) -> Outcome:
+    from ghostclean import api
+    from ghostclean.render.progress import progress
+    from ghostclean.result import Interrupted
 
-    def body() -> Outcome:
-        from ghostclean import wiring
-        from ghostclean.render.progress import progress
-        from ghostclean.result import Interrupted
-
-        options: dict[str, Any] = {
-            "dry_run": dry_run,
-            "max": max_trades,
-            "close_reason": name(close_reason, "--close-reason"),
-            "close": close,
-            "sync": sync,
-            "source": name(source, "--source"),
-            "run_id": None if run_id is None else name(run_id, "--run-id"),
-            "deadline": seconds(deadline),
-            "orphans": orphans,
-            "allow_mass_close": allow_mass_close,
-        }
-        try:
-            with progress("asking the broker", show.json or show.quiet):
-                result = wiring.reconcile(**options, counted_from_start=True)
-            exit_code = result.exit_code
-        except Interrupted as stop:
-            result, exit_code = stop.result, stopped_code(stop)
-        document = result.to_dict()
-        return Outcome(
-            document,
-            exit_code,
-            lambda: lines(document, show),
-            error=result.error,
-            detail=result.detail,
-            warnings=tuple(warnings(document)),
-        )
-
-    def failed(error: str, detail: str) -> dict[str, Any]:
-        return failed_document(error, detail, run_id)
-
-    perform("reconcile", show, body, non_fatal=non_fatal, failed_document=failed)
+    options: dict[str, Any] = {
+        "settings": common.settings(),
+        "dry_run": dry_run,
+        "max": max_trades,
+        "close_reason": name(close_reason, "--close-reason"),
+        "close": close,
+        "sync": sync,
+        "source": name(source, "--source"),
+        "run_id": None if run_id is None else name(run_id, "--run-id"),
+        "deadline": seconds(deadline),
+        "orphans": orphans,
+        "allow_mass_close": allow_mass_close,
+    }
+    try:
+        with progress("asking the broker", common.json or common.quiet):
+            result = api.reconcile(**options, counted_from_start=True)
+        exit_code = result.exit_code
+    except Interrupted as stop:
+        result, exit_code = stop.result, stopped_code(stop)
+    document = result.to_dict()
+    return Outcome(
+        document,
+        exit_code,
+        lambda: lines(document, common),
+        error=result.error,
+        detail=result.detail,
+        warnings=tuple(warnings(document)),
+    )
 
 
-def lines(document: dict[str, Any], show: Show) -> Iterable[str]:
+def lines(document: dict[str, Any], common: Common) -> Iterable[str]:
     """A table on a terminal, plain lines elsewhere and with --quiet."""
     from ghostclean.render.terminal import is_terminal
     from ghostclean.render.text import reconcile_lines
 
-    if is_terminal() and not show.quiet:
+    if is_terminal() and not common.quiet:
         from ghostclean.render.screen import reconcile_screen
 
-        return reconcile_screen(document, verbose=show.verbose)
-    return reconcile_lines(document, quiet=show.quiet, verbose=show.verbose)
+        return reconcile_screen(document, verbose=common.verbose)
+    return reconcile_lines(document, quiet=common.quiet, verbose=common.verbose)
 
 
 def warnings(document: dict[str, Any]) -> Iterator[str]:
     """What a person must look at although the run did not fail."""
-    unsolved = [row for row in document["results"] if row["verdict"] in ("ambiguous", "mismatch", "unreadable")]
+    from ghostclean.core.verdicts import needs_person
+
+    unsolved = [row for row in document["results"] if needs_person(row)]
     if unsolved and document["error"] is None:
         listed = ", ".join(f"{row['ticker'] or '?'} {row['verdict']}" for row in unsolved[:5])
         more = f" and {len(unsolved) - 5} more" if len(unsolved) > 5 else ""
         need = "trade needs" if len(unsolved) == 1 else "trades need"
         yield f"{len(unsolved)} {need} a person: {listed}{more}; `ghostclean explain TRADE_ID` says why"
-
-
-def failed_document(error: str, detail: str, run_id: str | None = None) -> dict[str, Any]:
-    """The document of a run that never began, such as one with wrong settings."""
-    from ghostclean.wiring import not_begun
-
-    return not_begun(error, detail, run_id).to_dict()

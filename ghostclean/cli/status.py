@@ -6,12 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ghostclean.cli.options import Json, Quiet, Verbose, seconds
-from ghostclean.cli.output import Failure, Outcome, Show, bad_option, clean, finish, perform, reader_gone
+from ghostclean.cli.command import command
+from ghostclean.cli.options import seconds
+from ghostclean.cli.output import Common, Failure, Outcome, bad_option, finish, reader_gone
+
+if TYPE_CHECKING:
+    from ghostclean.settings import Settings
 
 _HELP = """Healthy, stale or broken; the last runs; what to do next.
 
@@ -29,12 +33,9 @@ _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _ALTERNATE_ON, _ALTERNATE_OFF = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("status", help=_HELP, short_help="Healthy, stale or broken; what to do next.")(status)
-
-
+@command("status", _HELP, "Healthy, stale or broken; what to do next.")
 def status(
+    common: Common,
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, metavar="N", help="Runs to list.")] = 5,
     with_broker: Annotated[
         bool, typer.Option("--broker", help="Also read the broker and compare it with the ledger.")
@@ -43,45 +44,44 @@ def status(
         str | None, typer.Option("--watch", metavar="SECONDS", help="Redraw that often until Ctrl-C.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 unless healthy.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    # No docstring: the help text stands in `_HELP`.
-    show = Show(as_json, quiet, verbose)
+) -> Outcome:
+    def seen() -> Outcome:
+        return _outcome(look(common.settings(), limit, with_broker=with_broker), common, check=check)
 
-    def look() -> Outcome:
-        from ghostclean import wiring
-
-        return _outcome(wiring.status(limit=limit, with_broker=with_broker), show, check=check)
-
-    def body() -> Outcome:
-        if watch is not None:
-            if show.json:
-                raise bad_option("--watch", "with --json there is one document; ask for it as often as you need")
-            _watch(look, show, seconds(watch, "--watch"))
-        return look()
-
-    perform("status", show, body, failed_document=failed_document)
+    if watch is not None:
+        if common.json:
+            raise bad_option("--watch", "with --json there is one document; ask for it as often as you need")
+        _watch(seen, common, seconds(watch, "--watch"))
+    return seen()
 
 
-def failed_document(error: str, detail: str) -> dict[str, Any]:
-    """The document of a look that failed before there was anything to see."""
-    from datetime import UTC, datetime
+def look(settings: "Settings", limit: int = 5, *, with_broker: bool = False) -> dict[str, Any]:
+    """The document of `status --json`; raises StateFailed and BadSettings."""
+    from datetime import UTC, datetime, timedelta
 
-    from ghostclean.app.status import failed_document
+    from ghostclean.app.operate.gate import DEFAULT_MAX_OPEN
+    from ghostclean.app.operate.status import status_document
+    from ghostclean.cli.gate import observed
+    from ghostclean.wiring import opened
 
-    return failed_document(error, detail, now=datetime.now(UTC))
+    with opened(settings) as stores:
+        return status_document(
+            stores,
+            now=datetime.now(UTC),
+            interval=timedelta(seconds=settings.interval),
+            limit=limit,
+            look=(lambda: observed(settings, DEFAULT_MAX_OPEN)) if with_broker else None,
+        )
 
 
-def _outcome(document: dict[str, Any], show: Show, *, check: bool) -> Outcome:
+def _outcome(document: dict[str, Any], common: Common, *, check: bool) -> Outcome:
     from ghostclean.result import EXIT_CODES
 
     healthy = document["health"] == "healthy"
     code = EXIT_CODES[document["error"]] or (1 if check and not healthy else 0)
 
     def lines() -> Iterator[str]:
-        if show.quiet and healthy and document["ok"]:
+        if common.quiet and healthy and document["ok"]:
             return
         from ghostclean.render.screen import status_screen
 
@@ -98,7 +98,7 @@ def _outcome(document: dict[str, Any], show: Show, *, check: bool) -> Outcome:
     )
 
 
-def _watch(look: Callable[[], Outcome], show: Show, every: float) -> None:
+def _watch(seen: Callable[[], Outcome], common: Common, every: float) -> None:
     """Redraws in place until Ctrl-C and leaves the terminal as it was; in a pipe it just repeats."""
     from ghostclean.render.terminal import is_dumb
 
@@ -108,11 +108,11 @@ def _watch(look: Callable[[], Outcome], show: Show, every: float) -> None:
         if drawing:
             _draw(_ALTERNATE_ON)
         while True:
-            outcome = _seen(look, watching=drawing)
+            outcome = _seen(seen, common, watching=drawing)
             if drawing:
                 _redraw(outcome, every)
             else:
-                finish("status", show, outcome)
+                finish("status", common, outcome)
                 if reader_gone() and not unread:
                     raise typer.Exit(0)
             time.sleep(every)
@@ -123,20 +123,20 @@ def _watch(look: Callable[[], Outcome], show: Show, every: float) -> None:
             _draw(_ALTERNATE_OFF)
 
 
-def _seen(look: Callable[[], Outcome], *, watching: bool) -> Outcome:
+def _seen(seen: Callable[[], Outcome], common: Common, *, watching: bool) -> Outcome:
     """One look; who watches sees a failure on the screen, and the next look may be better."""
     from ghostclean.errors import BadSettings, GhostcleanError
 
     try:
-        return look()
+        return seen()
     except BadSettings:
         raise
     except GhostcleanError as error:
-        failure = Failure(error.code, error.exit_code, clean(str(error)))
+        failure = Failure(error.code, error.exit_code, common.clean(str(error)))
         if not watching:
-            return failure.outcome()
+            return failure.outcome("status", {})
         text = f"unknown: {failure.detail}"
-        return replace(failure.outcome(), lines=lambda: (text,))
+        return replace(failure.outcome("status", {}), lines=lambda: (text,))
 
 
 def _redraw(outcome: Outcome, every: float) -> None:

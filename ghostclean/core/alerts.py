@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ASK_A_PERSON = frozenset({"mismatch", "ambiguous", "filled_but_gone", "unreadable"})
-_NO_NEWS = frozenset({"unknown", "settling"})  # not decided in this run: what was told before still stands
+from ghostclean.core.verdicts import Verdict, needs_person
+
+_NO_NEWS = frozenset({Verdict.UNKNOWN, Verdict.SETTLING})  # not decided in this run: what was told before still stands
 _SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
 _NOT_LOOKED = "market_closed"
 _SHOWN = 5
@@ -87,19 +88,21 @@ def _kind(error: str | None) -> str | None:
 
 def _held(before: Mapping[str, str], document: Mapping[str, Any], listed: Collection[str | None]) -> dict[str, str]:
     """The trades that need a person after this run, each with its symbol and verdict."""
-    held, seen = dict(before), set()
-    for row in document["results"]:
-        if row["verdict"] == "orphan":
-            continue
-        key = str(row["id"] or f"{row['ticker'] or '?'} without id")
-        seen.add(key)
-        if row["verdict"] in ASK_A_PERSON and row["action"] == "held":
+    held = dict(before)
+    rows = {_key(row): row for row in document["results"] if row["verdict"] != Verdict.ORPHAN}
+    for key, row in rows.items():
+        if needs_person(row):
             held[key] = f"{row['ticker'] or '?'} {row['verdict']}"
         elif row["verdict"] not in _NO_NEWS:
             held.pop(key, None)
-    if document["error"] is not None:
-        return held
-    return {key: text for key, text in held.items() if key in seen or key in listed}
+    left = () if document["error"] is not None else held.keys() - rows.keys() - set(listed)
+    for key in left:
+        del held[key]
+    return held
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return str(row["id"] or f"{row['ticker'] or '?'} without id")
 
 
 def _people(before: Mapping[str, str], now: Mapping[str, str]) -> list[Alert]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ghostclean.render.text import changes, printable, totals
@@ -19,31 +19,48 @@ def annotation(level: str, text: str) -> str:
 
 def summary(title: str, document: Mapping[str, Any]) -> Iterator[str]:
     """A short Markdown block: the outcome, the counters, at most twenty rows."""
-    failed = document.get("error") or (document.get("ok") is False and (document.get("reason") or "failed"))
-    outcome = f"**{cell(failed)}**" if failed else "closed" if document.get("allowed") is False else "ok"
-    yield f"### {title}: {outcome}"
+    yield f"### {title}: {_outcome(document)}"
     yield ""
-    if document.get("detail"):
-        yield cell(document["detail"], 1000)
-        yield ""
-    said = document.get("why") if document.get("health") else document.get("reason") if "allowed" in document else None
-    if said and not document.get("detail"):
-        yield cell(f"{document['health']}: {said}" if document.get("health") else said, 1000)
+    said = document.get("detail") or _answer(document)
+    if said:
+        yield cell(said, 1000)
         yield ""
     if "checked" in document and "closed" in document:
         yield totals(document)
         yield ""
-    results = document.get("results") or (document.get("reconcile") or {}).get("results") or ()
-    rows = [row for row in results if changes(row) or row["action"] == "held"]
+    rows = [row for row in _results(document) if changes(row) or row["action"] == "held"]
     if rows:
-        yield "| action | symbol | trade | verdict | reason |"
-        yield "|---|---|---|---|---|"
-        for row in rows[:_MOST_ROWS]:
-            cells = (row["action"], row["ticker"], row["id"] or "-", row["verdict"], row["reason"])
-            yield "| " + " | ".join(cell(value) for value in cells) + " |"
-        if len(rows) > _MOST_ROWS:
-            yield f"| … | | | | {len(rows) - _MOST_ROWS} more |"
+        yield from _table(rows)
         yield ""
+
+
+def _outcome(document: Mapping[str, Any]) -> str:
+    failed = document.get("error") or (document.get("ok") is False and (document.get("reason") or "failed"))
+    if failed:
+        return f"**{cell(failed)}**"
+    return "closed" if document.get("allowed") is False else "ok"
+
+
+def _answer(document: Mapping[str, Any]) -> object:
+    """What a status or a gate says of itself."""
+    if document.get("health"):
+        return f"{document['health']}: {document['why']}" if document.get("why") else None
+    return document.get("reason") if "allowed" in document else None
+
+
+def _results(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The rows of a run, or of the reconcile inside an auto-manage run."""
+    return document.get("results") or (document.get("reconcile") or {}).get("results") or ()
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "| action | symbol | trade | verdict | reason |"
+    yield "|---|---|---|---|---|"
+    for row in rows[:_MOST_ROWS]:
+        cells = (row["action"], row["ticker"], row["id"] or "-", row["verdict"], row["reason"])
+        yield "| " + " | ".join(cell(value) for value in cells) + " |"
+    if len(rows) > _MOST_ROWS:
+        yield f"| … | | | | {len(rows) - _MOST_ROWS} more |"
 
 
 def cell(value: object, most: int = _MOST_TEXT) -> str:

@@ -67,14 +67,7 @@ def _width() -> int:
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
     """One reconcile run as a table and a closing line."""
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
-    parts: list[Any] = []
-    if rows:
-        table = _table("action", "symbol", "verdict", "why, and which trade")
-        for row in rows:
-            why = Text.assemble(printable(row["reason"]), ("\n" + printable(row["id"] or "no trade", 60), "dim"))
-            style = _STYLES.get(row["action"], "cyan" if changes(row) else "dim")
-            table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), row["verdict"], why)
-        parts.append(table)
+    parts: list[Any] = [_results(rows)] if rows else []
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
     word = "dry run" if document["dryRun"] else "reconcile"
     took = spell(document["durationMs"] / 1000)
@@ -83,6 +76,15 @@ def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[s
     run = printable(document["runId"], 80)
     parts.append(Text.assemble(f"{word} ", state, f": {totals(document)}{partial} in {took} ", (f"(run {run})", "dim")))
     return console_lines(*parts)
+
+
+def _results(rows: Sequence[Document]) -> Table:
+    table = _table("action", "symbol", "verdict", "why, and which trade")
+    for row in rows:
+        why = Text.assemble(printable(row["reason"]), ("\n" + printable(row["id"] or "no trade", 60), "dim"))
+        style = _STYLES.get(row["action"], "cyan" if changes(row) else "dim")
+        table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), row["verdict"], why)
+    return table
 
 
 def _table(*columns: str) -> Table:
@@ -158,16 +160,20 @@ def _runs_table(runs: Sequence[Document], now: datetime | None) -> Table:
         table.add_column(column, justify="right" if column in ("ago", *numbers) else "left", no_wrap=True)
     table.add_column("run", overflow="fold")  # in full: `undo` wants it
     for run in runs:
-        ok = run.get("ok") is True
-        result = ("dry run" if run.get("dryRun") else "ok") if ok else str(run.get("error") or "failed")
         table.add_row(
             _age(parse_time(run.get("ts")), now),
-            Text(printable(result, 24), "green" if ok else "red"),
+            _run_result(run),
             *(str(run.get(name, "-")) for name in numbers),
             *((printable(run.get("source", "?"), 16),) if wide else ()),
             Text(printable(run.get("runId", "?"), 100), "dim"),
         )
     return table
+
+
+def _run_result(run: Document) -> Text:
+    if run.get("ok") is True:
+        return Text("dry run" if run.get("dryRun") else "ok", "green")
+    return Text(printable(run.get("error") or "failed", 24), "red")
 
 
 def _sparklines(runs: Sequence[Document]) -> Table:

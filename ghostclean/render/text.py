@@ -70,16 +70,14 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
     """The lines of one auto-manage run, those of its reconcile first."""
     if document["reconcile"]:
         yield from reconcile_lines(document["reconcile"], quiet=quiet)
-    changed = document["updated"] or document["flattened"]
-    if not quiet or changed or not document["ok"]:
-        for note in document["notes"]:
-            yield f"note: {printable(note if isinstance(note, str) else note.get('note', note))}"
-    if quiet and not changed:
+    unchanged = not (document["updated"] or document["flattened"])
+    if not (quiet and unchanged and document["ok"]):
+        yield from (f"note: {printable(note)}" for note in document["notes"])
+    if quiet and unchanged:
         return
-    outcome = "FAIL" if not document["ok"] else "SKIP" if document["skipped"] else "SUCCESS"
-    reason = f" {document['reason']}" if document["reason"] else ""
-    counts = ", ".join(f"{document[n]} {n}" for n in ("checked", "updated", "flattened"))
-    yield f"auto-manage {outcome}{reason}: {counts}"
+    counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
+    outcome = document["outcome"] if document["ok"] else "FAIL"
+    yield f"auto-manage {' '.join(filter(None, (outcome, document['reason'])))}: {counts}"
 
 
 def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:
@@ -103,16 +101,18 @@ def entry_lines(entries: Iterable[Document], *, verbose: bool = False) -> Iterat
         what = f"{entry['verdict']}  {entry['action']} ({entry['outcome']})"
         yield f"{entry['at']}  {what}  run {printable(entry['runId'], 80)}"
         yield f"    {printable(entry['reason'])}"
-        for proof in entry["proof"]:
-            if "fingerprint" in proof and not verbose:
-                continue  # for an undo, not for a person
-            facts = ", ".join(f"{k} {v}" for k, v in proof.items() if k not in ("what", "at") and v is not None)
-            at = f" at {proof['at']}" if proof.get("at") else ""
-            yield f"    proof: {printable(proof.get('what', ''))}{at}{f' ({printable(facts)})' if facts else ''}"
+        # A fingerprint is for an undo, not for a person.
+        yield from (_proof_line(proof) for proof in entry["proof"] if verbose or "fingerprint" not in proof)
         before, after = entry["before"] or {}, entry["after"] or {}
         for name in dict.fromkeys((*after, *before)):
             was = _value(before[name]) if name in before else "absent"
             yield f"    {printable(name, 40)}: {was} -> {_value(after[name]) if name in after else 'absent'}"
+
+
+def _proof_line(proof: Document) -> str:
+    facts = ", ".join(f"{k} {v}" for k, v in proof.items() if k not in ("what", "at") and v is not None)
+    at = f" at {proof['at']}" if proof.get("at") else ""
+    return f"    proof: {printable(proof.get('what', ''))}{at}{f' ({printable(facts)})' if facts else ''}"
 
 
 def _value(value: object) -> str:

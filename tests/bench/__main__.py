@@ -25,7 +25,7 @@ from tests.servers import redis_server
 
 PYTHON = sys.executable
 PROGRAM = (PYTHON, "-c", "import sys; from ghostclean.cli import main; sys.exit(main())")
-STORES = "typer, redis, pydantic_settings"
+STORES = "typer, redis, pydantic"
 LATENCY = 0.05
 KEY = "trades:v1:bench"
 

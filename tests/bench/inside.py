@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+import ghostclean.api as api
 import ghostclean.app.observation as observation
 import ghostclean.wiring as wiring
 from ghostclean.adapters.alpaca.transport import AlpacaTransport
@@ -63,7 +64,7 @@ def main() -> None:
     wiring.stores(settings)
     url, key = os.environ.get("REDIS_URL"), os.environ.get("GHOSTCLEAN_LEDGER_KEY", "")
     start = time.perf_counter()
-    result = wiring.reconcile(settings=settings, max=int(os.environ.get("BENCH_MAX", "500")), deadline=600)
+    result = api.reconcile(settings=settings, max=int(os.environ.get("BENCH_MAX", "500")), deadline=600)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     baseline = _plain_script(url, key) if url and os.environ.get("BENCH_STRING") else None

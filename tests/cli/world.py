@@ -22,6 +22,7 @@ import redis
 
 from ghostclean import wiring
 from ghostclean.adapters.alpaca import AlpacaBroker
+from ghostclean.api import new_run_id
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.reconcile import run_reconcile
@@ -259,7 +260,7 @@ class World:
             sleep=sleep,
         )
         parts = Parts(broker=broker, ledger=kept.ledger, state=kept.state, spool=kept.spool, pause=sleep)
-        options = Options(run_id or wiring.new_run_id("test"), "test", limit, settings.policy(**policy), dry_run)
+        options = Options(run_id or new_run_id("test"), "test", limit, settings.policy(**policy), dry_run)
         try:
             result = run_reconcile(parts, options)
         finally:

@@ -22,8 +22,7 @@ from ghostclean.app.ports import Lease
 from ghostclean.app.reconcile import run_reconcile
 from ghostclean.core.inputs import Policy
 from ghostclean.core.protection import ManagePolicy
-from ghostclean.manage_result import ManageResult
-from ghostclean.result import Result
+from ghostclean.result import ManageResult, Result
 from tests.fakebroker import FakeBroker
 
 NOON = "2026-11-18T17:00:00Z"  # a Wednesday, 12:00 in New York

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostclean.core.alerts import ASK_A_PERSON, changes, manage_changes, report
+from ghostclean.cli.reconcile import warnings
+from ghostclean.core.alerts import changes, manage_changes, report
+from ghostclean.core.verdicts import Verdict
 from ghostclean.result import EXIT_CODES
+
+NEED_A_PERSON = sorted(verdict for verdict in Verdict if verdict.needs_person)
 
 Row = dict[str, Any]
 
@@ -71,7 +75,7 @@ def test_a_wrong_account_is_told_even_among_failures() -> None:
     assert told(run(error="ledger_failed"), run(error="account_mismatch")) == [["failed"], ["failed"]]
 
 
-@pytest.mark.parametrize("verdict", sorted(ASK_A_PERSON))
+@pytest.mark.parametrize("verdict", NEED_A_PERSON)
 def test_a_trade_that_needs_a_person_is_told_when_it_appears_and_when_it_clears(verdict: str) -> None:
     bad, good = run(row("a", verdict)), run(row("a", "live", "kept"))
 
@@ -129,7 +133,7 @@ def test_many_trades_make_a_short_line() -> None:
 ROWS = st.builds(
     row,
     st.sampled_from([None, "a", "b", "c"]),
-    st.sampled_from([*sorted(ASK_A_PERSON), "live", "unknown", "settling", "exited", "orphan"]),
+    st.sampled_from([*NEED_A_PERSON, "live", "unknown", "settling", "exited", "orphan"]),
     st.sampled_from(["held", "kept"]),
 )
 RUNS = st.builds(
@@ -229,3 +233,14 @@ def test_the_same_auto_manage_run_twice_tells_nothing_the_second_time(
     past: list[dict[str, Any]], last: dict[str, Any]
 ) -> None:
     assert manage_told(*past, last, last)[-1] == []
+
+
+def test_the_command_names_the_same_trades_as_the_alert() -> None:
+    document = run(*(row(str(verdict), str(verdict)) for verdict in Verdict))
+
+    (warning,) = warnings(document)
+    _, state = changes({}, document)
+
+    assert warning.startswith(f"{len(NEED_A_PERSON)} trades need a person: ")
+    assert all(f"AAPL {verdict}" in warning for verdict in NEED_A_PERSON)
+    assert sorted(state["held"]) == NEED_A_PERSON

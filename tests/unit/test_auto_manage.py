@@ -12,7 +12,7 @@ import pytest
 
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.broker import client_id
-from ghostclean.manage_result import ManageOutcome
+from ghostclean.result import ManageOutcome
 from tests.fakebroker import NEVER, Delay
 from tests.unit.managing import Office, office
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ghostclean.adapters.alpaca.records import read_account, read_orders, read_position
-from ghostclean.app.gate import Gate, judge, unknown
+from ghostclean.app.operate.gate import Gate, judge, unknown
 from ghostclean.core.broker import BrokerTruth
 from tests.fakes import NOW, raw_order, raw_position
 

@@ -14,7 +14,7 @@ from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.core.broker import client_id
 from ghostclean.errors import StateFailed
-from ghostclean.manage_result import ManageOutcome
+from ghostclean.result import ManageOutcome
 from tests.fakebroker import NEVER
 from tests.unit.managing import Office, office
 

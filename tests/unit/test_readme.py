@@ -134,7 +134,7 @@ def test_the_env_examples_are_settings_that_load() -> None:
     values = dict(line.split("=", 1) for line in itertools.chain(*(block.splitlines() for block in examples)))
 
     assert len(examples) == 2
-    assert Settings.of(values).credentials is not None
+    assert Settings.of(values).require_credentials()
 
 
 # --------------------------------------------------------------------------- codes and verdicts

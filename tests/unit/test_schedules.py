@@ -16,7 +16,7 @@ import pytest
 import yaml
 from croniter import croniter
 
-from ghostclean.app.schedule import schedule_text
+from ghostclean.app.operate.schedule import schedule_text
 
 ROOT = Path(__file__).parents[2]
 HOME = "/home/me/ghostclean"

@@ -10,7 +10,7 @@ import pytest
 
 from ghostclean.errors import BadSettings
 from ghostclean.scrub import scrub
-from ghostclean.settings import DATA_URL, LIVE_URL, PAPER_URL, Settings, environment_secrets
+from ghostclean.settings import DATA_URL, LIVE_URL, PAPER_URL, Settings, environment_secrets, secrets_in, unread
 
 SECRET = "s3cr3t-sentinel"
 OURS = ("ALPACA_", "APCA_", "GHOSTCLEAN_", "AUTO_MANAGE_", "REDIS_URL", "XDG_")
@@ -39,7 +39,8 @@ def refused(**values: str) -> str:
 
 def test_defaults(tmp_path: Path) -> None:
     settings = Settings.load()
-    assert settings.credentials is None
+    with pytest.raises(BadSettings):
+        settings.require_credentials()
     assert settings.live is False
     assert (settings.trading_url, settings.data_url) == (PAPER_URL, DATA_URL)
     assert settings.ledger_at.describe() == f"file:{tmp_path}/data/ghostclean/trades.json"
@@ -156,6 +157,9 @@ def test_a_url_that_contradicts_the_account_is_refused() -> None:
         ("REDIS_URL", f"redis://:{SECRET}@host:70000/0"),
         ("REDIS_URL", f"redis://:{SECRET}@host/abc"),
         ("REDIS_URL", "unix://"),
+        ("REDIS_URL", "unix:r.sock"),
+        ("REDIS_URL", "unix:/r.sock"),
+        ("GHOSTCLEAN_STATE", "unix:r.sock"),
         ("GHOSTCLEAN_LEDGER", "trades.json"),
         ("GHOSTCLEAN_LEDGER", "file:"),
         ("GHOSTCLEAN_LEDGER", "sqlite:x"),
@@ -228,9 +232,14 @@ def test_secrets_are_never_shown() -> None:
         "GHOSTCLEAN_ALERT_URL": f"https://hook.example/{SECRET}5",
     }
     settings = Settings.of(values)
-    shown = repr(settings) + str(settings) + repr(settings.credentials) + "".join(o.shown for o in settings.origins())
+    shown = (
+        repr(settings)
+        + str(settings)
+        + repr(settings.require_credentials())
+        + "".join(o.shown for o in settings.origins())
+    )
     assert SECRET not in shown
-    assert {SECRET + "1", SECRET + "2", SECRET + "3"} <= set(settings.secrets())
+    assert {SECRET + "1", SECRET + "2", SECRET + "3"} <= set(secrets_in(values))
 
 
 def test_secrets_are_known_even_when_settings_are_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -271,8 +280,9 @@ def test_a_number_never_means_the_live_account() -> None:
 
 
 def test_a_password_in_the_options_of_a_url_is_a_secret() -> None:
-    settings = Settings.of({"REDIS_URL": f"redis://h/0?password={SECRET}&db=1"})
-    assert SECRET in settings.secrets()
+    values = {"REDIS_URL": f"redis://h/0?password={SECRET}&db=1"}
+    settings = Settings.of(values)
+    assert SECRET in secrets_in(values)
     [shown] = [origin.shown for origin in settings.origins() if origin.name == "REDIS_URL"]
     assert shown == "redis://h/0?password=***&db=1"
 
@@ -286,4 +296,4 @@ def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / ".env").write_text("AUTO_MANAGE_ENABLE=1\n")
     monkeypatch.setenv("GHOSTCLEAN_SOMETHING_ELSE", "1")
     monkeypatch.setenv("GHOSTCLEAN_GRACE", "1")
-    assert Settings.unread() == {"AUTO_MANAGE_ENABLE": "AUTO_MANAGE_ENABLED", "GHOSTCLEAN_SOMETHING_ELSE": ""}
+    assert unread() == {"AUTO_MANAGE_ENABLE": "AUTO_MANAGE_ENABLED", "GHOSTCLEAN_SOMETHING_ELSE": ""}

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from ghostclean.adapters.alpaca.records import read_account, read_orders, read_position
-from ghostclean.app.gate import judge, unknown
+from ghostclean.app.operate.gate import judge, unknown
+from ghostclean.app.operate.status import judge_health, status_document, telemetry_document
+from ghostclean.app.parts import Stores
 from ghostclean.app.ports import RunCommit, Telemetry
-from ghostclean.app.status import Sources, judge_health, status_document, telemetry_document
 from ghostclean.core.broker import BrokerTruth, iso
 from tests.fakes import NOW, FakeLedger, FakeSpool, FakeState, raw_order, raw_position
 
@@ -96,11 +97,11 @@ def parts() -> tuple[FakeState, FakeLedger]:
 
 
 def document(state: FakeState, ledger: FakeLedger, **more: Any) -> dict[str, Any]:
-    return status_document(Sources(state, ledger, **more), now=NOW, interval=INTERVAL, limit=5)
+    return status_document(Stores(ledger, state, FakeSpool()), now=NOW, interval=INTERVAL, limit=5, **more)
 
 
 def test_the_document_of_a_healthy_ledger() -> None:
-    found = document(*parts(), spool=FakeSpool())
+    found = document(*parts())
     assert found["ok"] is True
     assert found["now"] == "2026-11-20T15:05:00.000Z"
     assert found["health"] == "healthy"
@@ -131,7 +132,7 @@ def test_broker_truth_against_the_ledger_both_ways() -> None:
         (read_position(raw_position("BTCUSD", "1", "90000")), read_position(raw_position("PLTR", "5", "800"))),
         NOW,
     )
-    found = document(state, ledger, broker=lambda: (truth, judge(truth, 3)))
+    found = document(state, ledger, look=lambda: (truth, judge(truth, 3)))
     assert found["broker"] == {
         "positionsCount": 2,
         "openOrdersCount": 1,
@@ -143,7 +144,7 @@ def test_broker_truth_against_the_ledger_both_ways() -> None:
 
 
 def test_a_broker_that_cannot_be_read_closes_the_gate() -> None:
-    found = document(*parts(), broker=lambda: (None, unknown("no answer", 3)))
+    found = document(*parts(), look=lambda: (None, unknown("no answer", 3)))
     assert (found["ok"], found["error"], found["broker"]) == (False, "broker_truth_failed", None)
     assert found["entryState"]["allowed"] is False
 

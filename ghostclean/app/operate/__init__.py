@@ -1,1 +1,1 @@
-"""What an operator asks for: undo, resolve."""
+"""What an operator asks for: status, gate, doctor, explain, resolve, undo, demo, schedules."""

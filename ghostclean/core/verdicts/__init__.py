@@ -8,6 +8,7 @@ from .decision import (
     Decision,
     Proof,
     Verdict,
+    needs_person,
 )
 from .fields import (
     vanished_fields,
@@ -29,6 +30,7 @@ __all__ = [
     "Proof",
     "Verdict",
     "decide",
+    "needs_person",
     "settle",
     "settle_part",
     "vanished_fields",

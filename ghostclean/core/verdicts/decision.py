@@ -32,6 +32,14 @@ class Verdict(StrEnum):
     ORPHAN = "orphan"
     REOPENED = "reopened"
 
+    @property
+    def needs_person(self) -> bool:
+        """Whether it stays as it is until somebody looks: a break that no later run can settle."""
+        return self in _BREAKS
+
+
+_BREAKS = frozenset({Verdict.UNREADABLE, Verdict.AMBIGUOUS, Verdict.MISMATCH, Verdict.FILLED_BUT_GONE})
+
 
 class Action(StrEnum):
     """What is done about it."""
@@ -64,6 +72,11 @@ _WOULD = {
     Action.FLATTENED: "would_flatten",
     Action.REOPENED: "would_reopen",
 }
+
+
+def needs_person(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a run's `results` is a trade that needs a person."""
+    return row["action"] == Action.HELD and Verdict(row["verdict"]).needs_person
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from ghostclean.app.parts import Stores
+from ghostclean.app.ports import Ledger, LedgerView, Record, Telemetry
 from ghostclean.core.broker import BrokerTruth, iso, parse_time, symbol_key
 from ghostclean.core.ledger import is_open, is_pending, text
 from ghostclean.durations import spell
 from ghostclean.errors import LedgerFailed
 
 from .gate import Gate, entries
-from .ports import Ledger, LedgerView, Record, Spool, State, Telemetry
 
 _CURES = {
     "broker_truth_failed": "check the keys and Alpaca's status, then `ghostclean doctor`",
@@ -77,31 +78,25 @@ def _last_success(telemetry: Telemetry) -> datetime | None:
     return next((t for t in times if t is not None), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What a status is made of; `spool` and `broker` (truth and gate) are optional."""
+def status_document(
+    stores: Stores,
+    *,
+    now: datetime,
+    interval: timedelta,
+    limit: int,
+    look: Callable[[], tuple[BrokerTruth | None, Gate]] | None = None,
+) -> dict[str, Any]:
+    """The document of `status --json`; raises StateFailed, other failures stand inside it.
 
-    state: State
-    ledger: Ledger
-    spool: Spool | None = None
-    broker: Callable[[], tuple[BrokerTruth | None, Gate]] | None = None
-
-
-def status_document(sources: Sources, *, now: datetime, interval: timedelta, limit: int) -> dict[str, Any]:
-    """The document of `status --json`; raises StateFailed, other failures stand inside it."""
-    known = sources.state.telemetry("reconcile", max(limit, _RUNS_FOR_HEALTH))
+    `look` reads the broker; without it the document says nothing of the broker and the gate.
+    """
+    state = stores.state
+    known = state.telemetry("reconcile", max(limit, _RUNS_FOR_HEALTH))
     health = judge_health(known, now, interval)  # whatever the limit: dry runs may hide the counted ones
-    reconcile = Telemetry(known.summary, known.runs[:limit])
-    manage = sources.state.telemetry("auto-manage", limit)
-    lock = sources.state.lock_info()
-    error: str | None = None
-    detail: str | None = None
-    view: LedgerView | None = None
-    try:
-        view = sources.ledger.read()
-    except LedgerFailed as failure:
-        error, detail = failure.code, str(failure)
-    truth, gate = sources.broker() if sources.broker else (None, None)
+    manage = state.telemetry("auto-manage", limit)
+    lock = state.lock_info()
+    view, error, detail = _read(stores.ledger)
+    truth, gate = look() if look else (None, None)
     if gate is not None and gate.allowed is None and error is None:
         error, detail = "broker_truth_failed", gate.reason
     return {
@@ -111,17 +106,25 @@ def status_document(sources: Sources, *, now: datetime, interval: timedelta, lim
         "why": health.why,
         "advice": health.advice,
         "lastSuccessAt": iso(health.last_success) if health.last_success else None,
-        "reconcileTelemetry": telemetry_document(reconcile),
+        "reconcileTelemetry": telemetry_document(Telemetry(known.summary, known.runs[:limit])),
         "autoManageTelemetry": telemetry_document(manage),
-        "ledger": ledger_counts(view) if view is not None else None,
-        "broker": compare(truth, view) if truth is not None else None,
-        "entryState": gate.entry_state() if gate is not None else None,
-        "lock": {"holder": lock.holder, "secondsLeft": round(lock.seconds_left, 1)} if lock else None,
-        "spooled": sources.spool.waiting() if sources.spool else 0,
-        "places": {"ledger": sources.ledger.place, "state": sources.state.place},
+        "ledger": None if view is None else ledger_counts(view),
+        "broker": None if truth is None else compare(truth, view),
+        "entryState": None if gate is None else gate.entry_state(),
+        "lock": None if lock is None else {"holder": lock.holder, "secondsLeft": round(lock.seconds_left, 1)},
+        "spooled": stores.spool.waiting(),
+        "places": {"ledger": stores.ledger.place, "state": state.place},
         "error": error,
         "detail": detail,
     }
+
+
+def _read(ledger: Ledger) -> tuple[LedgerView | None, str | None, str | None]:
+    """The ledger, or the error that hides it."""
+    try:
+        return ledger.read(), None, None
+    except LedgerFailed as failure:
+        return None, failure.code, str(failure)
 
 
 def telemetry_document(telemetry: Telemetry) -> dict[str, Any]:
@@ -160,6 +163,21 @@ def compare(truth: BrokerTruth, view: LedgerView | None) -> dict[str, Any]:
     A working entry stands for its trade; an exit order does not: a ghost may have left one behind.
     A ledger that could not be read leaves both lists empty.
     """
+    opened, waiting = _symbols(view)
+    held = {position.key: position for position in truth.positions}
+    working = {symbol_key(symbol) for symbol in entries(truth.orders, held)}
+    only_there = [p.symbol for key, p in held.items() if view and key not in opened and key not in waiting]
+    only_here = [symbol for key, symbol in opened.items() if key not in held and key not in working]
+    return {
+        "positionsCount": len(truth.positions),
+        "openOrdersCount": len(truth.orders),
+        "onlyAtBroker": sorted(only_there),
+        "onlyInLedger": sorted(only_here),
+    }
+
+
+def _symbols(view: LedgerView | None) -> tuple[dict[str, str], set[str]]:
+    """The symbols of the open trades as the ledger writes them, by key, and the keys of the pending ones."""
     opened: dict[str, str] = {}
     waiting: set[str] = set()
     for record in view.active if view is not None else ():
@@ -168,36 +186,20 @@ def compare(truth: BrokerTruth, view: LedgerView | None) -> dict[str, Any]:
             opened[symbol_key(symbol)] = symbol
         elif symbol and is_pending(record):
             waiting.add(symbol_key(symbol))
-    held = {position.key: position for position in truth.positions}
-    working = {symbol_key(symbol) for symbol in entries(truth.orders, held)}
-    only_there = [p.symbol for key, p in held.items() if key not in opened and key not in waiting]
-    only_here = [symbol for key, symbol in opened.items() if key not in held and key not in working]
-    return {
-        "positionsCount": len(truth.positions),
-        "openOrdersCount": len(truth.orders),
-        "onlyAtBroker": sorted(only_there) if view is not None else [],
-        "onlyInLedger": sorted(only_here),
-    }
+    return opened, waiting
 
 
-def failed_document(error: str, detail: str, *, now: datetime) -> dict[str, Any]:
+def unread_document(detail: str, *, now: datetime) -> dict[str, Any]:
     """The same document when not even the state could be asked: what is not known is null."""
     unread: dict[str, Any] = {"summary": {}, "runs": []}
+    unknown = dict.fromkeys(("lastSuccessAt", "ledger", "broker", "entryState", "lock", "places"))
     return {
-        "ok": False,
         "now": iso(now),
         "health": "unknown",
         "why": detail,
         "advice": "see `ghostclean doctor`",
-        "lastSuccessAt": None,
         "reconcileTelemetry": unread,
         "autoManageTelemetry": unread,
-        "ledger": None,
-        "broker": None,
-        "entryState": None,
-        "lock": None,
         "spooled": 0,
-        "places": None,
-        "error": error,
-        "detail": detail,
+        **unknown,
     }

@@ -1,4 +1,4 @@
-"""The outside eyes against a small web server: what arrives, what is counted, what can never happen."""
+"""The monitors against a small web server: what arrives, what is counted, what can never happen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,14 +18,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ghostclean.adapters.outside import Heartbeat, MetricsFile, OutsideError, Webhook, exposition
-from ghostclean.app.outside import OutsideEyes
+from ghostclean.adapters.monitors import Heartbeat, LocalMemo, MetricsFile, NotDelivered, Webhook, exposition
+from ghostclean.api import auto_manage, reconcile
+from ghostclean.app.monitors import Monitors
+from ghostclean.app.ports import EndedRun
 from ghostclean.core.alerts import Alert
 from ghostclean.core.verdicts import Verdict
 from ghostclean.result import Result
 from ghostclean.settings import Settings
-from ghostclean.wiring import auto_manage, opened, reconcile
+from ghostclean.wiring import opened
 from tests.fakebroker import FakeBroker
+from tests.fakes import FakeState
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 7, 38, tzinfo=UTC)
@@ -95,30 +98,67 @@ def minute() -> float:
     return 60.0
 
 
+class Memory(FakeState):
+    """A state that remembers what a run left for the next one of its kind."""
+
+    def __init__(self, kept: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.keep(kept)
+
+    def keep(self, kept: dict[str, Any] | None) -> None:
+        if kept is not None:
+            # The state holds JSON.
+            self.remember("alerts", {"last": json.loads(json.dumps(kept))})
+
+
+def end(
+    monitors: Monitors,
+    document: dict[str, Any],
+    state: FakeState | None = None,
+    *,
+    kind: str = "reconcile",
+    now: datetime = NOW,
+    left: Callable[[], float] = minute,
+) -> dict[str, Any] | None:
+    return monitors.ended(kind, document, state=state, now=now, left=left)
+
+
+def ended(document: dict[str, Any], last_success: float | None = None, now: float = 1.0) -> EndedRun:
+    success = None if last_success is None else datetime.fromtimestamp(last_success, UTC)
+    return EndedRun("reconcile", document, (), success, datetime.fromtimestamp(now, UTC))
+
+
+def send(what: Callable[[float], None] | None) -> None:
+    assert what is not None
+    what(2.0)
+
+
+def webhook(eye: Eye, folder: Path) -> Monitors:
+    return Monitors([Webhook(eye.url)], LocalMemo(eye.url, folder))
+
+
 # --------------------------------------------------------------------------- heartbeat
 
 
 def test_a_good_run_is_started_and_ended_with_its_report(eye: Eye) -> None:
-    eyes = OutsideEyes(heartbeat=Heartbeat(eye.url))
+    monitors = Monitors([Heartbeat(eye.url)])
 
-    eyes.started("r-1", 60)
-    eyes.ended(run(closed=1, rows=[row("exited", "closed")]), None, (), NOW, minute)
+    monitors.started("r-1", 60)
+    end(monitors, run(closed=1, rows=[row("exited", "closed")]))
 
-    (start, start_query, _, start_body), (end, end_query, kind, end_body) = eye.seen
-    assert (start, end) == (f"/{TOKEN}/start", f"/{TOKEN}")
+    (start, start_query, _, start_body), (last, end_query, kind, end_body) = eye.seen
+    assert (start, last) == (f"/{TOKEN}/start", f"/{TOKEN}")
     assert start_query == end_query
     uuid.UUID(start_query["rid"][0])
     assert start_body == "run r-1"
     assert kind == "text/plain; charset=utf-8"
     assert end_body.startswith("run r-1 (source cron): ok\n3 checked, 1 closed")
     assert "closed AAPL exited exited: why" in end_body
-    assert eyes.failures == []
+    assert monitors.failures == []
 
 
 def test_a_failed_run_ends_with_fail_and_says_why(eye: Eye) -> None:
-    OutsideEyes(heartbeat=Heartbeat(eye.url)).ended(
-        run(error="broker_truth_failed", detail="HTTP 500: nothing was closed"), None, (), NOW, minute
-    )
+    end(Monitors([Heartbeat(eye.url)]), run(error="broker_truth_failed", detail="HTTP 500: nothing was closed"))
 
     assert eye.paths() == [f"/{TOKEN}/fail"]
     assert "HTTP 500: nothing was closed" in eye.seen[0][3]
@@ -126,14 +166,14 @@ def test_a_failed_run_ends_with_fail_and_says_why(eye: Eye) -> None:
 
 def test_the_run_id_pairs_start_and_end_and_differs_between_runs(eye: Eye) -> None:
     for run_id in ("a", "a", "b"):
-        Heartbeat(eye.url).started(run_id, 2)
+        send(Heartbeat(eye.url).started(run_id))
 
     first, second, other = (query["rid"] for _, query, _, _ in eye.seen)
     assert first == second != other
 
 
 def test_a_url_with_a_query_keeps_it(eye: Eye) -> None:
-    Heartbeat(f"{eye.url}/?create=1").started("r", 2)
+    send(Heartbeat(f"{eye.url}/?create=1").started("r"))
 
     path, query, *_ = eye.seen[0]
     assert path == f"/{TOKEN}/start"
@@ -141,16 +181,17 @@ def test_a_url_with_a_query_keeps_it(eye: Eye) -> None:
 
 
 def test_a_long_report_is_cut(eye: Eye) -> None:
-    Heartbeat(eye.url).ended("r", True, "ä" * 50_000, 2)
+    send(Heartbeat(eye.url).ended(ended(run(error="ledger_failed", detail="ä" * 50_000))))
 
-    assert len(eye.seen[0][3]) == 5_000
+    assert 9_990 < len(eye.seen[0][3].encode()) <= 10_000
 
 
 # --------------------------------------------------------------------------- alerts
 
 
-def test_alerts_go_out_as_one_document(eye: Eye, tmp_path: Path) -> None:
-    Webhook(eye.url, tmp_path).send([Alert("failed", "it failed"), Alert("cleared", "ö")], "r-1", "cron", 2)
+def test_alerts_go_out_as_one_document(eye: Eye) -> None:
+    alerts = [Alert("failed", "it failed"), Alert("cleared", "ö")]
+    send(Webhook(eye.url).ended(EndedRun("reconcile", run(), alerts, None, NOW)))
 
     assert eye.documents() == [
         {
@@ -167,14 +208,13 @@ def test_alerts_go_out_as_one_document(eye: Eye, tmp_path: Path) -> None:
 
 def series(eye: Eye, tmp_path: Path, *runs: tuple[dict[str, Any], bool]) -> list[str]:
     """The events that arrive over these runs; the second of each pair: whether the state works."""
-    memory: dict[str, Any] = {}
+    state = Memory()
     for document, state_works in runs:
-        eyes = OutsideEyes(webhook=Webhook(eye.url, tmp_path / "memo"))
-        kept = eyes.ended(document, memory if state_works else None, (), NOW, minute)
+        monitors = webhook(eye, tmp_path / "memo")
+        kept = end(monitors, document, state if state_works else None)
         assert (kept is None) is not state_works
-        # The state holds JSON.
-        memory = json.loads(json.dumps(kept)) if kept is not None else memory
-        assert eyes.failures == []
+        state.keep(kept)
+        assert monitors.failures == []
     return [event["event"] for document in eye.documents() for event in document["events"]]
 
 
@@ -205,15 +245,15 @@ def test_a_lost_state_is_told_once_and_its_return_too(eye: Eye, tmp_path: Path) 
 
 def test_what_did_not_arrive_is_told_by_the_next_run(eye: Eye, tmp_path: Path) -> None:
     closing = run(closed=1, rows=[row("exited", "closed")])
-    eyes = OutsideEyes(webhook=Webhook(eye.url, tmp_path))
+    monitors = webhook(eye, tmp_path)
     eye.status = 500
 
-    kept = eyes.ended(closing, {}, (), NOW, minute)
+    kept = end(monitors, closing, Memory())
     eye.status = 200
-    again = eyes.ended(run(), kept, (), NOW, minute)
-    last = eyes.ended(run(), again, (), NOW, minute)
+    again = end(monitors, run(), Memory(kept))
+    last = end(monitors, run(), Memory(again))
 
-    assert eyes.failures == ["alert: HTTP 500"]
+    assert monitors.failures == ["alert: HTTP 500"]
     assert [[event["event"] for event in document["events"]] for document in eye.documents()] == [
         ["ghosts_closed"],
         ["ghosts_closed"],
@@ -254,7 +294,7 @@ def test_the_metrics_file_is_valid_and_says_what_happened(tmp_path: Path) -> Non
     rows = [row("exited", "closed"), row("mismatch"), {**row("mismatch"), "id": "other"}]
     document = run(closed=1, held=2, rows=rows)
 
-    MetricsFile(tmp_path / "ghostclean.prom").write(document, NOW.timestamp() - 600, NOW.timestamp())
+    send(MetricsFile(tmp_path / "ghostclean.prom").ended(ended(document, NOW.timestamp() - 600, NOW.timestamp())))
 
     found = parse((tmp_path / "ghostclean.prom").read_text())
     assert found["last_success_age_seconds", ""] == 600
@@ -274,11 +314,10 @@ def test_a_large_number_keeps_its_digits() -> None:
 
 
 def test_the_last_success_outlives_a_lost_state(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path / "m.prom")
-    eyes = OutsideEyes(metrics=metrics)
+    monitors = Monitors([MetricsFile(tmp_path / "m.prom")])
 
-    eyes.ended(run(), {}, (), NOW, minute)
-    eyes.ended(run(error="state_failed", detail="gone"), None, (), datetime(2026, 11, 22, 8, 38, tzinfo=UTC), minute)
+    end(monitors, run(), Memory())
+    end(monitors, run(error="state_failed", detail="gone"), now=datetime(2026, 11, 22, 8, 38, tzinfo=UTC))
 
     found = parse((tmp_path / "m.prom").read_text())
     assert found["last_success_age_seconds", ""] == 3600
@@ -288,7 +327,7 @@ def test_the_last_success_outlives_a_lost_state(tmp_path: Path) -> None:
 def test_a_reader_never_sees_half_a_file_and_nothing_is_left_behind(tmp_path: Path) -> None:
     file = tmp_path / "m.prom"
     metrics = MetricsFile(file)
-    metrics.write(run(), None, 1.0)
+    send(metrics.ended(ended(run())))
     stop = threading.Event()
     broken = []
 
@@ -300,7 +339,7 @@ def test_a_reader_never_sees_half_a_file_and_nothing_is_left_behind(tmp_path: Pa
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(200):
-        metrics.write(run(), None, float(number))
+        send(metrics.ended(ended(run(), now=float(number))))
     stop.set()
     reader.join()
 
@@ -310,60 +349,74 @@ def test_a_reader_never_sees_half_a_file_and_nothing_is_left_behind(tmp_path: Pa
 
 
 def test_a_folder_that_is_not_there_is_a_short_error(tmp_path: Path) -> None:
-    with pytest.raises(OutsideError, match=r"^metrics file: No such file or directory$"):
-        MetricsFile(tmp_path / "no" / "m.prom").write(run(), None, 1.0)
+    with pytest.raises(NotDelivered, match=r"^metrics file: No such file or directory$"):
+        send(MetricsFile(tmp_path / "no" / "m.prom").ended(ended(run())))
 
 
 # --------------------------------------------------------------------------- what can never happen
 
 
 @pytest.mark.parametrize("status", [301, 404, 500])
-def test_a_refusing_eye_is_counted_without_its_url(eye: Eye, tmp_path: Path, status: int) -> None:
+def test_a_refusing_monitor_is_counted_without_its_url(eye: Eye, tmp_path: Path, status: int) -> None:
     eye.status = status
-    eyes = OutsideEyes(heartbeat=Heartbeat(eye.url), webhook=Webhook(eye.url, tmp_path))
+    monitors = Monitors([Heartbeat(eye.url), Webhook(eye.url)], LocalMemo(eye.url, tmp_path))
 
-    eyes.started("r-1", 60)
-    eyes.ended(run(error="ledger_failed", detail="x"), {}, (), NOW, minute)
+    monitors.started("r-1", 60)
+    end(monitors, run(error="ledger_failed", detail="x"), Memory())
 
-    assert eyes.failures == [f"heartbeat: HTTP {status}", f"heartbeat: HTTP {status}", f"alert: HTTP {status}"]
+    assert monitors.failures == [f"heartbeat: HTTP {status}", f"heartbeat: HTTP {status}", f"alert: HTTP {status}"]
     assert len(eye.seen) == 3
 
 
-def test_hanging_eyes_stay_within_the_deadline(silent: str, tmp_path: Path) -> None:
-    eyes = OutsideEyes(
-        heartbeat=Heartbeat(silent), webhook=Webhook(silent, tmp_path), metrics=MetricsFile("/nowhere/m")
-    )
-    end = time.monotonic() + 2.0
+def test_hanging_monitors_stay_within_the_deadline(silent: str, tmp_path: Path) -> None:
+    channels = [MetricsFile("/nowhere/m"), Heartbeat(silent), Webhook(silent)]
+    monitors = Monitors(channels, LocalMemo(silent, tmp_path))
+    over = time.monotonic() + 2.0
 
-    eyes.ended(run(error="ledger_failed", detail="x"), {}, (), NOW, lambda: end - time.monotonic())
+    end(monitors, run(error="ledger_failed", detail="x"), Memory(), left=lambda: over - time.monotonic())
 
-    assert end - time.monotonic() >= 0.55  # the run's own record still has its time
-    assert [failure.partition(":")[0] for failure in eyes.failures] == ["metrics file", "heartbeat", "alert"]
-    assert TOKEN not in str(eyes.failures)
+    assert over - time.monotonic() >= 0.55  # the run's own record still has its time
+    assert [failure.partition(":")[0] for failure in monitors.failures] == ["metrics file", "heartbeat", "alert"]
+    assert TOKEN not in str(monitors.failures)
 
 
 def test_without_time_nothing_is_sent_and_that_is_counted(eye: Eye) -> None:
-    eyes = OutsideEyes(heartbeat=Heartbeat(eye.url))
+    monitors = Monitors([Heartbeat(eye.url)])
 
-    eyes.ended(run(), None, (), NOW, lambda: 0.0)
+    end(monitors, run(), left=lambda: 0.0)
 
-    assert eyes.failures == ["heartbeat: no time left"]
+    assert monitors.failures == ["heartbeat: no time left"]
     assert eye.seen == []
 
 
-class Rude:
-    """An eye with a bug whose message holds a secret."""
+class Rude(MetricsFile):
+    """A monitor with a bug whose message holds a secret."""
 
-    def write(self, *_: object) -> None:
-        raise RuntimeError(f"https://x/{TOKEN}")
+    def ended(self, run: EndedRun) -> Callable[[float], None]:
+        del run
+        return self._fail
+
+    def _fail(self, seconds: float) -> None:
+        raise RuntimeError(f"https://x/{TOKEN} {seconds}")
 
 
-def test_a_bug_in_an_eye_is_counted_by_its_kind_only() -> None:
-    eyes = OutsideEyes(metrics=Rude())
+def test_a_bug_in_a_monitor_is_counted_by_its_kind_only() -> None:
+    monitors = Monitors([Rude("m")])
 
-    eyes.ended(run(), {}, (), NOW, minute)
+    end(monitors, run(), Memory())
 
-    assert eyes.failures == ["metrics file: RuntimeError"]
+    assert monitors.failures == ["metrics file: RuntimeError"]
+
+
+def test_an_alert_that_one_of_two_channels_took_does_not_wait(eye: Eye) -> None:
+    monitors = Monitors([Webhook("http://127.0.0.1:1/"), Webhook(eye.url)])
+
+    kept = end(monitors, run(error="ledger_failed", detail="x"), Memory())
+
+    assert kept is not None
+    assert "untold" not in kept
+    assert len(eye.documents()) == 1
+    assert monitors.failures == ["alert: ConnectionError"]
 
 
 def sample_run(tmp_path: Path, deadline: float = 60, **variables: str) -> Result:
@@ -396,7 +449,7 @@ def test_a_whole_run_tells_all_three(eye: Eye, tmp_path: Path) -> None:
     assert parse((tmp_path / "m.prom").read_text())["last_run_closed", ""] == 5
 
 
-def test_a_whole_run_with_hanging_eyes_ends_the_same_and_in_time(silent: str, tmp_path: Path) -> None:
+def test_a_whole_run_with_hanging_monitors_ends_the_same_and_in_time(silent: str, tmp_path: Path) -> None:
     started = time.monotonic()
 
     result = sample_run(
@@ -532,8 +585,8 @@ def test_auto_manage_without_its_state_is_told_once(eye: Eye, tmp_path: Path) ->
     lost = {"source": "cron", "error": "state_failed", "reason": "state_failed", "detail": "no state"}
 
     for number in range(2):
-        eyes = OutsideEyes(webhook=Webhook(eye.url, tmp_path / "memo"))
-        assert eyes.managed({"runId": f"m-{number}", **lost}, None, minute) is None
+        document = {"ok": False, "runId": f"m-{number}", **lost}
+        assert end(webhook(eye, tmp_path / "memo"), document, kind="auto-manage") is None
 
     assert [document["runId"] for document in eye.documents()] == ["m-0"]
 

@@ -10,16 +10,15 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.observation import observe, read_truth
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import Recalled
 from ghostclean.core.broker import OrdersOf, RecordsOf
 from ghostclean.core.inputs import Policy
 from ghostclean.core.ledger import is_open, is_pending
 from ghostclean.core.safety import LOOK_BACK
 from ghostclean.errors import StateFailed
-
-from .deadline import Deadline
-from .observation import observe, read_truth
-from .parts import Parts
-from .ports import Recalled
 
 
 def record(parts: Parts, deadline: Deadline, policy: Policy) -> list[Mapping[str, Any]]:

@@ -1,7 +1,7 @@
-"""Outside eyes: a heartbeat, alerts on change, and a Prometheus textfile.
+"""The monitors: a heartbeat, alerts on change, and a Prometheus textfile.
 
-None of them can change a run's outcome: each is bounded in time, and what fails is handed back
-as a short text to be counted.
+A new channel is a class with `started` and `ended` (see `Monitor`) and a row of `CHANNELS`. None of
+them can change a run's outcome: each is bounded in time, and what fails is counted and shown.
 """
 
 from __future__ import annotations
@@ -13,89 +13,106 @@ import re
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ghostclean.core.alerts import Alert
+from platformdirs import user_state_path
+
+from ghostclean.app.ports import EndedRun, Monitor
+from ghostclean.core.alerts import report
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError
+
+Send = Callable[[float], None]
 
 _BODY_LIMIT = 10_000
 _LAST_SUCCESS = "last_success_timestamp_seconds"
 
 
-class OutsideError(GhostcleanError):
-    """An outside eye did not see the run; says which, never a URL (it may hold a token)."""
+class NotDelivered(GhostcleanError):
+    """A monitor did not hear of the run; says which, never a URL (it may hold a token)."""
 
 
 class Heartbeat:
     """A dead man's switch in the manner of healthchecks: `URL/start`, `URL`, `URL/fail`."""
 
+    name = "heartbeat"
+    sends_alerts = False
+
     def __init__(self, url: str) -> None:
         self._url = urlsplit(url)
 
-    def started(self, run_id: str, seconds: float) -> None:
-        """Says that a run has begun; raises OutsideError."""
-        self._ping("/start", run_id, f"run {run_id}", seconds)
+    def started(self, run_id: str) -> Send | None:
+        return partial(self._ping, "/start", run_id, f"run {run_id}")
 
-    def ended(self, run_id: str, ok: bool, report: str, seconds: float) -> None:
-        """Says how it ended, with the report as the body; raises OutsideError."""
-        self._ping("" if ok else "/fail", run_id, report, seconds)
+    def ended(self, run: EndedRun) -> Send | None:
+        """The report as the body; auto-manage has no heartbeat of its own."""
+        if run.kind != "reconcile":
+            return None
+        return partial(self._ping, "" if run.document["ok"] else "/fail", run.document["runId"], report(run.document))
 
     def _ping(self, ending: str, run_id: str, body: str, seconds: float) -> None:
         url = self._url._replace(path=self._url.path.rstrip("/") + ending).geturl()
         # Services pair start and end by a UUID; ours is derived from the run id, which is in the body.
         rid = str(uuid.uuid5(uuid.NAMESPACE_OID, run_id))
-        text = body.encode()[:_BODY_LIMIT]
-        _post(
-            "heartbeat",
-            url,
-            seconds,
-            params={"rid": rid},
-            data=text,
-            headers={"Content-Type": "text/plain; charset=utf-8"},
-        )
+        text = body.encode()[:_BODY_LIMIT].decode(errors="ignore").encode()
+        headers = {"Content-Type": "text/plain; charset=utf-8"}
+        _post(self.name, url, seconds, params={"rid": rid}, data=text, headers=headers)
 
 
 class Webhook:
-    """Alerts as one JSON POST: `{source, runId, events[], text}`, the shape chat webhooks read.
+    """Alerts as one JSON POST: `{source, runId, events[], text}`, the shape chat webhooks read."""
 
-    `memo` is the folder for the one word that must outlive a lost state (the user's state folder
-    by default).
-    """
+    name = "alert"
+    sends_alerts = True
 
-    def __init__(self, url: str, memo: Path | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._memo = memo
 
-    def send(self, alerts: Sequence[Alert], run_id: str, source: str, seconds: float) -> None:
-        """Posts the alerts of one run; raises OutsideError."""
-        text = "\n".join(f"ghostclean: {alert.text}" for alert in alerts)
+    def started(self, run_id: str) -> Send | None:
+        del run_id
+        return None
+
+    def ended(self, run: EndedRun) -> Send | None:
+        if not run.alerts:
+            return None
+        text = "\n".join(f"ghostclean: {alert.text}" for alert in run.alerts)
         document = {
-            "source": source,
-            "runId": run_id,
-            "events": [{"event": a.event, "text": a.text} for a in alerts],
+            "source": run.document["source"],
+            "runId": run.document["runId"],
+            "events": [{"event": alert.event, "text": alert.text} for alert in run.alerts],
             "title": "ghostclean",
             "text": text,
             "body": text,
         }
         data = json.dumps(document, ensure_ascii=False).encode()
-        _post("alert", self._url, seconds, data=data, headers={"Content-Type": "application/json"})
+        return lambda seconds: _post(
+            self.name, self._url, seconds, data=data, headers={"Content-Type": "application/json"}
+        )
+
+
+class LocalMemo:
+    """One word in the user's state folder (or `folder`): which failure this URL was last told of."""
+
+    def __init__(self, url: str, folder: Path | None = None) -> None:
+        self._digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+        self._folder = folder or user_state_path("ghostclean", appauthor=False) / "alerted"
 
     def recall(self) -> str | None:
-        """The failure that was told while the state was lost; raises OutsideError."""
+        """The failure that was told while the state was lost; raises NotDelivered."""
         try:
-            return self._file().read_text(encoding="utf-8").strip() or None
+            return (self._folder / self._digest).read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise OutsideError(f"alert: its memory cannot be read ({type(error).__name__})") from None
+            raise NotDelivered(f"alert: its memory cannot be read ({type(error).__name__})") from None
 
     def remember(self, error: str | None) -> None:
-        """Keeps that failure, or forgets it; raises OutsideError."""
-        file = self._file()
+        """Keeps that failure, or forgets it; raises NotDelivered."""
+        file = self._folder / self._digest
         try:
             if error is None:
                 file.unlink(missing_ok=True)
@@ -103,15 +120,7 @@ class Webhook:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(error, encoding="utf-8")
         except OSError as failure:
-            raise OutsideError(f"alert: its memory cannot be written ({failure.strerror})") from None
-
-    def _file(self) -> Path:
-        folder = self._memo
-        if folder is None:
-            from platformdirs import user_state_path
-
-            folder = user_state_path("ghostclean", appauthor=False) / "alerted"
-        return folder / hashlib.sha256(self._url.encode()).hexdigest()[:16]
+            raise NotDelivered(f"alert: its memory cannot be written ({failure.strerror})") from None
 
 
 def _post(what: str, url: str, seconds: float, **request: Any) -> None:
@@ -122,36 +131,43 @@ def _post(what: str, url: str, seconds: float, **request: Any) -> None:
         with requests.post(url, timeout=seconds, allow_redirects=False, stream=True, **request) as answer:
             status = answer.status_code
     except (requests.RequestException, ValueError) as error:
-        raise OutsideError(f"{what}: {type(error).__name__}") from None
+        raise NotDelivered(f"{what}: {type(error).__name__}") from None
     if not 200 <= status < 300:
-        raise OutsideError(f"{what}: HTTP {status}")
+        raise NotDelivered(f"{what}: HTTP {status}")
 
 
 class MetricsFile:
     """A Prometheus textfile, replaced as a whole so that a scrape never reads half of it."""
 
+    name = "metrics file"
+    sends_alerts = False
+
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).expanduser()
 
-    def write(self, document: Mapping[str, Any], last_success: float | None, now: float) -> None:
-        """Writes the figures of a run; times in Unix seconds; raises OutsideError.
+    def started(self, run_id: str) -> Send | None:
+        del run_id
+        return None
 
-        Where nobody knows of a success any more (the state is lost) the one in the file stays.
-        """
+    def ended(self, run: EndedRun) -> Send | None:
+        """The figures of a reconcile run; while the state is lost the file's own last success stays."""
+        return partial(self._write, run) if run.kind == "reconcile" else None
+
+    def _write(self, run: EndedRun, seconds: float) -> None:
+        del seconds
         try:
-            if last_success is None:
-                last_success = self._known_success()
+            success = run.last_success.timestamp() if run.last_success else self._known_success()
             handle, name = tempfile.mkstemp(prefix=".ghostclean-", dir=self._path.parent)
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(exposition(document, last_success, now))
+                    file.write(exposition(run.document, success, run.now.timestamp()))
                 Path(name).chmod(0o644)  # the collector runs as somebody else
                 Path(name).replace(self._path)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise OutsideError(f"metrics file: {error.strerror}") from None
+            raise NotDelivered(f"metrics file: {error.strerror}") from None
 
     def _known_success(self) -> float | None:
         try:
@@ -190,3 +206,11 @@ def exposition(document: Mapping[str, Any], last_success: float | None, now: flo
 def _number(value: float) -> str:
     """In full, to the millisecond: `%g` would round a time to its first six digits."""
     return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+# By the variable that configures it, in the order in which they are told.
+CHANNELS: Mapping[str, Callable[[str], Monitor]] = {
+    "GHOSTCLEAN_METRICS_FILE": MetricsFile,
+    "GHOSTCLEAN_HEARTBEAT_URL": Heartbeat,
+    "GHOSTCLEAN_ALERT_URL": Webhook,
+}

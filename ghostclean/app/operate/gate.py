@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.observation import read_truth
+from ghostclean.app.parts import Parts
 from ghostclean.core.broker import BrokerTruth, Order, Position, symbol_key
+from ghostclean.errors import BrokerTruthFailed, DeadlineExceeded, GhostcleanError
 
 DEFAULT_MAX_OPEN = 3
 EXIT_YES, EXIT_NO, EXIT_UNKNOWN = 0, 10, 3
 
 _DUST = 1  # dollars
+_PIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,30 @@ class Gate:
         }
 
 
+def observe(parts: Parts, deadline: Deadline, max_open: int, *, has_state: bool) -> tuple[BrokerTruth | None, Gate]:
+    """Broker truth and the answer; `has_state` False says that no state exists yet, so nothing is pinned."""
+    try:
+        truth = read_truth(parts, deadline)
+    except BrokerTruthFailed as error:
+        return None, unknown(error.why, max_open)
+    why = _wrong_account(parts, truth, deadline) if has_state else None
+    return (truth, judge(truth, max_open)) if why is None else (None, unknown(why, max_open))
+
+
+def _wrong_account(parts: Parts, truth: BrokerTruth, deadline: Deadline) -> str | None:
+    """Why this is not the account pinned to the ledger; None too where the state cannot say."""
+
+    def recall() -> str | None:
+        parts.state.open()
+        pin = parts.state.recall_all(["pin"]).pinned
+        return None if pin is None else pin.mismatch(truth.account, parts.broker.live)
+
+    try:
+        return deadline.within(recall, min(_PIN_SECONDS, deadline.left()))
+    except (GhostcleanError, DeadlineExceeded):
+        return None  # entries depend on the broker alone
+
+
 def judge(truth: BrokerTruth, max_open: int) -> Gate:
     """Distinct symbols with a position worth $1 or a working entry order, against the limit."""
     taken = {p.key: p.symbol for p in truth.positions if counts(p)}
@@ -63,11 +92,6 @@ def judge(truth: BrokerTruth, max_open: int) -> Gate:
     listed = ", ".join(symbols[:10]) + (", …" if len(symbols) > 10 else "")
     reason = f"{len(symbols)} of at most {max_open} symbols taken" + (f" ({listed})" if symbols else "")
     return Gate(allowed, max_open, symbols, reason)
-
-
-def failed_document(error: str, detail: str, max_open: int) -> dict[str, Any]:
-    """The document when the question could not even be asked: no entry."""
-    return {**Gate(None, max_open, (), detail).to_dict(), "error": error, "detail": detail}
 
 
 def unknown(reason: str, max_open: int) -> Gate:
