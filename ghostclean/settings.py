@@ -15,7 +15,8 @@ from typing import Annotated, Any, NamedTuple, Self, get_args
 
 from dotenv import dotenv_values
 from platformdirs import user_data_path, user_state_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ghostclean.core.inputs import Policy
 from ghostclean.core.protection import ManagePolicy
@@ -124,10 +125,10 @@ _CutLossR = Annotated[Decimal, _fraction("-1000", "-0.01", "a number of R below 
 # --------------------------------------------------------------------------- the model
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """Everything an operator can set; build it with `load` or `of`."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     alpaca_api_key: SecretStr | None = Field(None, alias="ALPACA_API_KEY")
     alpaca_secret_key: SecretStr | None = Field(None, alias="ALPACA_SECRET_KEY")
@@ -162,6 +163,18 @@ class Settings(BaseModel):
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _credentials: Credentials | None = PrivateAttr(default=None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` hands over: it has read every source once and knows which won."""
+        return (init_settings,)
 
     @classmethod
     def load(cls, flags: Mapping[str, str] | None = None, env_file: str | None = None) -> Self:

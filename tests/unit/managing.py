@@ -105,7 +105,7 @@ class Office:
         deadline = Deadline(seconds)
         turn = [deadline]
         state = SqliteState(self.folder / "state.db", ledger_place="test")
-        broker = AlpacaBroker(
+        broker = AlpacaBroker.connect(
             trading_url=self.fake.url,
             data_url=self.fake.url,
             api_key="key",
