@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ghostclean.app.bound import BoundBroker
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
@@ -93,7 +92,8 @@ def split_records(view: LedgerView) -> tuple[tuple[Trade, ...], tuple[Trade, ...
 
 def recall(parts: Parts, deadline: Deadline) -> Memory:
     """What earlier runs remembered about this ledger."""
-    return Memory(**{name: recall_section(parts, deadline, name, shape) for name, shape in _SECTIONS.items()})
+    sections = _SECTIONS.items()
+    return deadline.reading(lambda: Memory(**{n: recall_section(parts, deadline, n, shape) for n, shape in sections}))
 
 
 def recall_section(parts: Parts, deadline: Deadline, name: str, shape: type) -> dict[str, Any]:
@@ -115,13 +115,15 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
     Orders come first: an entry that fills between the two reads is then seen at least once.
     An account without any money can't have the open trades of `view`.
     """
-    broker = BoundBroker(parts.broker, deadline.reading)
+    broker = parts.broker
     try:
-        account, orders, positions = broker.account(), broker.working_orders(), broker.positions()
+        account, orders, positions = deadline.reading(
+            lambda: (broker.account(), broker.working_orders(), broker.positions())
+        )
         truth = BrokerTruth(account, orders, positions, broker.now())
         if truth.contradiction() is not None:
             parts.pause(min(_SECOND_LOOK_AFTER, deadline.left_for_reading() / 4))
-            account, positions = broker.account(), broker.positions()
+            account, positions = deadline.reading(lambda: (broker.account(), broker.positions()))
             truth = BrokerTruth(account, orders, positions, broker.now())
     except BrokerError as error:
         raise BrokerTruthFailed(
