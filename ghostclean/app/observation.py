@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ghostclean.app.bound import BoundBroker
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
@@ -88,13 +87,15 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
     Orders come first: an entry that fills between the two reads is then seen at least once.
     An account without any money can't have the open trades of `view`.
     """
-    broker = BoundBroker(parts.broker, deadline.reading)
+    broker = parts.broker
     try:
-        account, orders, positions = broker.account(), broker.working_orders(), broker.positions()
+        account, orders, positions = deadline.reading(
+            lambda: (broker.account(), broker.working_orders(), broker.positions())
+        )
         truth = BrokerTruth(account, orders, positions, broker.now())
         if truth.contradiction() is not None:
             parts.pause(min(_SECOND_LOOK_AFTER, deadline.left_for_reading() / 4))
-            account, positions = broker.account(), broker.positions()
+            account, positions = deadline.reading(lambda: (broker.account(), broker.positions()))
             truth = BrokerTruth(account, orders, positions, broker.now())
     except BrokerError as error:
         raise BrokerTruthFailed(

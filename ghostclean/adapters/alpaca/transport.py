@@ -28,7 +28,6 @@ from ghostclean.adapters.alpaca.api import NotFound
 from ghostclean.app.deadline import call_left
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refusal, Refused
 from ghostclean.places import api_url
-from ghostclean.scrub import scrub
 
 _TRIES = 3
 _REQUEST_SECONDS = 10.0
@@ -131,9 +130,15 @@ class AlpacaTransport(RESTClient):
 
     def scrubbed(self, text: str) -> str:
         """One printable line without either key."""
-        text = scrub(text, self._secrets)
+        text = self._without_keys(text)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= _MESSAGE_LENGTH else line[: _MESSAGE_LENGTH - 1] + "…"
+
+    def _without_keys(self, text: str) -> str:
+        """Of JSON too, which stays JSON: the general scrubbing of URLs may cut an escape in two."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text
 
     # ----------------------------------------------------------------- the SDK's hook
 
@@ -183,7 +188,7 @@ class AlpacaTransport(RESTClient):
         except BrokerError as error:
             raise AnswerLost(f"{error}; whether the broker acted on it is unknown") from None
         if answer.status in _REFUSALS and not (answer.status == 404 and method == "POST"):
-            body = json.loads(scrub(json.dumps(_body(answer)), self._secrets))
+            body = json.loads(self._without_keys(json.dumps(_body(answer))))
             raise Refused(self._said(what, answer, "refused"), status=answer.status, body=body, why=_refusal(body))
         if answer.status in _TURNED_AWAY:
             raise self._failure(what, answer)
