@@ -8,6 +8,7 @@ writes compares it first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, WriteOutcome
@@ -159,15 +160,6 @@ class RedisLedger:
         return self._layout
 
 
-def open_ledger(
-    place: Place,
-    *,
-    server: Callable[[str], RedisServer] = RedisServer,
-    new_layout: str | None = None,
-    seen_before: Callable[[], bool] = lambda: False,
-    full_scan: Callable[[], bool] = lambda: True,
-) -> RedisLedger:
+def open_ledger(place: Place, *, server: Callable[[str], RedisServer] = RedisServer, **options: Any) -> RedisLedger:
     """The ledger at the key of that place."""
-    return RedisLedger(
-        server(place.where), place.key, seen_before=seen_before, full_scan=full_scan, new_layout=new_layout
-    )
+    return RedisLedger(server(place.where), place.key, **options)
