@@ -40,9 +40,9 @@ class StringLayout(TextLedger):
         self._looked: bytes | None = None
         self.absent = True
 
-    def take(self, raw: bytes | None) -> StringLayout:
-        """The same with the text that was just read, or without one, as the next reading."""
-        self._looked, self.absent = raw, raw is None
+    def take(self, raw: bytes | None, *, absent: bool = False) -> StringLayout:
+        """The same with what was just read as the next reading; `absent` where there was no key."""
+        self._looked, self.absent = raw, absent
         return self
 
     def source(self) -> str:
@@ -153,7 +153,7 @@ class RedisLedger:
                     "is missing, though an earlier run has read it",
                     "restore it, or check REDIS_URL and GHOSTCLEAN_LEDGER_KEY",
                 )
-            return self._string.take(None)
+            return self._string.take(None, absent=True)
         if kind not in (b"string", b"hash"):
             raise self._key.failed(f"is a Redis {kind.decode()}, not a string or a hash", "check GHOSTCLEAN_LEDGER_KEY")
         self._layout = self._hash if kind == b"hash" else self._string.take(raw)
