@@ -103,16 +103,19 @@ def test_fields_whose_name_is_no_text_are_each_reported_and_left_alone(kit: Hash
 # --------------------------------------------------------------------------- a string
 
 
-def test_a_string_that_vanishes_while_it_is_looked_at_is_missing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    kit = StringKit(site)
+@pytest.mark.parametrize("layout", [StringKit, HashKit])
+def test_a_key_that_vanishes_while_it_is_looked_at_is_missing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, layout: type[StringKit]
+) -> None:
+    kit = layout(site)
     kit.seed(A)
     ledger = kit.open()
     look = LedgerKey.look
 
     def late(key: LedgerKey, *commands: tuple[str, ...]) -> list[Any]:
-        kind, _ = look(key, *commands)
+        kind, *_ = look(key, *commands)
         kit.drop()
-        return [kind, None]
+        return [kind, *[None] * (len(commands) - 1)]
 
     monkeypatch.setattr(LedgerKey, "look", late)
     with pytest.raises(LedgerFailed, match="has gone missing during this run"):
