@@ -128,7 +128,9 @@ _CutLossR = Annotated[Decimal, _fraction("-1000", "-0.01", "a number of R below 
 class Settings(BaseSettings):
     """Everything an operator can set; build it with `load` or `of`."""
 
-    model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=False
+    )
 
     alpaca_api_key: SecretStr | None = Field(None, alias="ALPACA_API_KEY")
     alpaca_secret_key: SecretStr | None = Field(None, alias="ALPACA_SECRET_KEY")

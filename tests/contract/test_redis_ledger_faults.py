@@ -16,6 +16,7 @@ from redis import exceptions
 
 from ghostclean.adapters.ledgers.copy import copy_ledger
 from ghostclean.adapters.ledgers.redis import RedisLedger
+from ghostclean.adapters.ledgers.redis_key import LedgerKey
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.app.ports import Change, Lease, WriteOutcome
 from ghostclean.errors import FencedOff, LedgerFailed
@@ -100,6 +101,25 @@ def test_fields_whose_name_is_no_text_are_each_reported_and_left_alone(kit: Hash
 
 
 # --------------------------------------------------------------------------- a string
+
+
+@pytest.mark.parametrize("layout", [StringKit, HashKit])
+def test_a_key_that_vanishes_while_it_is_looked_at_is_missing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, layout: type[StringKit]
+) -> None:
+    kit = layout(site)
+    kit.seed(A)
+    ledger = kit.open()
+    look = LedgerKey.look
+
+    def late(key: LedgerKey, *commands: tuple[str, ...]) -> list[Any]:
+        kind, *_ = look(key, *commands)
+        kit.drop()
+        return [kind, *[None] * (len(commands) - 1)]
+
+    monkeypatch.setattr(LedgerKey, "look", late)
+    with pytest.raises(LedgerFailed, match="has gone missing during this run"):
+        ledger.read()
 
 
 @pytest.mark.parametrize("raw", [b"{}", f'{{"trades":[{A}]}}'.encode(), b' \n{"trades":[],"v":1}'], ids=str)

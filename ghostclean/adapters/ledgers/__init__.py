@@ -6,7 +6,6 @@ here, and its kind in `ghostclean.places`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -14,19 +13,12 @@ from ghostclean.app.ports import Ledger
 from ghostclean.places import Place
 
 
-def open_ledger(
-    place: Place,
-    *,
-    seen_before: Callable[[], bool] = lambda: False,
-    full_scan: Callable[[], bool] = lambda: True,
-    **options: Any,
-) -> Ledger:
+def open_ledger(place: Place, **options: Any) -> Ledger:
     """The ledger of that place; nothing is connected yet.
 
-    `seen_before` tells whether an earlier run has read it, `full_scan` whether the app's own index is
-    to be trusted. `options` are for the layout: `server`, which gives the connection of a URL, and
-    `new_layout`, what an empty place becomes.
+    `options`, of which each layout takes what concerns it: `seen_before` tells whether an earlier run
+    has read the ledger, `full_scan` whether the app's own index must not be trusted now, `server` gives
+    the Redis of a URL, and `new_layout` says what an empty place is to become.
     """
-    module = import_module(f"{__name__}.{place.kind}")
-    ledger: Ledger = module.open_ledger(place, seen_before=seen_before, full_scan=full_scan, **options)
+    ledger: Ledger = import_module(f"{__name__}.{place.kind}").open_ledger(place, **options)
     return ledger

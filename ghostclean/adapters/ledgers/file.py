@@ -100,6 +100,6 @@ class FileLedger(TextLedger):
         return replaced
 
 
-def open_ledger(place: Place, *, seen_before: Callable[[], bool], **_: Any) -> FileLedger:
+def open_ledger(place: Place, *, seen_before: Callable[[], bool] = lambda: False, **_: Any) -> FileLedger:
     """The ledger in the file of that place."""
     return FileLedger(place.path, seen_before=seen_before)

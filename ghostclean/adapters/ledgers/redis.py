@@ -8,6 +8,7 @@ writes compares it first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, WriteOutcome
@@ -39,9 +40,9 @@ class StringLayout(TextLedger):
         self._looked: bytes | None = None
         self.absent = True
 
-    def take(self, raw: bytes | None) -> StringLayout:
-        """The same with the text that was just read, or without one, as the next reading."""
-        self._looked, self.absent = raw, raw is None
+    def take(self, raw: bytes | None, *, absent: bool = False) -> StringLayout:
+        """The same with what was just read as the next reading; `absent` where there was no key."""
+        self._looked, self.absent = raw, absent
         return self
 
     def source(self) -> str:
@@ -152,22 +153,13 @@ class RedisLedger:
                     "is missing, though an earlier run has read it",
                     "restore it, or check REDIS_URL and GHOSTCLEAN_LEDGER_KEY",
                 )
-            return self._string.take(None)
+            return self._string.take(None, absent=True)
         if kind not in (b"string", b"hash"):
             raise self._key.failed(f"is a Redis {kind.decode()}, not a string or a hash", "check GHOSTCLEAN_LEDGER_KEY")
         self._layout = self._hash if kind == b"hash" else self._string.take(raw)
         return self._layout
 
 
-def open_ledger(
-    place: Place,
-    *,
-    server: Callable[[str], RedisServer] = RedisServer,
-    new_layout: str | None = None,
-    seen_before: Callable[[], bool] = lambda: False,
-    full_scan: Callable[[], bool] = lambda: True,
-) -> RedisLedger:
+def open_ledger(place: Place, *, server: Callable[[str], RedisServer] = RedisServer, **options: Any) -> RedisLedger:
     """The ledger at the key of that place."""
-    return RedisLedger(
-        server(place.where), place.key, seen_before=seen_before, full_scan=full_scan, new_layout=new_layout
-    )
+    return RedisLedger(server(place.where), place.key, **options)

@@ -116,6 +116,8 @@ class HashLayout:
         size, kind, index = self._key.look(
             ("HLEN", self._key.name), ("TYPE", self._key.index), ("SMEMBERS", self._key.index)
         )
+        if not size:  # a hash without fields is a key that is not there
+            raise self.failed("has gone missing during this run", "find out who deleted it, or whether its TTL ran out")
         self._indexed = kind == b"set"
         return int(size), index if self._indexed else None
 
@@ -171,7 +173,7 @@ class HashLayout:
         ids = self._identities(texts)
         if size := self._key.look(("HLEN", self._key.name))[0]:
             raise self.failed(f"already holds {size} trades", "name an empty place")
-        if dry_run or not texts:  # a hash without fields is a key that is not there
+        if dry_run or not texts:
             return
         beside = f"{self._key.name}:copy:{secrets.token_hex(6)}"
 
