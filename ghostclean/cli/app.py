@@ -8,7 +8,8 @@ import typer.main
 from ghostclean import __version__
 from ghostclean.cli import demo, gate, journal, manage, operate, reconcile, status  # noqa: F401 - they register
 from ghostclean.cli.command import app
-from ghostclean.cli.output import Common, Failure, ending, finish, interrupted
+from ghostclean.cli.output import Common, Failure, finish, interrupted
+from ghostclean.cli.process import hold_signals
 
 _LISTED = (
     "reconcile", "auto-manage", "status", "gate", "explain", "resolve",
@@ -50,9 +51,9 @@ def run(arguments: list[str]) -> int:
         code: Any = _command()(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:
         code = _usage(error, arguments)
-    except (KeyboardInterrupt, typer.Abort):
-        code = interrupted()
-    return ending(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        code = interrupted(arguments, stop)
+    return code if isinstance(code, int) else 0
 
 
 def _command() -> Any:
@@ -65,7 +66,7 @@ def _command() -> Any:
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:
-    common = Common(json="--json" in arguments)
+    common = Common.guessed(arguments)
     message = " ".join(error.format_message().split())
     for said, plain in _PLAIN_WORDS:
         message = message.replace(said, plain)
@@ -74,4 +75,5 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     command = context.command_path if context is not None else "ghostclean"
     failure = Failure("bad_settings", 2, f"{message} (see `{command} --help`; nothing was done)")
     name = command.removeprefix("ghostclean").strip()
+    hold_signals()
     return finish(name, common, failure.outcome(name, {}))
