@@ -150,10 +150,7 @@ def _failure(error: BaseException, common: Common) -> Failure:
 def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = False) -> int:
     """Prints an outcome and returns the exit code, softened by --non-fatal."""
     softened = non_fatal and outcome.exit_code in _SOFTENED
-    for line in [_document(outcome, common)] if common.json else outcome.lines():
-        put(line)
-    if (why := lost_output()) is not None:
-        common.say(f"stdout cannot be written ({why}): what it was to hold is lost, what was done stands", "warning")
+    _print(common, outcome)
     if outcome.detail:
         kept = f" (exit code {outcome.exit_code}, made 0 by --non-fatal)" if softened else ""
         common.say(f"{outcome.detail}{kept}")
@@ -163,6 +160,13 @@ def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = 
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _annotate(command, common, outcome)
     return 0 if softened else outcome.exit_code
+
+
+def _print(common: Common, outcome: Outcome) -> None:
+    for line in [_document(outcome, common)] if common.json else outcome.lines():
+        put(line)
+    if (why := lost_output()) is not None:
+        common.say(f"stdout cannot be written ({why}): what it was to hold is lost, what was done stands", "warning")
 
 
 def _document(outcome: Outcome, common: Common) -> str:
