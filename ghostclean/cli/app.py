@@ -1,14 +1,18 @@
 """The Typer application: every command, and how usage errors and crashes end."""
 
+import os
+from copy import copy
 from typing import Annotated, Any
 
 import typer
 import typer.main
+from typer.models import CommandInfo
 
 from ghostclean import __version__
 from ghostclean.cli import demo, gate, journal, manage, operate, reconcile, status  # noqa: F401 - they register
 from ghostclean.cli.command import app
-from ghostclean.cli.output import Common, Failure, ending, finish, interrupted
+from ghostclean.cli.output import Common, Failure, finish, interrupted
+from ghostclean.cli.process import hold_signals
 
 _LISTED = (
     "reconcile", "auto-manage", "status", "gate", "explain", "resolve",
@@ -47,25 +51,39 @@ def ghostclean(
 def run(arguments: list[str]) -> int:
     """The exit code of one command line; prints usage errors the way every other error is printed."""
     try:
-        code: Any = _command()(args=arguments, prog_name="ghostclean", standalone_mode=False)
+        code: Any = _command(arguments)(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:
         code = _usage(error, arguments)
-    except (KeyboardInterrupt, typer.Abort):
-        code = interrupted()
-    return ending(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        code = interrupted(arguments, stop)
+    return code if isinstance(code, int) else 0
 
 
-def _command() -> Any:
-    """The built command; its own flags get a default, as without one Typer loads pydantic for them (45 ms)."""
-    command = typer.main.get_command(app)
+def _command(arguments: list[str]) -> Any:
+    """The built command; its own flags get a default, as without one Typer loads pydantic for them (45 ms).
+
+    Commands that the arguments don't name are built without their options, which takes two thirds
+    of the time: they can't be run, only listed. Completion asks in the environment, for any.
+    """
+    needed = copy(app)
+    if not any(name.endswith("_COMPLETE") for name in os.environ):
+        needed.registered_commands = [
+            known if known.name in arguments else CommandInfo(known.name, short_help=known.short_help, callback=_listed)
+            for known in app.registered_commands
+        ]
+    command = typer.main.get_command(needed)
     for parameter in command.get_params(typer.Context(command, **command.context_settings)):
         if parameter.default is None and getattr(parameter, "is_flag", False):
             parameter.default = False
     return command
 
 
+def _listed() -> None:
+    """Stands for a command that is only listed."""
+
+
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:
-    common = Common(json="--json" in arguments)
+    common = Common.guessed(arguments)
     message = " ".join(error.format_message().split())
     for said, plain in _PLAIN_WORDS:
         message = message.replace(said, plain)
@@ -74,4 +92,5 @@ def _usage(error: typer.TyperException, arguments: list[str]) -> int:
     command = context.command_path if context is not None else "ghostclean"
     failure = Failure("bad_settings", 2, f"{message} (see `{command} --help`; nothing was done)")
     name = command.removeprefix("ghostclean").strip()
+    hold_signals()
     return finish(name, common, failure.outcome(name, {}))

@@ -171,6 +171,7 @@ def schedule(
 
     beside = Path(sys.executable).parent / "ghostclean"
     program = str(beside) if beside.exists() else shutil.which("ghostclean") or str(beside)
-    text = schedule_text(kind, program, str(Path.cwd()), common.env_file or ENV_FILE)
+    named = common.env_file is not None
+    text = schedule_text(kind, program, str(Path.cwd()), common.env_file or ENV_FILE, is_named=named)
     document: dict[str, Any] = {"ok": True, "kind": kind, "text": text, "error": None, "detail": None}
     return Outcome(document, 0, text.splitlines)

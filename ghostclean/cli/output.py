@@ -2,24 +2,23 @@
 
 Stdout carries the result (with --json one document and nothing else), stderr everything said
 about it. In GitHub Actions failures are annotated as well, and a short table is added to the
-step summary. A reader that goes away (`| head`) changes nothing about the run or its code.
+step summary.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TextIO
 
 import typer
 
 from ghostclean.cli.not_begun import not_begun
+from ghostclean.cli.process import hold_signals, lost_output, stopped_code
 from ghostclean.errors import BadSettings, BrokerError, BrokerTruthFailed, GhostcleanError
 from ghostclean.scrub import scrub
 
@@ -45,6 +44,12 @@ class Common:
     log_format: str = "text"
 
     LOOK_SECONDS: ClassVar[float] = 20.0  # for commands that only look
+
+    @classmethod
+    def guessed(cls, arguments: Sequence[str]) -> Self:
+        """Of a command line that was not parsed: how the failure to do so is to be said."""
+        joined = " ".join(arguments).replace("--log-format=", "--log-format ")
+        return cls(json="--json" in arguments, log_format="json" if "--log-format json" in joined else "text")
 
     def settings(self) -> Settings:
         """The settings of the environment and the file; raises BadSettings."""
@@ -99,14 +104,6 @@ class Failure:
         return Outcome(document, self.exit_code, error=self.error, detail=self.detail)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: end as on Ctrl-C, so that the lock is given back."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.exit_code = 128 + number
-
-
 def perform(
     command: str,
     common: Common,
@@ -116,19 +113,28 @@ def perform(
     non_fatal: bool = False,
 ) -> NoReturn:
     """Runs a command's body, prints its outcome and ends with its exit code."""
-    prepare(common)
+    from ghostclean.cli.logs import log_to_stderr
+
+    log_to_stderr(common.clean, verbose=common.verbose, as_json=common.log_format == "json")
     try:
         outcome = body()
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last line of defence
         outcome = _failure(error, common).outcome(command, given)
+    hold_signals()
     raise typer.Exit(finish(command, common, outcome, non_fatal=non_fatal))
+
+
+def interrupted(arguments: Sequence[str], stop: BaseException) -> int:
+    """Says that a command was stopped before it began or after it ended; returns its exit code."""
+    common, command = Common.guessed(arguments), arguments[0] if arguments else ""
+    return finish(command, common, _failure(stop, common).outcome(command, {}))
 
 
 def _failure(error: BaseException, common: Common) -> Failure:
     """An exception as one line, never a traceback with secrets."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Failure("reconcile_failed", stopped_code(error), _STOPPED)
     if isinstance(error, BrokerError):
         error = BrokerTruthFailed(f"the broker cannot be read: {error}")
@@ -144,8 +150,7 @@ def _failure(error: BaseException, common: Common) -> Failure:
 def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = False) -> int:
     """Prints an outcome and returns the exit code, softened by --non-fatal."""
     softened = non_fatal and outcome.exit_code in _SOFTENED
-    for line in [_document(outcome, common)] if common.json else outcome.lines():
-        put(line)
+    _print(common, outcome)
     if outcome.detail:
         kept = f" (exit code {outcome.exit_code}, made 0 by --non-fatal)" if softened else ""
         common.say(f"{outcome.detail}{kept}")
@@ -155,6 +160,13 @@ def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = 
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _annotate(command, common, outcome)
     return 0 if softened else outcome.exit_code
+
+
+def _print(common: Common, outcome: Outcome) -> None:
+    for line in [_document(outcome, common)] if common.json else outcome.lines():
+        put(line)
+    if (why := lost_output()) is not None:
+        common.say(f"stdout cannot be written ({why}): what it was to hold is lost, what was done stands", "warning")
 
 
 def _document(outcome: Outcome, common: Common) -> str:
@@ -203,68 +215,8 @@ def say(text: str) -> None:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    try:
-        stream.write(text + "\n")
-        stream.flush()
-    except BrokenPipeError:
-        _mute(stream)
-
-
-def _mute(stream: TextIO) -> None:
-    """Sends what is still to come nowhere, so that the interpreter's last flush is calm too."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
-def reader_gone() -> bool:
-    """Whether stdout goes nowhere, from the start or since its reader went away."""
-    with contextlib.suppress(OSError, ValueError):
-        return os.path.samestat(os.fstat(sys.stdout.fileno()), Path(os.devnull).stat())
-    return False
-
-
-def ending(code: int) -> int:
-    """The exit code, after a last flush that a closed pipe cannot spoil."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            _mute(stream)
-    return code
-
-
-def interrupted(stop: BaseException | None = None) -> int:
-    """Says what an interruption means and returns its exit code."""
-    say(f"ghostclean: {_STOPPED}")
-    return stopped_code(stop)
-
-
-def stopped_code(stop: BaseException | None) -> int:
-    """The exit code of an interruption, which may have been given another form on its way."""
-    cause = stop.__cause__ if stop is not None else None
-    return next((s.exit_code for s in (stop, cause) if isinstance(s, Terminated)), 130)
-
-
-# --------------------------------------------------------------------------- preparing
-
-
-def prepare(common: Common) -> None:
-    """Logs to stderr without secrets, and an orderly end on SIGTERM and SIGHUP."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    from ghostclean.cli.logs import log_to_stderr
-
-    log_to_stderr(common.clean, verbose=common.verbose, as_json=common.log_format == "json")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
-
-
-def _terminate(number: int, frame: object) -> None:
-    del frame
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise Terminated(number)
+    stream.write(text + "\n")
+    stream.flush()
 
 
 def bad_option(name: str, reason: str) -> BadSettings:

@@ -7,7 +7,8 @@ import typer
 
 from ghostclean.cli.command import command
 from ghostclean.cli.options import DeadlineText, DryRun, RunId, Source, name, seconds
-from ghostclean.cli.output import Common, Outcome, stopped_code
+from ghostclean.cli.output import Common, Outcome
+from ghostclean.cli.process import stopped_code
 
 _HELP = """Close ghosts and sync live trades: one run.
 

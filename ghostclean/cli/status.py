@@ -12,7 +12,8 @@ import typer
 
 from ghostclean.cli.command import command
 from ghostclean.cli.options import seconds
-from ghostclean.cli.output import Common, Failure, Outcome, bad_option, finish, reader_gone
+from ghostclean.cli.output import Common, Failure, Outcome, bad_option, finish
+from ghostclean.cli.process import reader_gone
 
 if TYPE_CHECKING:
     from ghostclean.settings import Settings

@@ -6,6 +6,7 @@ machines share, and a run that finds it taken exits 7 without doing anything.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from importlib.resources import files
@@ -14,14 +15,17 @@ from pathlib import Path
 _COMMENT = "#"
 
 
-def schedule_text(kind: str, program: str, folder: str, environment_file: str) -> str:
+def schedule_text(kind: str, program: str, folder: str, environment_file: str, *, is_named: bool = False) -> str:
     """The text of a schedule, with absolute paths of this installation filled in.
 
     Each path is written the way cron, or systemd, reads it: blanks and percent signs included.
+    `is_named` says that the file is not the `.env` of the folder, so that commands must name it.
     """
     text = files("ghostclean").joinpath("schedules", f"{kind}.txt").read_text(encoding="utf-8")
     paths = {"@PROGRAM@": program, "@FOLDER@": folder, "@ENVIRONMENT@": environment_file}
     paths = {mark: str(Path(path).absolute()) for mark, path in paths.items()}
+    if is_named and kind == "cron":
+        text = re.sub(r"^([^#\n].*@PROGRAM@.*)$", r"\1 --env-file @ENVIRONMENT@", text, flags=re.MULTILINE)
     return "".join(_filled(line, paths, _WRITERS[kind]) for line in text.splitlines(keepends=True))
 
 

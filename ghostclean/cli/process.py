@@ -1,0 +1,137 @@
+"""The process around a command: standard streams that can't fail, signals that end it in order.
+
+A run's decisions and its exit code must not depend on who reads what it says. A reader that has
+gone (`| head`), a full disk behind `>> log` or a descriptor that was closed (`2>&-`) loses output
+and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Sink(io.FileIO):
+    """The descriptor of a standard stream; after its first failure, `lost`, the rest goes nowhere."""
+
+    lost: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        while self.lost is None:
+            try:
+                written: int | None = super().write(data)
+                if written is not None:
+                    return written
+                self._wait()
+            except OSError as error:
+                self.lost = error
+        return len(data)
+
+    def _wait(self) -> None:
+        """For room in a pipe that was set not to block."""
+        import select
+
+        select.select([], [self], [])
+
+
+def secure_streams() -> None:
+    """Opens what was closed on the null device, and makes writing to stdout and stderr safe."""
+    for number, (name, mode) in enumerate(_STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest free number is this one: those below are open by now
+            setattr(sys, name, None)
+        stream = getattr(sys, name)
+        if number and stream is getattr(sys, f"__{name}__", None):
+            setattr(sys, name, _safe(number, stream))
+
+
+def _safe(number: int, stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
+    raw = Sink(number, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding if stream else "utf-8",
+        errors="backslashreplace",
+        line_buffering=number == 2 or raw.isatty(),
+    )
+
+
+def _failure() -> OSError | None:
+    """Why stdout takes no more; None for one that was not made here."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.lost if isinstance(raw, Sink) else None
+
+
+def lost_output() -> str | None:
+    """Why stdout could not be written, None where it could; a reader that went away wanted no more."""
+    failure = _failure()
+    return failure.strerror if failure is not None and failure.errno != errno.EPIPE else None
+
+
+def reader_gone() -> bool:
+    """Whether stdout goes nowhere, from the start or since its reader went away."""
+    if _failure() is not None:
+        return True
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.stat(os.devnull))  # noqa: PTH116 - pathlib is slow to load
+    except (OSError, ValueError):
+        return False
+
+
+# --------------------------------------------------------------------------- signals
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: end as on Ctrl-C, so that the lock is given back."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+def catch_signals() -> Mapping[signal.Signals, Any]:
+    """SIGTERM and SIGHUP end the process like Ctrl-C, unless ignored from the start (nohup); returns what was set."""
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
+    return before
+
+
+def restore_signals(before: Mapping[signal.Signals, Any]) -> None:
+    """For a program that called us and goes on."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _terminate(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise Terminated(number)
+
+
+def hold_signals() -> None:
+    """What was done is done: a signal waits until it has been said, a second one ends the process."""
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _ignore_once)
+
+
+def _ignore_once(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, signal.SIG_DFL)
+
+
+def stopped_code(stop: BaseException | None) -> int:
+    """The exit code of an interruption, which may have been given another form on its way."""
+    cause = stop.__cause__ if stop is not None else None
+    return next((s.exit_code for s in (stop, cause) if isinstance(s, Terminated)), 130)
