@@ -21,6 +21,7 @@ from ghostclean.app.manage.selection import (
     list_held,
     list_naked,
     longest_unmanaged,
+    note_held_overnight,
     note_missed_close,
     session_on_duty,
 )
@@ -248,6 +249,8 @@ class _Run:
         stored = self.parts.state.recall(_DUTY).get("last")
         self.duty = {"last": session_on_duty(market)}
         self.counts.failures += note_missed_close(self.journal, trades.manageable(), market, stored, now)
+        if market.in_last(self.manage.eod_window, now):
+            self.counts.failures += note_held_overnight(self.journal, trades)
 
     # ------------------------------------------------------------------ what they are managed with
 

@@ -50,6 +50,9 @@ class SmallBroker:
     def now(self) -> datetime:
         return self.when
 
+    def requests_left(self) -> int | None:
+        return None
+
     def working_orders(self) -> tuple[Order, ...]:
         return tuple(o for o in flatten(list(self.orders.values())) if not o.is_final)
 

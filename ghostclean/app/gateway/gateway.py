@@ -48,6 +48,7 @@ from ghostclean.errors import BrokerError
 REST = "rest"  # the purpose of a stop beside one that covers a part of the trade
 OCO = "oco"
 STOP = "stop"
+_REQUESTS_OF_A_CLOSE = 30  # what a close needs that goes wrong and gives its stop back
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class OrderGateway:
         self._sender = Sender(broker, self.looker, self.names, deadline, verify=verify, dry_run=dry_run)
         self._market = market
         self._now = broker.now
+        self._requests_left = broker.requests_left
         self._closed: dict[str, tuple[str, str, Decimal]] = {}  # by order: symbol key, trade, quantity
         self._stood: dict[str, Decimal] = {}
 
@@ -257,11 +259,16 @@ class OrderGateway:
         if why is not None:
             return why
         view, present = self.look(exposure), self.present(exposure)
-        why = barrier(present, view) or wash_trade(view, holders)
+        why = barrier(present, view) or wash_trade(view, holders) or self._why_too_many_requests()
         if why is None and free(present, view, step=self.looker.step(exposure), without=holders) <= 0:
             others = ", ".join(o.id for o in view.closing if o.id not in holders)
             why = f"orders that are not its own hold the shares: {others}"
         return why
+
+    def _why_too_many_requests(self) -> str | None:
+        left = self._requests_left()
+        few = left is not None and left < _REQUESTS_OF_A_CLOSE
+        return f"the broker takes only {left} more requests in this minute" if few else None
 
     def why_wash_trade(self, exposure: Exposure, own: Collection[str]) -> str | None:
         """Which opening order, as last read, neither a close nor a stop can stand beside."""

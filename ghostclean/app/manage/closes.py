@@ -31,6 +31,7 @@ from ghostclean.core.times import eastern_date
 
 REASONS = {CUT: "cut_loss", EOD: "eod_flatten", SWAP: "stop beside its target"}
 MISSED = "eod_missed"
+BLOCKED = "eod_flatten_blocked"  # it could not even be begun
 UNFINISHED = "flatten_unfinished"
 _LAG = timedelta(minutes=2)  # how long a position may still show what a fill has taken
 # A close that came to this is over; what the trade needs then, the rules of the next run know.

@@ -25,7 +25,7 @@ from ghostclean.core.broker import Order, Position
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.numbers import ZERO, plain
 from ghostclean.core.protection.begun import BegunClose
-from ghostclean.core.protection.orders import can_take
+from ghostclean.core.protection.orders import can_take, exclusive
 from ghostclean.core.protection.sizing import Exposure, SymbolView, is_gone
 from ghostclean.errors import BrokerError, DeadlineExceeded, StateFailed
 
@@ -149,10 +149,15 @@ class Closer:
         gateway, entry = self._gateway, target.entry
         if entry is not None and not entry.is_final:
             # It would buy back what is sold, and the broker calls the pair a wash trade.
-            left = gateway.cancel_entry(target.exposure, entry, CANCEL_SECONDS)
-            if left is not None:
-                return left
-        return next(iter(gateway.cancel(target.exposure, target.holders, CANCEL_SECONDS, begun.purpose)), None)
+            entry = gateway.cancel_entry(target.exposure, entry, CANCEL_SECONDS)
+            if entry is not None:
+                return entry
+        # Stops go last: none is taken off while something else still holds the shares.
+        for group in sorted(exclusive(target.holders), key=lambda group: any(o.is_stop for o in group)):
+            left = gateway.cancel(target.exposure, group, CANCEL_SECONDS, begun.purpose)
+            if left:
+                return left[0]
+        return None
 
     def _verify(self, target: CloseTarget, begun: BegunClose, answer: Answer, order: Order) -> CloseOutcome:
         exposure = target.exposure

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.app.manage.closes import MISSED, REASONS, UNFINISHED, TradeCloser
+from ghostclean.app.manage.closes import BLOCKED, MISSED, REASONS, UNFINISHED, TradeCloser
 from ghostclean.app.manage.closing import Closer, CloseState
 from ghostclean.app.manage.stops import StopKeeper, StopOutcome
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
@@ -141,6 +141,8 @@ class Engine:
         purpose, why = self._purpose(managed, flatten)
         if purpose is not None and self._close(managed, purpose, why, ended):
             return None
+        if purpose == EOD:
+            self.counts.failures.append(BLOCKED)
         if purpose is None and why:
             return StopOutcome()
         outcome = self._stops.keep(managed)
@@ -202,7 +204,8 @@ class Engine:
         self.counts.updated += 1 if outcome.updated or outcome.fields else 0
         trade = managed.trade
         fields = dict(managed.money_fields()) | outcome.fields
-        if trade.initial_stop is None and managed.holding.initial_stop is not None:
+        wrong_side = managed.risk is not None and managed.risk.wrong_side
+        if trade.initial_stop is None and managed.holding.initial_stop is not None and not wrong_side:
             fields["initialStopPrice"] = managed.holding.initial_stop
         proof = self.journal.proof(outcome.proof)
         change = TradeChange(

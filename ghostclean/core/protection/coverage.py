@@ -113,7 +113,14 @@ def _of_symbol(group: Sequence[Holding], known: KnownOrders) -> dict[str, Protec
         found[_id(holding)] = _protection(holding, mine, [*shared, *free], known)
     for several, orders in common.items():
         found |= _lent(several, orders, found, known)
-    return found | _lent(group, free, found, known, may_own=True)
+    return found if _is_partly_foreign(group) else found | _lent(group, free, found, known, may_own=True)
+
+
+def _is_partly_foreign(group: Sequence[Holding]) -> bool:
+    """Whether the position has shares that no trade of this ledger explains: unnamed stops cover those first."""
+    position = group[0].position
+    explained = sum((h.open_qty for h in group), ZERO)
+    return position.qty - explained > (position.qty * CRYPTO_DUST if position.is_crypto else ZERO)
 
 
 def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[Holding, ...], list[Order]]:
