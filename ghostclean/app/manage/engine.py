@@ -141,8 +141,6 @@ class Engine:
         purpose, why = self._purpose(managed, flatten)
         if purpose is not None and self._close(managed, purpose, why, ended):
             return None
-        if purpose == EOD:
-            self.counts.failures.append(BLOCKED)
         if purpose is None and why:
             return StopOutcome()
         outcome = self._stops.keep(managed)
@@ -187,6 +185,8 @@ class Engine:
     def _close(self, managed: ManagedTrade, purpose: str, why: str, ended: list[ManagedTrade]) -> bool:
         """Tries to close a trade; whether that was this run's work on it."""
         state, failed = self._closes.close(managed, purpose, why)
+        if state is None and purpose == EOD:
+            failed = BLOCKED
         self._count_close(state, failed, managed, ended)
         return state is not None
 

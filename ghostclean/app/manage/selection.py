@@ -12,7 +12,7 @@ from ghostclean.core.instrument import is_option, symbol_key
 from ghostclean.core.plan import Holding
 from ghostclean.core.protection.market import Market
 from ghostclean.core.times import iso, parse_time
-from ghostclean.core.verdicts import Action
+from ghostclean.core.verdicts import Action, Verdict
 
 
 def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: int) -> list[Holding]:
@@ -52,7 +52,8 @@ def note_held_overnight(journal: TradeJournal, trades: OpenTrades) -> list[str]:
     positions = {p.key for p in trades.observed.truth.positions if not p.is_crypto}
     failures = []
     for decision in trades.observed.plan.decisions:
-        held = decision.action is Action.HELD and decision.trade_id in trades.ids
+        settles = decision.verdict is Verdict.SETTLING  # the next run of this session may flatten it
+        held = decision.action is Action.HELD and decision.trade_id in trades.ids and not settles
         if held and symbol_key(decision.ticker) in positions and not is_option(decision.ticker):
             journal.notes.append(
                 f"{decision.ticker} {decision.trade_id}: {BLOCKED}: it is held ({decision.verdict}) and stays open"

@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -105,8 +106,8 @@ def protections(holdings: Sequence[Holding], known: KnownOrders) -> dict[str, Pr
 def _of_symbol(group: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
     owners = _owners(group, known)
     common = _common(owners)
-    shared = [order for orders in common.values() for order in orders]
-    free = [order for order, owning in owners if not owning and not known.awaits_entry(order)]
+    shared = [*itertools.chain.from_iterable(common.values())]
+    free = [order for order, owning in owners if not (owning or known.awaits_entry(order))]
     found: dict[str, Protection] = {}
     for holding in group:
         mine = [order for order, owning in owners if holding in owning and order not in shared]
@@ -212,14 +213,21 @@ def _lent(
     """
     bare = [h for h in group if found[_id(h)].is_naked]
     stops = [o for o in orders if o.is_stop and _why_dormant(o, None, known) is None]
-    if not bare or not stops:
-        return {}
-    lacking = sum((h.open_qty - found[_id(h)].covered for h in bare), ZERO)
-    offered = can_take(stops, lacking)
-    own = may_own and len(bare) == 1 and offered <= lacking
-    if not own and offered < sum((found[_id(h)].missing for h in bare), ZERO):
+    own = _is_own(bare, stops, found, may_own=may_own) if bare and stops else None
+    if own is None:
         return {}
     return {_id(h): _with_stops(found[_id(h)], h.trade.side, stops, own=own) for h in bare}
+
+
+def _is_own(
+    bare: Sequence[Holding], stops: Sequence[Order], found: Mapping[str, Protection], *, may_own: bool
+) -> bool | None:
+    """Whether the stops become one trade's own; None where they are too small for all that lack one."""
+    lacking = sum((h.open_qty - found[_id(h)].covered for h in bare), ZERO)
+    offered = can_take(stops, lacking)
+    if may_own and len(bare) == 1 and offered <= lacking:
+        return True
+    return False if offered >= sum((found[_id(h)].missing for h in bare), ZERO) else None
 
 
 def _with_stops(old: Protection, side: Side, stops: Sequence[Order], *, own: bool) -> Protection:
