@@ -348,7 +348,8 @@ class _Run:
         for trade_id, memory in self.journal.managed.items():
             if self.active is not None and trade_id not in self.active:
                 managed[trade_id] = None
-                numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
+                owners = {trade_id, str(memory.get("owner", trade_id))}
+                numbers |= {client_id(owner, purpose, 0): None for owner in owners for purpose in _PURPOSES}
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.counts.touched else memory
         alerted = {SECTION: {KIND: self.run.alerted}} if self.run.alerted is not None else {}

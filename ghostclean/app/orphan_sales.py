@@ -19,7 +19,6 @@ from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, C
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import OWED, JournalEntry, Lease, State
-from ghostclean.core.client_ids import trade_tag
 from ghostclean.core.decide import decide
 from ghostclean.core.numbers import plain
 from ghostclean.core.orphans import adopted_id, orphan_name
@@ -28,7 +27,7 @@ from ghostclean.core.protection.begun import ORPHAN, BegunClose
 from ghostclean.core.protection.orders import KnownOrders
 from ghostclean.core.protection.sizing import Exposure, SymbolView
 from ghostclean.core.times import iso
-from ghostclean.core.trade import order_ids, record_id
+from ghostclean.core.trade import order_ids, read_trade
 from ghostclean.core.verdicts import Action, Decision, Proof, Verdict
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
@@ -173,7 +172,7 @@ class OrphanSeller:
         """The orders of every record that is not closed, with their legs, parents and replace chains."""
         active = self.observed.view.active
         named = {i for record in active for i in order_ids(record)}
-        tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
+        tags = {tag for record in active for tag in read_trade(record).tags}
         return known.family(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:

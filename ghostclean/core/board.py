@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from .broker import Order
 from .case import Case, Share, within
-from .client_ids import parse_client_id, trade_tag
+from .client_ids import parse_client_id
 from .evidence import Evidence
 from .instrument import Side, is_option
 from .money import CRYPTO_DUST
@@ -35,7 +35,7 @@ class Board:
         self.positions = {p.key: p for p in world.truth.positions}
         self._by_asset = {p.asset_id: p for p in world.truth.positions if p.asset_id and not p.is_crypto}
         readable, self.unreadable = _readable(world.trades, world.others)
-        by_tag = _orders_by_tag(world.evidence, {trade_tag(t.id): t.id for t in readable if t.id})
+        by_tag = _orders_by_tag(world.evidence, {tag: t.id for t in readable if t.id for tag in t.tags})
         cases = [self._case(trade, by_tag) for trade in readable]
         self.cases = sorted(cases, key=lambda c: (c.opened, c.name))
         self.groups: dict[str, list[Case]] = defaultdict(list)

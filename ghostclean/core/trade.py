@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from .broker import is_uuid
+from .client_ids import trade_tag
 from .instrument import Side, symbol_key
 from .numbers import ZERO, BadNumber, number
 from .times import parse_time
@@ -72,6 +73,18 @@ class Trade:
     def exit_orders(self) -> tuple[str, ...]:
         """The exit order ids that the ledger stores."""
         return tuple(i for i in (self.stop_order, self.target_order, self.close_order) if i)
+
+    @property
+    def owner(self) -> str:
+        """Who its orders are of, unique in the account: its id with its entry order, else with its opening."""
+        opening = self.opening.isoformat() if self.opening is not None else ""
+        entry = self.entry_order or self.client_order or f"{self.key}|{self.side}|{opening}"
+        return f"{self.id}@{entry}"
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags of its orders, those of earlier versions included."""
+        return frozenset({trade_tag(self.owner), trade_tag(self.id)}) if self.id is not None else frozenset()
 
     @property
     def is_managed(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from ghostclean.core.client_ids import client_id
 from tests.cli.conftest import MakeWorld
 from tests.cli.test_manage_contract import OPENED, manage, writes
 from tests.cli.world import World
@@ -76,3 +78,72 @@ def test_an_unnamed_stop_is_the_trades_where_the_whole_position_is(make_world: M
     world.broker.positions["NVDA"].qty = 5
     run = manage(world)
     assert (run.code, writes(world), world.trade("1")["stopOrderId"]) == (0, [], foreign["id"])
+
+
+# --------------------------------------------------------------------------- two ledgers that count 1, 2, 3
+
+
+def trade_1(world: World, symbol: str, stop: float = 95) -> dict[str, Any]:
+    """A trade "1" of five shares at 100, as a database gives it its id."""
+    entry = world.broker.open_trade(symbol, 5, 100, at=OPENED)
+    world.broker.set_price(symbol, 101)
+    return {
+        "id": "1", "ticker": symbol, "side": "LONG", "status": "OPEN", "quantity": 5, "entryPrice": 100,
+        "stopPrice": stop, "alpacaOrderId": entry["id"], "createdAt": OPENED, "openedAt": OPENED,
+    }  # fmt: skip
+
+
+def placed(world: World) -> set[tuple[str, str, str]]:
+    return {(o["symbol"], o["qty"], o["stop_price"]) for o in world.broker.working()}
+
+
+@pytest.mark.parametrize(("first", "second"), [("NVDA", "MSFT"), ("NVDA", "NVDA")])
+def test_two_ledgers_with_a_trade_1_each_protect_their_own(make_world: MakeWorld, first: str, second: str) -> None:
+    world = make_world("file")
+    world.pin()
+    other = {"GHOSTCLEAN_LEDGER": f"file:{world.folder}/b.json", "GHOSTCLEAN_STATE": f"sqlite:{world.folder}/b.db"}
+    world.ledger(trade_1(world, first, 95))
+    (world.folder / "b.json").write_text(json.dumps([trade_1(world, second, 90)]))
+    for ticks in range(3):
+        world.broker.reset_log()
+        runs = [manage(world), manage(world, **other)]
+        assert [run.code for run in runs] == [0, 0]
+        assert placed(world) == {(first, "5", "95"), (second, "5", "90")}
+        assert writes(world) == (["submit", "submit"] if ticks == 0 else [])
+        world.broker.advance(minutes=5)
+        for symbol in (first, second):
+            world.broker.set_price(symbol, 101)
+    [mine] = json.loads((world.folder / "b.json").read_text())
+    assert world.trade("1")["stopOrderId"] != mine["stopOrderId"]
+
+
+def test_an_earlier_versions_name_of_another_symbol_is_no_answer(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.pin()
+    world.broker.open_trade("NVDA", 5, 100, at=OPENED)
+    nvda = world.broker.add_order(
+        "NVDA", OPENED, side="sell", qty=5, type="stop", stop_price=95, time_in_force="gtc", status="new",
+        client_order_id=client_id("1", "stop", 1),
+    )  # fmt: skip
+    world.ledger(trade_1(world, "MSFT"))
+    world.broker.reset_log()
+    assert (manage(world).code, writes(world)) == (0, ["submit"])
+    assert placed(world) == {("NVDA", "5", "95"), ("MSFT", "5", "95")}
+    assert world.trade("1")["stopOrderId"] != nvda["id"]
+
+
+def test_a_stop_that_an_earlier_version_named_is_still_the_trades(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.pin()
+    record = trade_1(world, "NVDA")
+    world.broker.open_trade("NVDA", 3, 100, at=OPENED)  # bought by hand: only the name says whose stop it is
+    stop = world.broker.add_order(
+        "NVDA", OPENED, side="sell", qty=5, type="stop", stop_price=95, time_in_force="gtc", status="new",
+        client_order_id=client_id("1", "stop", 1),
+    )  # fmt: skip
+    world.ledger(record)
+    world.broker.reset_log()
+    assert (manage(world).code, writes(world), world.trade("1")["stopOrderId"]) == (0, [], stop["id"])
+    world.broker.advance(minutes=5)
+    world.broker.set_price("NVDA", 106)
+    assert (manage(world).code, placed(world)) == (0, {("NVDA", "5", "100")})

@@ -20,8 +20,10 @@ from ghostclean.app.observation import observe_for_orders
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease
 from ghostclean.app.reconcile import run_reconcile
+from ghostclean.core.client_ids import client_id
 from ghostclean.core.policy import Policy
 from ghostclean.core.protection.policy import ManagePolicy
+from ghostclean.core.trade import read_trade
 from ghostclean.manage_result import ManageResult
 from ghostclean.result import Result
 from tests.fakebroker import FakeBroker
@@ -80,6 +82,10 @@ class Office:
 
     def record(self, name: str) -> dict[str, Any]:
         return next(r for r in self.records() if r["id"] == name)
+
+    def client_id(self, name: str, purpose: str, n: int) -> str:
+        """The client order id of the n-th order of that trade and purpose."""
+        return client_id(read_trade(self.record(name)).owner, purpose, n)
 
     def stop_order(self, symbol: str, qty: float, price: float, side: str = "sell", **more: Any) -> dict[str, Any]:
         """A working stop at the broker, as the app would have sent it yesterday."""

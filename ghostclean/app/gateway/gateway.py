@@ -25,12 +25,12 @@ from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Broker, Lease, OrderRequest, State
 from ghostclean.core.broker import Order, Position
-from ghostclean.core.client_ids import parse_client_id, trade_tag
+from ghostclean.core.client_ids import parse_client_id
 from ghostclean.core.numbers import ZERO, plain
 from ghostclean.core.protection.begun import BegunClose
 from ghostclean.core.protection.coverage import is_replaceable_now
 from ghostclean.core.protection.market import Market
-from ghostclean.core.protection.orders import KnownOrders
+from ghostclean.core.protection.orders import KnownOrders, is_tagged
 from ghostclean.core.protection.sizing import (
     GONE,
     Exposure,
@@ -332,12 +332,12 @@ class OrderGateway:
     def _name_for(self, exposure: Exposure, order: Order) -> tuple[str, str, Order | None]:
         """Purpose and name of what replaces a stop: its own purpose, and beside another one `rest`."""
         ours = parse_client_id(order.client_id)
-        is_rest = ours is not None and ours.trade == trade_tag(exposure.name) and ours.purpose == REST
+        is_rest = is_tagged(order, exposure.tags) and ours is not None and ours.purpose == REST
         if not is_rest:
-            name, standing = self.names.next(exposure.name, STOP, replacing=order)
+            name, standing = self.names.next(exposure, STOP, replacing=order)
             if standing is None or standing.id == order.replaced_by or standing.replaces == order.id:
                 return STOP, name, standing
-        return (REST, *self.names.next(exposure.name, REST, replacing=order))
+        return (REST, *self.names.next(exposure, REST, replacing=order))
 
     # ------------------------------------------------------------------ cancelling
 

@@ -51,7 +51,7 @@ class Sender:
 
     def submit(self, exposure: Exposure, purpose: str, make: Callable[[str], OrderRequest]) -> Answer:
         """Sends what `make` gives for the next name of that purpose."""
-        name, standing = self._names.next(exposure.name, purpose)
+        name, standing = self._names.next(exposure, purpose)
         if standing is not None:
             return Answer(Outcome.STANDING, f"order {standing.client_id} is {standing.status}", standing)
         if self._names.is_asked(name):
@@ -70,6 +70,8 @@ class Sender:
         except (BrokerError, DeadlineExceeded) as error:
             lost = f"{error}; looked up and not found"
         found = self._names.find(name)
+        if found is not None and not exposure.takes(found):
+            return _said(request, Outcome.UNKNOWN, f"its name is that of order {found.id}, which is not its own")
         return self._read_back(request, found) if found is not None else _said(request, Outcome.UNKNOWN, lost)
 
     def _claim(self, exposure: Exposure, purpose: str, name: str) -> None:
@@ -80,7 +82,7 @@ class Sender:
             raise DeadlineExceeded("too little time is left to send an order")
         if not self._names.state_lost:
             self._verify()
-        self._names.remember(exposure.name, purpose, name)
+        self._names.remember(exposure.signature, purpose, name)
 
     def _read_back(self, request: dict[str, Any], placed: Order) -> Answer:
         """An order may be accepted and rejected a moment later: only a second look tells."""

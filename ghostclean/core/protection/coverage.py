@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from ghostclean.core.broker import Order
-from ghostclean.core.client_ids import trade_tag
 from ghostclean.core.instrument import Side
 from ghostclean.core.money import CRYPTO_DUST
 from ghostclean.core.numbers import ZERO
@@ -32,7 +31,7 @@ def own_ids(holding: Holding, known: KnownOrders) -> frozenset[str]:
     trade, entry = holding.trade, holding.entry
     named = set(trade.exit_orders)
     seeds = {o.id for o in holding.exits} | named | known.legs_of(entry)
-    seeds |= known.named(named, {trade_tag(_id(holding))})
+    seeds |= known.named(named, trade.tags, holding.position.key)
     return known.family(seeds, {entry.id} if entry else ())
 
 
