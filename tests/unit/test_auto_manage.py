@@ -749,3 +749,22 @@ def test_the_journal_tells_every_decision_with_its_numbers(desk: Office) -> None
     moved = [e for e in entries if e.action == "stop_moved"]
     assert [e.outcome for e in moved] == ["written"]
     assert any(p.get("stopPrice") == "100" for e in moved for p in e.proof)
+
+
+def test_a_trade_without_a_stop_costs_three_requests(desk: Office) -> None:
+    for n in range(8):
+        desk.trade(f"t{n}", f"SYM{n}", 10, 100, stop=95)
+    desk.fake.reset_log()
+    assert desk.run(reconcile=False).updated == 8
+    stops = [r for r in desk.fake.requests if r.label in ("asset", "submit") or (r.label == "order")]
+    assert len(stops) == 3 * 8
+    assert len(desk.fake.requests) - len(stops) < 12
+
+
+def test_names_that_our_memory_has_lost_are_found_by_the_brokers_refusal(desk: Office) -> None:
+    desk.trade("t1", "AAPL", 10, 100, stop=95)
+    for n in (1, 2):
+        name = desk.client_id("t1", "stop", n)
+        desk.stop_order("AAPL", 10, 95, client_order_id=name, status="expired", expired_at="2026-11-17T21:00:00Z")
+    assert desk.run().outcome is ManageOutcome.SUCCESS
+    assert desk.fake.order(desk.client_id("t1", "stop", 3))["status"] == "new"

@@ -23,7 +23,7 @@ from ghostclean.core.protection.begun import BegunClose
 from ghostclean.core.protection.market import Market
 from ghostclean.core.protection.orders import can_take
 from ghostclean.core.protection.sizing import Exposure
-from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refused
+from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refusal, Refused
 
 D = Decimal
 NOW = datetime(2026, 11, 18, 17, tzinfo=UTC)
@@ -82,6 +82,8 @@ class SmallBroker:
     def submit(self, request: OrderRequest) -> tuple[Order, ...]:
         if isinstance(self.fail, Refused):
             raise self.fail
+        if any(o["client_order_id"] == request.client_id for o in self.orders.values()):
+            raise Refused("client_order_id must be unique", status=422, why=Refusal.NAME_TAKEN)
         self.sent.append(request)
         row = order(
             f"o{len(self.sent)}",

@@ -62,6 +62,7 @@ class _Wanted:
     most: Decimal | None = None
     exactly: Decimal | None = None
     time_in_force: str | None = None
+    shared: bool = False  # lists and prices of a moment ago will do
 
     def quantity(self, exposure: Exposure, qty: Decimal) -> Decimal:
         """Of what may be sold, what is wanted."""
@@ -118,9 +119,9 @@ class OrderGateway:
         """Every request that was, or in a dry run would have been, sent."""
         return self._sender.log
 
-    def look(self, exposure: Exposure) -> SymbolView:
-        """The symbol as it is now."""
-        return self.looker.view(exposure)
+    def look(self, exposure: Exposure, *, shared: bool = False) -> SymbolView:
+        """The symbol as it is now, see `Looker.view`."""
+        return self.looker.view(exposure, shared=shared)
 
     def present(self, exposure: Exposure) -> Exposure:
         """The exposure less what this run has closed since the observation."""
@@ -132,13 +133,13 @@ class OrderGateway:
 
     # ------------------------------------------------------------------ placing
 
-    def place_stop(self, exposure: Exposure, stop: Decimal, *, least: Decimal = ZERO) -> Answer:
+    def place_stop(self, exposure: Exposure, stop: Decimal, *, least: Decimal = ZERO, shared: bool = False) -> Answer:
         """A missing stop for what no other closing order can take; `least` is covered already.
 
         A stop beside one that covers a part has a purpose, and so a name, of its own: under the
         name of the first it would be taken for it, and the rest would stay without one.
         """
-        return self._send(exposure, _Wanted(REST if least else STOP, stop, least=least))
+        return self._send(exposure, _Wanted(REST if least else STOP, stop, least=least, shared=shared))
 
     def restore(self, exposure: Exposure, begun: BegunClose, stop: Decimal) -> tuple[Answer, Answer | None]:
         """The stop (and the target) that a begun close took away, as one OCO where that can be.
@@ -168,7 +169,7 @@ class OrderGateway:
         """One way for every new order: look, size, check, send."""
         if wanted.stop is None and (why := self._why_shut(exposure)) is not None:
             return blocked(exposure, wanted.purpose, why)
-        view, present = self.look(exposure), self.present(exposure)
+        view, present = self.look(exposure, shared=wanted.shared), self.present(exposure)
         if expected is not None and not _is_same(view.position, expected):
             return blocked(exposure, wanted.purpose, "the position has changed since it was read")
         most, why = allowance(present, view, missing_stop=wanted.stop is not None, step=self.looker.step(exposure))
@@ -180,12 +181,16 @@ class OrderGateway:
         if refused is not None:
             return refused
         limit = self._stop_limit(exposure, wanted.stop)
-        return self._sender.submit(exposure, wanted.purpose, lambda name: wanted.request(exposure, qty, limit, name))
+
+        def make(name: str) -> OrderRequest:
+            return wanted.request(exposure, qty, limit, name)
+
+        return self._sender.submit(exposure, wanted.purpose, make, first=wanted.shared)
 
     def _checked(self, exposure: Exposure, wanted: _Wanted, view: SymbolView, qty: Decimal) -> Answer | None:
         """The answer for an order that must not be sent in this moment."""
         if wanted.stop is not None:
-            crossed = self._crossed(exposure, wanted.purpose, wanted.stop)
+            crossed = self._crossed(exposure, wanted.purpose, wanted.stop, shared=wanted.shared)
             if crossed is not None:
                 return crossed
         elif (why := self._why_not_now(exposure, view, qty, wanted.exactly)) is not None:
@@ -207,9 +212,9 @@ class OrderGateway:
         self._stood.setdefault(exposure.key, view.qty)
         return self._why_shut(exposure)
 
-    def _crossed(self, exposure: Exposure, purpose: str, stop: Decimal) -> Answer | None:
+    def _crossed(self, exposure: Exposure, purpose: str, stop: Decimal, *, shared: bool = False) -> Answer | None:
         """The answer for a stop that the market has passed by now; None where it may be sent."""
-        price = self.looker.price(exposure)
+        price = self.looker.price(exposure, shared=shared)
         if price is None or not is_through(exposure.side, stop, price):
             return None
         why = f"its stop {plain(stop)} is through the market ({plain(price)})"

@@ -29,6 +29,11 @@ class Names:
         self._state = state
         self._asked: set[str] = set()
 
+    def first(self, exposure: Exposure, purpose: str) -> str | None:
+        """The first name, where none was ever used; the broker refuses it if our memory has lost one."""
+        owner = exposure.signature
+        return None if self.state_lost or self._last(owner, purpose) is not None else client_id(owner, purpose, 1)
+
     def next(self, exposure: Exposure, purpose: str, replacing: Order | None = None) -> tuple[str, Order | None]:
         """The name of the next order, or the order of that purpose that still works.
 

@@ -104,7 +104,9 @@ class Engine:
         if not symbols:
             return {}
         try:
-            return self.deadline.reading(lambda: self.parts.broker.prices(symbols))
+            prices = self.deadline.reading(lambda: self.parts.broker.prices(symbols))
+            self.gateway.looker.note_prices(prices)
+            return prices
         except BrokerError as error:
             self.journal.notes.append(f"prices cannot be read ({error}): only what needs none is done")
             self.counts.failures.append("no_prices")

@@ -139,7 +139,7 @@ class StopKeeper:
         """A larger quantity for the stop there is, or a new stop."""
         order = self._growable(managed)
         if order is None:
-            return self._gateway.place_stop(managed.exposure, price, least=managed.protection.covered)
+            return self._gateway.place_stop(managed.exposure, price, least=managed.protection.covered, shared=True)
         if order.stop_price is not None and is_tighter(managed.side, order.stop_price, price):
             price = order.stop_price
         return self._gateway.move(managed.exposure, order, price, qty=managed.qty)

@@ -93,6 +93,10 @@ class Exposure:
         """Whether an order closes positions of this symbol and side."""
         return order.key == self.key and order.side == self.side.closing
 
+    def sold_by(self, fill: Fill) -> bool:
+        """Whether a fill closed some of such a position."""
+        return fill.key == self.key and fill.side == self.side.closing
+
     @property
     def dust(self) -> Decimal:
         """How little of it may be left after a close: what crypto fees take."""
