@@ -15,13 +15,15 @@ from typing import Any
 
 from ghostclean.app.bound import bound
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway, open_gateway, read_market
+from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway
 from ghostclean.app.gateway.naming import NUMBERS
+from ghostclean.app.gateway.opening import open_gateway, read_market
 from ghostclean.app.manage.engine import Counts, Engine
 from ghostclean.app.manage.selection import (
     list_held,
     list_naked,
     longest_unmanaged,
+    note_held_overnight,
     note_missed_close,
     session_on_duty,
 )
@@ -241,6 +243,8 @@ class _Run:
         stored = self.memory.eod.get("last")
         self.duty = {"last": session_on_duty(market)}
         self.counts.failures += note_missed_close(self.journal, trades.manageable(), market, stored, now)
+        if market.in_last(self.manage.eod_window, now):
+            self.counts.failures += note_held_overnight(self.journal, trades)
 
     # ------------------------------------------------------------------ what they are managed with
 
@@ -336,7 +340,8 @@ class _Run:
         for trade_id, memory in self.journal.managed.items():
             if self.active is not None and trade_id not in self.active:
                 managed[trade_id] = None
-                numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
+                owners = {trade_id, str(memory.get("owner", trade_id))}
+                numbers |= {client_id(owner, purpose, 0): None for owner in owners for purpose in _PURPOSES}
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.counts.touched else memory
         alerted = {SECTION: {MEMORY[KIND]: self.run.alerted}} if self.run.alerted is not None else {}

@@ -13,15 +13,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OrderGateway, open_gateway, read_market
+from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.gateway.opening import open_gateway, read_market
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import OWED, JournalEntry, Lease, State
 from ghostclean.core.allocation import Orphan
-from ghostclean.core.broker import iso, plain, trade_tag
-from ghostclean.core.ledger import order_ids, record_id
+from ghostclean.core.broker import iso, plain
+from ghostclean.core.ledger import order_ids, read_trade
 from ghostclean.core.protection import ORPHAN, BegunClose, Exposure, KnownOrders, SymbolView
 from ghostclean.core.safety import adopted_id, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Proof, Verdict, decide
@@ -168,7 +169,7 @@ class OrphanSeller:
         """The orders of every record that is not closed, with their legs, parents and replace chains."""
         active = self.observed.view.active
         named = {i for record in active for i in order_ids(record)}
-        tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
+        tags = {tag for record in active for tag in read_trade(record).tags}
         return known.family(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:

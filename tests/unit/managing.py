@@ -20,7 +20,9 @@ from ghostclean.app.observation import observe_for_orders
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease
 from ghostclean.app.reconcile import run_reconcile
+from ghostclean.core.broker import client_id
 from ghostclean.core.inputs import Policy
+from ghostclean.core.ledger import read_trade
 from ghostclean.core.protection import ManagePolicy
 from ghostclean.result import ManageResult, Result
 from tests.fakebroker import FakeBroker
@@ -79,6 +81,10 @@ class Office:
 
     def record(self, name: str) -> dict[str, Any]:
         return next(r for r in self.records() if r["id"] == name)
+
+    def client_id(self, name: str, purpose: str, n: int) -> str:
+        """The client order id of the n-th order of that trade and purpose."""
+        return client_id(read_trade(self.record(name)).owner, purpose, n)
 
     def stop_order(self, symbol: str, qty: float, price: float, side: str = "sell", **more: Any) -> dict[str, Any]:
         """A working stop at the broker, as the app would have sent it yesterday."""

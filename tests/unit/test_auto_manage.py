@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.core.broker import client_id
 from ghostclean.result import ManageOutcome
 from tests.fakebroker import NEVER, Delay
 from tests.unit.managing import Office, office
@@ -36,7 +35,7 @@ def test_a_missing_stop_is_placed_once(desk: Office) -> None:
     result = desk.run()
     assert (result.outcome, result.exit_code, result.checked, result.updated) == (ManageOutcome.SUCCESS, 0, 1, 1)
     assert desk.stops("AAPL") == [("10", "95")]
-    order = desk.fake.order(client_id("t1", "stop", 1))
+    order = desk.fake.order(desk.client_id("t1", "stop", 1))
     assert (order["type"], order["time_in_force"], order["side"]) == ("stop", "gtc", "sell")
     record = desk.record("t1")
     assert (record["stopOrderId"], record["stopPrice"], record["initialStopPrice"]) == (order["id"], 95, 95)
@@ -55,7 +54,7 @@ def test_a_dry_run_sends_nothing_and_shows_the_order(desk: Office) -> None:
     assert result.orders[0] | {"reason": ""} == {
         "do": "submit", "tradeId": "t1", "symbol": "AAPL", "purpose": "stop", "side": "sell", "qty": "10",
         "type": "stop", "orderClass": "simple", "timeInForce": "gtc", "stopPrice": "95",
-        "clientOrderId": client_id("t1", "stop", 1), "outcome": "would_send", "reason": "",
+        "clientOrderId": desk.client_id("t1", "stop", 1), "outcome": "would_send", "reason": "",
     }  # fmt: skip
 
 
@@ -82,13 +81,13 @@ def test_two_trades_of_one_symbol_get_a_stop_each(desk: Office) -> None:
 def test_fractional_shares_get_a_day_stop_and_a_new_one_in_the_morning(desk: Office) -> None:
     desk.trade("t1", "AAPL", 1.5, 100, stop=95)
     desk.run()
-    first = desk.fake.order(client_id("t1", "stop", 1))
+    first = desk.fake.order(desk.client_id("t1", "stop", 1))
     assert (first["qty"], first["time_in_force"]) == ("1.5", "day")
     desk.fake.now = "2026-11-19T15:00:00Z"
     desk.fake.set_price("AAPL", 101)
     assert first["status"] == "expired"
     desk.run()
-    assert desk.fake.order(client_id("t1", "stop", 2))["status"] == "new"
+    assert desk.fake.order(desk.client_id("t1", "stop", 2))["status"] == "new"
 
 
 def test_crypto_gets_a_stop_limit_whenever(desk: Office) -> None:
@@ -97,7 +96,7 @@ def test_crypto_gets_a_stop_limit_whenever(desk: Office) -> None:
     desk.fake.set_price("BTC/USD", 60500)
     result = desk.run()
     assert result.outcome is ManageOutcome.SUCCESS
-    order = desk.fake.order(client_id("t1", "stop", 1))
+    order = desk.fake.order(desk.client_id("t1", "stop", 1))
     assert (order["type"], order["time_in_force"], order["stop_price"], order["limit_price"]) == (
         "stop_limit", "gtc", "58000", "57420",
     )  # fmt: skip
@@ -150,7 +149,7 @@ def test_a_stale_price_is_no_price(desk: Office) -> None:
 def test_break_even_lock_and_trail_by_replacing(desk: Office) -> None:
     desk.trade("t1", "AAPL", 10, 100, stop=95)
     desk.run()
-    first = desk.fake.order(client_id("t1", "stop", 1))["id"]
+    first = desk.fake.order(desk.client_id("t1", "stop", 1))["id"]
     for price, stop in ((105, 100), (110, 105), (113, 112.43)):
         desk.fake.set_price("AAPL", price)
         result = desk.run(trail_enabled=True)
@@ -194,7 +193,7 @@ def test_an_app_that_moved_the_stop_itself_wins_when_tighter(desk: Office) -> No
 def test_a_replace_that_loses_the_race(desk: Office) -> None:
     desk.trade("t1", "AAPL", 10, 100, stop=95)
     desk.run()
-    stop = desk.fake.order(client_id("t1", "stop", 1))
+    stop = desk.fake.order(desk.client_id("t1", "stop", 1))
     desk.fake.set_price("AAPL", 106)
     desk.fake.before_request(
         lambda request: desk.fake.fill(stop["id"], None, 95) if request.label == "replace" else None
@@ -233,7 +232,7 @@ def test_an_unknown_initial_stop_only_protects(desk: Office) -> None:
 def test_a_stop_that_sells_too_much_is_made_smaller(desk: Office) -> None:
     desk.trade("t1", "AAPL", 10, 100, stop=95)
     desk.run()
-    stop = desk.fake.order(client_id("t1", "stop", 1))
+    stop = desk.fake.order(desk.client_id("t1", "stop", 1))
     stop["qty"] = "12"
     desk.run()
     assert desk.stops("AAPL") == [("10", "95")]
@@ -248,7 +247,7 @@ def test_the_trades_own_target_becomes_one_oco(desk: Office) -> None:
     desk.edit("t1", takeProfitOrderId=target["id"])
     result = desk.run()
     assert result.outcome is ManageOutcome.SUCCESS
-    oco = desk.fake.order(client_id("t1", "oco", 1))
+    oco = desk.fake.order(desk.client_id("t1", "oco", 1))
     assert (oco["order_class"], oco["limit_price"], oco["status"]) == ("oco", "120", "new")
     assert desk.stops("AAPL") == [("10", "95")]
     record = desk.record("t1")
@@ -284,12 +283,12 @@ def test_a_partly_filled_entry_is_reported_and_no_failure(desk: Office) -> None:
 def test_a_stop_cancelled_a_moment_ago_is_the_apps_business(desk: Office) -> None:
     desk.trade("t1", "AAPL", 10, 100, stop=95)
     desk.run()
-    desk.fake.cancel(client_id("t1", "stop", 1))
+    desk.fake.cancel(desk.client_id("t1", "stop", 1))
     assert any("within the grace" in note for note in desk.run().notes)
     desk.fake.advance(minutes=5)
     desk.fake.set_price("AAPL", 101)
     desk.run()
-    assert desk.fake.order(client_id("t1", "stop", 2))["status"] == "new"
+    assert desk.fake.order(desk.client_id("t1", "stop", 2))["status"] == "new"
 
 
 def test_no_order_beside_a_fresh_closing_fill(desk: Office) -> None:
@@ -314,7 +313,7 @@ def test_cut_loss_cancels_closes_and_books(desk: Office) -> None:
     assert (result.outcome, result.flattened) == (ManageOutcome.SUCCESS, 1)
     record = desk.record("t1")
     assert (record["closeReason"], record["closePrice"], record["realizedPnL"]) == ("cut_loss", 94.5, -55)
-    assert record["closeOrderId"] == desk.fake.order(client_id("t1", "cut", 1))["id"]
+    assert record["closeOrderId"] == desk.fake.order(desk.client_id("t1", "cut", 1))["id"]
     assert desk.fake.working("AAPL") == []
     with_state = desk.state()
     assert [e.action for e in with_state.journal(trade_id="t1")][-3:].count("closed") == 1
@@ -406,7 +405,7 @@ def test_a_partly_filled_close_is_in_progress_and_never_sent_again(desk: Office)
         assert any("in progress" in note for note in result.notes)
         assert desk.record("t1")["status"] == "OPEN"
     assert desk.fake.count("submit") == 1
-    desk.fake.fill(client_id("t1", "eod", 1), 6, 101)
+    desk.fake.fill(desk.client_id("t1", "eod", 1), 6, 101)
     desk.run(eod_flatten=True)
     record = desk.record("t1")
     assert (record["status"], record["closeReason"], record["realizedPnL"]) == ("CLOSED", "eod_flatten", 10)
@@ -508,7 +507,7 @@ def test_a_close_queued_for_the_next_open_is_cancelled_and_the_stop_put_back(
     desk.fake.quirks.accept_delay = NEVER
     kill(monkeypatch, desk, "settle", eod_flatten=True)
     desk.fake.quirks.accept_delay = Delay()
-    close = desk.fake.order(client_id("t1", "eod", 1))
+    close = desk.fake.order(desk.client_id("t1", "eod", 1))
     close["expires_at"] = None  # it slipped behind the close
     desk.fake.now = "2026-11-18T21:01:00Z"
     assert close["status"] == "pending_new"
@@ -559,7 +558,7 @@ def test_an_order_that_cannot_be_found_is_sent_again_by_the_next_run_only(desk: 
     assert (result.reason, desk.fake.count("submit")) == ("naked", 1)
     desk.run()
     names = [r.body["client_order_id"] for r in desk.fake.requests if r.label == "submit"]
-    assert names == [client_id("t1", "stop", 1)] * 2
+    assert names == [desk.client_id("t1", "stop", 1)] * 2
     assert desk.stops("AAPL") == [("10", "95")]
 
 
@@ -750,3 +749,22 @@ def test_the_journal_tells_every_decision_with_its_numbers(desk: Office) -> None
     moved = [e for e in entries if e.action == "stop_moved"]
     assert [e.outcome for e in moved] == ["written"]
     assert any(p.get("stopPrice") == "100" for e in moved for p in e.proof)
+
+
+def test_a_trade_without_a_stop_costs_three_requests(desk: Office) -> None:
+    for n in range(8):
+        desk.trade(f"t{n}", f"SYM{n}", 10, 100, stop=95)
+    desk.fake.reset_log()
+    assert desk.run(reconcile=False).updated == 8
+    stops = [r for r in desk.fake.requests if r.label in ("asset", "submit") or (r.label == "order")]
+    assert len(stops) == 3 * 8
+    assert len(desk.fake.requests) - len(stops) < 12
+
+
+def test_names_that_our_memory_has_lost_are_found_by_the_brokers_refusal(desk: Office) -> None:
+    desk.trade("t1", "AAPL", 10, 100, stop=95)
+    for n in (1, 2):
+        name = desk.client_id("t1", "stop", n)
+        desk.stop_order("AAPL", 10, 95, client_order_id=name, status="expired", expired_at="2026-11-17T21:00:00Z")
+    assert desk.run().outcome is ManageOutcome.SUCCESS
+    assert desk.fake.order(desk.client_id("t1", "stop", 3))["status"] == "new"

@@ -19,7 +19,7 @@ from ghostclean.app.gateway.naming import NUMBERS
 from ghostclean.app.ports import Broker, OrderRequest, Price, State
 from ghostclean.core.broker import Fill, Order, Position, Side, client_id
 from ghostclean.core.protection import BegunClose, Exposure, Market, can_take
-from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refused
+from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refusal, Refused
 
 D = Decimal
 NOW = datetime(2026, 11, 18, 17, tzinfo=UTC)
@@ -45,6 +45,9 @@ class SmallBroker:
 
     def now(self) -> datetime:
         return self.when
+
+    def requests_left(self) -> int | None:
+        return None
 
     def working_orders(self) -> tuple[Order, ...]:
         return tuple(o for o in read_orders(list(self.orders.values())) if not o.is_final)
@@ -75,6 +78,8 @@ class SmallBroker:
     def submit(self, request: OrderRequest) -> tuple[Order, ...]:
         if isinstance(self.fail, Refused):
             raise self.fail
+        if any(o["client_order_id"] == request.client_id for o in self.orders.values()):
+            raise Refused("client_order_id must be unique", status=422, why=Refusal.NAME_TAKEN)
         self.sent.append(request)
         row = order(
             f"o{len(self.sent)}",

@@ -12,7 +12,6 @@ import pytest
 
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.core.broker import client_id
 from ghostclean.errors import StateFailed
 from ghostclean.result import ManageOutcome
 from tests.fakebroker import NEVER
@@ -155,7 +154,7 @@ def test_a_kill_between_the_targets_cancel_and_the_oco(desk: Office, monkeypatch
     desk.free_lock()
     assert desk.fake.working("AAPL") == []
     desk.run()
-    oco = desk.fake.order(client_id("t1", "oco", 1))
+    oco = desk.fake.order(desk.client_id("t1", "oco", 1))
     assert (oco["limit_price"], desk.stops("AAPL")) == ("120", [("10", "95")])
 
 
@@ -488,12 +487,12 @@ def test_a_firing_stop_that_covers_a_part_is_left_alone_for_one_run_too(desk: Of
 
 def test_a_stop_beside_one_that_covers_a_part_has_a_name_of_its_own(desk: Office) -> None:
     desk.trade("t1", "AAPL", 10.5, 100, stop=95)
-    stop = desk.stop_order("AAPL", 10, 95, client_order_id=client_id("t1", "stop", 1))
+    stop = desk.stop_order("AAPL", 10, 95, client_order_id=desk.client_id("t1", "stop", 1))
     desk.edit("t1", stopOrderId=stop["id"])
     desk.fake.set_price("AAPL", 101)
     desk.run()
     assert desk.stops("AAPL") == [("10", "95"), ("0.5", "95")]
-    assert desk.fake.order(client_id("t1", "rest", 1))["time_in_force"] == "day"
+    assert desk.fake.order(desk.client_id("t1", "rest", 1))["time_in_force"] == "day"
     assert desk.record("t1")["stopOrderId"] == stop["id"]
     assert (desk.run().updated, desk.fake.count("submit")) == (0, 1)
 

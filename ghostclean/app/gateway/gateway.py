@@ -21,10 +21,8 @@ from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
 from ghostclean.app.gateway.sending import Sender, blocked
-from ghostclean.app.observation import Observation
-from ghostclean.app.parts import Parts
-from ghostclean.app.ports import Broker, Lease, OrderRequest, State
-from ghostclean.core.broker import ZERO, Order, Position, eastern_date, parse_client_id, plain, trade_tag
+from ghostclean.app.ports import Broker, OrderRequest, State
+from ghostclean.core.broker import ZERO, Order, Position, parse_client_id, plain
 from ghostclean.core.protection import (
     GONE,
     BegunClose,
@@ -37,16 +35,17 @@ from ghostclean.core.protection import (
     free,
     is_gone,
     is_replaceable_now,
+    is_tagged,
     is_through,
     is_tighter,
     stop_limit,
     wash_trade,
 )
-from ghostclean.errors import BrokerError
 
 REST = "rest"  # the purpose of a stop beside one that covers a part of the trade
 OCO = "oco"
 STOP = "stop"
+_REQUESTS_OF_A_CLOSE = 30  # what a close needs that goes wrong and gives its stop back
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,7 @@ class _Wanted:
     most: Decimal | None = None
     exactly: Decimal | None = None
     time_in_force: str | None = None
+    shared: bool = False  # lists and prices of a moment ago will do
 
     def quantity(self, exposure: Exposure, qty: Decimal) -> Decimal:
         """Of what may be sold, what is wanted."""
@@ -103,6 +103,7 @@ class OrderGateway:
         self._sender = Sender(broker, self.looker, self.names, deadline, verify=verify, dry_run=dry_run)
         self._market = market
         self._now = broker.now
+        self._requests_left = broker.requests_left
         self._closed: dict[str, tuple[str, str, Decimal]] = {}  # by order: symbol key, trade, quantity
         self._stood: dict[str, Decimal] = {}
 
@@ -115,9 +116,9 @@ class OrderGateway:
         """Every request that was, or in a dry run would have been, sent."""
         return self._sender.log
 
-    def look(self, exposure: Exposure) -> SymbolView:
-        """The symbol as it is now."""
-        return self.looker.view(exposure)
+    def look(self, exposure: Exposure, *, shared: bool = False) -> SymbolView:
+        """The symbol as it is now, see `Looker.view`."""
+        return self.looker.view(exposure, shared=shared)
 
     def present(self, exposure: Exposure) -> Exposure:
         """The exposure less what this run has closed since the observation."""
@@ -129,13 +130,13 @@ class OrderGateway:
 
     # ------------------------------------------------------------------ placing
 
-    def place_stop(self, exposure: Exposure, stop: Decimal, *, least: Decimal = ZERO) -> Answer:
+    def place_stop(self, exposure: Exposure, stop: Decimal, *, least: Decimal = ZERO, shared: bool = False) -> Answer:
         """A missing stop for what no other closing order can take; `least` is covered already.
 
         A stop beside one that covers a part has a purpose, and so a name, of its own: under the
         name of the first it would be taken for it, and the rest would stay without one.
         """
-        return self._send(exposure, _Wanted(REST if least else STOP, stop, least=least))
+        return self._send(exposure, _Wanted(REST if least else STOP, stop, least=least, shared=shared))
 
     def restore(self, exposure: Exposure, begun: BegunClose, stop: Decimal) -> tuple[Answer, Answer | None]:
         """The stop (and the target) that a begun close took away, as one OCO where that can be.
@@ -165,7 +166,7 @@ class OrderGateway:
         """One way for every new order: look, size, check, send."""
         if wanted.stop is None and (why := self._why_shut(exposure)) is not None:
             return blocked(exposure, wanted.purpose, why)
-        view, present = self.look(exposure), self.present(exposure)
+        view, present = self.look(exposure, shared=wanted.shared), self.present(exposure)
         if expected is not None and not _is_same(view.position, expected):
             return blocked(exposure, wanted.purpose, "the position has changed since it was read")
         most, why = allowance(present, view, missing_stop=wanted.stop is not None, step=self.looker.step(exposure))
@@ -177,12 +178,16 @@ class OrderGateway:
         if refused is not None:
             return refused
         limit = self._stop_limit(exposure, wanted.stop)
-        return self._sender.submit(exposure, wanted.purpose, lambda name: wanted.request(exposure, qty, limit, name))
+
+        def make(name: str) -> OrderRequest:
+            return wanted.request(exposure, qty, limit, name)
+
+        return self._sender.submit(exposure, wanted.purpose, make, first=wanted.shared)
 
     def _checked(self, exposure: Exposure, wanted: _Wanted, view: SymbolView, qty: Decimal) -> Answer | None:
         """The answer for an order that must not be sent in this moment."""
         if wanted.stop is not None:
-            crossed = self._crossed(exposure, wanted.purpose, wanted.stop)
+            crossed = self._crossed(exposure, wanted.purpose, wanted.stop, shared=wanted.shared)
             if crossed is not None:
                 return crossed
         elif (why := self._why_not_now(exposure, view, qty, wanted.exactly)) is not None:
@@ -204,9 +209,9 @@ class OrderGateway:
         self._stood.setdefault(exposure.key, view.qty)
         return self._why_shut(exposure)
 
-    def _crossed(self, exposure: Exposure, purpose: str, stop: Decimal) -> Answer | None:
+    def _crossed(self, exposure: Exposure, purpose: str, stop: Decimal, *, shared: bool = False) -> Answer | None:
         """The answer for a stop that the market has passed by now; None where it may be sent."""
-        price = self.looker.price(exposure)
+        price = self.looker.price(exposure, shared=shared)
         if price is None or not is_through(exposure.side, stop, price):
             return None
         why = f"its stop {plain(stop)} is through the market ({plain(price)})"
@@ -256,11 +261,16 @@ class OrderGateway:
         if why is not None:
             return why
         view, present = self.look(exposure), self.present(exposure)
-        why = barrier(present, view) or wash_trade(view, holders)
+        why = barrier(present, view) or wash_trade(view, holders) or self._why_too_many_requests()
         if why is None and free(present, view, step=self.looker.step(exposure), without=holders) <= 0:
             others = ", ".join(o.id for o in view.closing if o.id not in holders)
             why = f"orders that are not its own hold the shares: {others}"
         return why
+
+    def _why_too_many_requests(self) -> str | None:
+        left = self._requests_left()
+        few = left is not None and left < _REQUESTS_OF_A_CLOSE
+        return f"the broker takes only {left} more requests in this minute" if few else None
 
     def why_wash_trade(self, exposure: Exposure, own: Collection[str]) -> str | None:
         """Which opening order, as last read, neither a close nor a stop can stand beside."""
@@ -324,12 +334,12 @@ class OrderGateway:
     def _name_for(self, exposure: Exposure, order: Order) -> tuple[str, str, Order | None]:
         """Purpose and name of what replaces a stop: its own purpose, and beside another one `rest`."""
         ours = parse_client_id(order.client_id)
-        is_rest = ours is not None and ours.trade == trade_tag(exposure.name) and ours.purpose == REST
+        is_rest = is_tagged(order, exposure.tags) and ours is not None and ours.purpose == REST
         if not is_rest:
-            name, standing = self.names.next(exposure.name, STOP, replacing=order)
+            name, standing = self.names.next(exposure, STOP, replacing=order)
             if standing is None or standing.id == order.replaced_by or standing.replaces == order.id:
                 return STOP, name, standing
-        return (REST, *self.names.next(exposure.name, REST, replacing=order))
+        return (REST, *self.names.next(exposure, REST, replacing=order))
 
     # ------------------------------------------------------------------ cancelling
 
@@ -355,42 +365,3 @@ def _oco_quantity(exposure: Exposure, begun: BegunClose, held: Decimal) -> Decim
 
 def _is_same(now: Position | None, expected: Position) -> bool:
     return now is not None and now.side is expected.side and now.qty == expected.qty
-
-
-def read_market(broker: Broker, deadline: Deadline, notes: list[str]) -> Market:
-    """Clock and calendar; raises BrokerError without the clock. Without the calendar the clock's close counts."""
-    clock = deadline.writing(broker.clock)
-    today = eastern_date(clock.at)
-    try:
-        sessions = deadline.writing(lambda: broker.calendar(today - timedelta(days=7), today))
-    except BrokerError as error:
-        sessions = ()
-        notes.append(f"the calendar cannot be read ({error}): the clock's close counts")
-    return Market.of(clock, sessions)
-
-
-def open_gateway(
-    parts: Parts,
-    observed: Observation,
-    market: Market,
-    deadline: Deadline,
-    lease: Lease | None,
-    *,
-    grace: timedelta,
-    dry_run: bool = False,
-) -> OrderGateway:
-    """The gateway after an observation: it knows every order that the observation saw, `held` legs included."""
-    known = KnownOrders()
-    known.add(observed.evidence.orders.values())
-    known.set_working(observed.truth.orders)
-    return OrderGateway(
-        parts.broker,
-        parts.state,
-        market,
-        deadline,
-        grace=grace,
-        verify=lease.verify if lease is not None else lambda: None,
-        known=known,
-        dry_run=dry_run,
-        sleep=parts.pause,
-    )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.ports import Broker
-from ghostclean.core.broker import BadNumber, Order, Position, number
+from ghostclean.app.ports import Broker, Price
+from ghostclean.core.broker import BadNumber, Fill, Order, Position, number
 from ghostclean.core.protection import Exposure, KnownOrders, SymbolView
 from ghostclean.errors import BrokerError
 
@@ -18,7 +19,17 @@ T = TypeVar("T")
 
 _WATCH_WAITS = (0.1, 0.2, 0.3, 0.4, *([0.5] * 40))
 _RELEASE_WAITS = (0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
+_SHARED_SECONDS = 5.0  # how long one reading serves several missing stops
 _FOR_THE_END = 1.5  # seconds of deadline that are left for ledger and telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """One reading of the lists, and the seconds of deadline that were left then."""
+
+    left: float
+    positions: tuple[Position, ...]
+    fills: tuple[Fill, ...]
 
 
 class Looker:
@@ -45,6 +56,8 @@ class Looker:
         self._broker = broker
         self._deadline = deadline
         self._grace = grace
+        self._lists: _Lists | None = None
+        self._prices: tuple[float, Mapping[str, Price]] = (0.0, {})
         self._assets: dict[str, Mapping[str, Any] | None] = {}
 
     def has_time(self, seconds: float) -> bool:
@@ -55,32 +68,59 @@ class Looker:
         """One request within what the deadline leaves."""
         return self._deadline.writing(call, reserve=self.reserve)
 
-    def view(self, exposure: Exposure) -> SymbolView:
-        """Working orders, then the position, then closing fills of the last grace, read anew."""
+    def view(self, exposure: Exposure, *, shared: bool = False) -> SymbolView:
+        """Working orders, then the position, then closing fills of the last grace, read anew.
+
+        `shared` takes lists that were read a moment ago for another stop, unless something was
+        cancelled, replaced or closed since.
+        """
+        lists = self._fresh_lists() if shared else self._read_lists()
         known = self.known
-        known.set_working(self.ask(self._broker.working_orders))
-        position = self.position(exposure)
-        since = self._broker.now() - self._grace
-        fills = self.ask(lambda: self._broker.fills(since))
-        way = exposure.side.closing
         closing = [o for o in known.closing(exposure.key, exposure.side) if o.id not in self.hidden]
         return SymbolView(
-            position,
+            _of(lists.positions, exposure),
             tuple(closing),
             tuple(known.opening(exposure.key, exposure.side)),
-            tuple(f for f in fills if f.key == exposure.key and f.side == way and f.order_id not in self.booked),
+            tuple(f for f in lists.fills if exposure.sold_by(f) and f.order_id not in self.booked),
             frozenset(o.id for o in closing if known.awaits_entry(o)),
         )
 
-    def position(self, exposure: Exposure) -> Position | None:
-        return next((p for p in self.ask(self._broker.positions) if p.key == exposure.key), None)
+    def _fresh_lists(self) -> _Lists:
+        lists = self._lists
+        return lists if lists is not None and self._is_young(lists.left) else self._read_lists()
 
-    def price(self, exposure: Exposure) -> Decimal | None:
+    def _read_lists(self) -> _Lists:
+        left = self._deadline.left()
+        self.known.set_working(self.ask(self._broker.working_orders))
+        positions = self.ask(self._broker.positions)
+        since = self._broker.now() - self._grace
+        self._lists = _Lists(left, positions, self.ask(lambda: self._broker.fills(since)))
+        return self._lists
+
+    def _is_young(self, left: float) -> bool:
+        """Whether what was read with so much of the deadline left is a moment old."""
+        return left - self._deadline.left() < _SHARED_SECONDS
+
+    def expire(self) -> None:
+        """What was read before is not the present any more."""
+        self._lists = None
+
+    def position(self, exposure: Exposure) -> Position | None:
+        return _of(self.ask(self._broker.positions), exposure)
+
+    def note_prices(self, prices: Mapping[str, Price]) -> None:
+        """Prices that were read just now."""
+        self._prices = (self._deadline.left(), prices)
+
+    def price(self, exposure: Exposure, *, shared: bool = False) -> Decimal | None:
         """The latest price; None when it cannot be had, for callers that had one a moment ago."""
-        try:
-            found = self.ask(lambda: self._broker.prices([exposure.symbol])).get(exposure.key)
-        except BrokerError:
-            return None
+        left, prices = self._prices
+        if not (shared and exposure.key in prices and self._is_young(left)):
+            try:
+                prices = self.ask(lambda: self._broker.prices([exposure.symbol]))
+            except BrokerError:
+                return None
+        found = prices.get(exposure.key)
         return found.value if found is not None else None
 
     def are_released(self, exposure: Exposure, position: Position | None, qty: Decimal) -> bool:
@@ -99,6 +139,15 @@ class Looker:
     def order(self, order_id: str) -> Order | None:
         """One order with its legs, read anew; None for a true 404."""
         return self._found(self.ask(lambda: self._broker.order(order_id)))
+
+    def history(self, symbols: Sequence[str], since: datetime) -> set[str]:
+        """Orders of these symbols since then with their legs, in any status; the ids that were read."""
+        try:
+            found = self.ask(lambda: self._broker.history(symbols, since, 1)).orders
+        except BrokerError:
+            return set()
+        self.known.add(found)
+        return {order.id for order in found}
 
     def order_named(self, client_id: str) -> Order | None:
         """An order by its client order id; None for a true 404."""
@@ -144,6 +193,10 @@ class Looker:
             except BrokerError:
                 self._assets[symbol] = None  # the order itself will be refused if it must not be
         return self._assets[symbol]
+
+
+def _of(positions: Iterable[Position], exposure: Exposure) -> Position | None:
+    return next((p for p in positions if p.key == exposure.key), None)
 
 
 def _positive(facts: Mapping[str, Any] | None, name: str) -> Decimal | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.ports import State
 from ghostclean.core.broker import Order, client_id
+from ghostclean.core.protection import Exposure
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
 NUMBERS = "order_numbers"  # the state section that remembers the last n of a trade and purpose
@@ -27,18 +28,26 @@ class Names:
         self._state = state
         self._asked: set[str] = set()
 
-    def next(self, owner: str, purpose: str, replacing: Order | None = None) -> tuple[str, Order | None]:
+    def first(self, exposure: Exposure, purpose: str) -> str | None:
+        """The first name, where none was ever used; the broker refuses it if our memory has lost one."""
+        owner = exposure.signature
+        return None if self.state_lost or self._last(owner, purpose) is not None else client_id(owner, purpose, 1)
+
+    def next(self, exposure: Exposure, purpose: str, replacing: Order | None = None) -> tuple[str, Order | None]:
         """The name of the next order, or the order of that purpose that still works.
 
-        An n that the broker does not know is free: it was never sent, or proven never to have arrived.
+        An n that the broker does not know is free: it was never sent, or proven never to have
+        arrived. One that another symbol or side has is an answer about somebody else.
         """
+        owner = exposure.signature
         first = max(self._last(owner, purpose) or 1, 1)
         for n in range(first, first + _MOST_NUMBERS):
             name = client_id(owner, purpose, n)
             order = self._looker.order_named(name)
             if order is None:
                 return name, None
-            if not order.is_final and (replacing is None or order.id != replacing.id):
+            is_own = exposure.takes(order) and (replacing is None or order.id != replacing.id)
+            if is_own and not order.is_final:
                 return name, order
         raise BrokerError(f"more than {_MOST_NUMBERS} orders for one purpose of a trade", transient=False)
 

@@ -47,9 +47,15 @@ class Sender:
 
     # ------------------------------------------------------------------ a new order
 
-    def submit(self, exposure: Exposure, purpose: str, make: Callable[[str], OrderRequest]) -> Answer:
-        """Sends what `make` gives for the next name of that purpose."""
-        name, standing = self._names.next(exposure.name, purpose)
+    def submit(
+        self, exposure: Exposure, purpose: str, make: Callable[[str], OrderRequest], *, first: bool = False
+    ) -> Answer:
+        """Sends what `make` gives for the next name of that purpose; `first` tries an unused one unasked."""
+        if not first:
+            self._looker.expire()
+        name, standing = self._names.first(exposure, purpose) if first else None, None
+        if name is None:
+            name, standing = self._names.next(exposure, purpose)
         if standing is not None:
             return Answer(Outcome.STANDING, f"order {standing.client_id} is {standing.status}", standing)
         if self._names.is_asked(name):
@@ -59,6 +65,16 @@ class Sender:
         request = self._log("submit", exposure, purpose, **_described(order))
         if self.dry_run:
             return _said(request, Outcome.WOULD, "dry run")
+        return self._submit(exposure, purpose, make, order, request)
+
+    def _submit(
+        self,
+        exposure: Exposure,
+        purpose: str,
+        make: Callable[[str], OrderRequest],
+        order: OrderRequest,
+        request: dict[str, Any],
+    ) -> Answer:
         try:
             return self._read_back(request, self._looker.ask(lambda: self._broker.submit(order))[0])
         except Refused as error:
@@ -67,8 +83,16 @@ class Sender:
             lost = "its name is taken and the order is not found"
         except (BrokerError, DeadlineExceeded) as error:
             lost = f"{error}; looked up and not found"
-        found = self._names.find(name)
-        return self._read_back(request, found) if found is not None else _said(request, Outcome.UNKNOWN, lost)
+        found = self._names.find(order.client_id)
+        if found is None:
+            return _said(request, Outcome.UNKNOWN, lost)
+        if not exposure.takes(found):
+            return _said(request, Outcome.UNKNOWN, f"its name is that of order {found.id}, which is not its own")
+        if found.is_final and lost.startswith("its name"):
+            # Our memory is younger than our orders: the next name is found by the broker's answers.
+            _said(request, Outcome.REFUSED, f"its name is that of order {found.id}, which is {found.status}")
+            return self.submit(exposure, purpose, make)
+        return self._read_back(request, found)
 
     def _claim(self, exposure: Exposure, purpose: str, name: str) -> None:
         """Remembers the name before it is used, and makes sure that the lock is still ours."""
@@ -78,7 +102,7 @@ class Sender:
             raise DeadlineExceeded("too little time is left to send an order")
         if not self._names.state_lost:
             self._verify()
-        self._names.remember(exposure.name, purpose, name)
+        self._names.remember(exposure.signature, purpose, name)
 
     def _read_back(self, request: dict[str, Any], placed: Order) -> Answer:
         """An order may be accepted and rejected a moment later: only a second look tells."""
@@ -98,6 +122,7 @@ class Sender:
     ) -> Answer:
         """Replaces a stop under a new name; done only when the new one works and the old one is over."""
         self._claim(exposure, purpose, name)
+        self._looker.expire()
         request = self._log("replace", exposure, purpose, clientOrderId=name, orderId=order.id, **_shown(changes))
         if self.dry_run:
             return _said(request, Outcome.WOULD, "dry run")
@@ -154,6 +179,7 @@ class Sender:
                 _said(self._log("cancel", exposure, why, orderId=order.id), Outcome.WOULD, "dry run")
                 self._looker.hidden.add(order.id)
             return []
+        self._looker.expire()
         groups = exclusive(orders)
         for group in groups:
             self._cancel_one(exposure, group[0], why)

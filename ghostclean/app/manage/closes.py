@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ from ghostclean.core.protection import CUT, EOD, SWAP, BegunClose, Exposure, Mar
 
 REASONS = {CUT: "cut_loss", EOD: "eod_flatten", SWAP: "stop beside its target"}
 MISSED = "eod_missed"
+BLOCKED = "eod_flatten_blocked"  # it could not even be begun
 UNFINISHED = "flatten_unfinished"
 _LAG = timedelta(minutes=2)  # how long a position may still show what a fill has taken
 # A close that came to this is over; what the trade needs then, the rules of the next run know.
@@ -138,7 +140,7 @@ class TradeCloser:
         """Ends a close of an earlier run while its day lasts, else takes it back."""
         if begun.purpose == SWAP:
             return self._finish_swap(managed, begun)
-        order = self._gateway.latest(managed.name, begun.purpose, since=begun.at - SKEW)
+        order = self._gateway.latest(begun.name, begun.purpose, since=begun.at - SKEW)
         if order is not None and (state := self._state_of(managed, order)) is not None:
             return state, None
         waits = self._why_unfinished(managed)
@@ -148,6 +150,9 @@ class TradeCloser:
         if not self._is_in_its_session(managed, begun):
             return self._take_back(managed, begun)
         self._journal.note(managed.trade, f"{REASONS[begun.purpose]} of an earlier run is finished")
+        if begun.name != managed.exposure.signature:  # an earlier version's: its order is over
+            begun = replace(begun, name=managed.exposure.signature)
+            self._closer.remember(managed.name, begun)
         return self._run(managed, begun)
 
     def _state_of(self, managed: ManagedTrade, order: Order) -> CloseState | None:
@@ -178,7 +183,7 @@ class TradeCloser:
         return self._gateway.why_wash_trade(managed.exposure, managed.in_the_way) if may_close else None
 
     def _take_back(self, managed: ManagedTrade, begun: BegunClose) -> tuple[CloseState, str | None]:
-        order = self._gateway.latest(managed.name, begun.purpose, since=begun.at - SKEW)
+        order = self._gateway.latest(begun.name, begun.purpose, since=begun.at - SKEW)
         if managed.protection.is_naked:
             found = self._closer.restore(_target(managed), begun, order)
             self._journal.note(
@@ -207,17 +212,17 @@ class TradeCloser:
         self._restored(managed, found)
         return found.state, None if found.state is CloseState.RESTORED else "naked"
 
-    def latest(self, trade_id: str, purpose: str) -> Order | None:
+    def latest(self, begun: BegunClose) -> Order | None:
         """The last closing order of a trade, whichever run sent it."""
-        return self._gateway.latest(trade_id, purpose)
+        return self._gateway.latest(begun.name, begun.purpose)
 
-    def end_queued(self, trade_id: str, purpose: str) -> None:
+    def end_queued(self, begun: BegunClose) -> None:
         """Cancels a close that waits for the next open though nothing else is proven of its trade."""
-        order = self._gateway.latest(trade_id, purpose)
+        order = self.latest(begun)
         if order is None or order.is_final or self._market.is_open(order.is_crypto, self._now()):
             return
         side = Side.LONG if order.side == Side.LONG.closing else Side.SHORT
-        exposure = Exposure.behind(order, trade_id, side, self._now())
+        exposure = Exposure.behind(order, begun.name, side, self._now())
         self._gateway.cancel(exposure, [order], CANCEL_SECONDS, "the market has closed")
 
     # ------------------------------------------------------------------ the ledger

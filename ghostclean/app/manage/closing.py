@@ -22,7 +22,7 @@ from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.ports import State
 from ghostclean.core.broker import ZERO, Order, Position, parse_client_id, plain, trade_tag
-from ghostclean.core.protection import BegunClose, Exposure, SymbolView, can_take, is_gone
+from ghostclean.core.protection import BegunClose, Exposure, SymbolView, can_take, exclusive, is_gone
 from ghostclean.errors import BrokerError, DeadlineExceeded, StateFailed
 
 NEEDS_SECONDS = 20.0  # of deadline, for one close from its first cancel to its verified end
@@ -145,10 +145,15 @@ class Closer:
         gateway, entry = self._gateway, target.entry
         if entry is not None and not entry.is_final:
             # It would buy back what is sold, and the broker calls the pair a wash trade.
-            left = gateway.cancel_entry(target.exposure, entry, CANCEL_SECONDS)
-            if left is not None:
-                return left
-        return next(iter(gateway.cancel(target.exposure, target.holders, CANCEL_SECONDS, begun.purpose)), None)
+            entry = gateway.cancel_entry(target.exposure, entry, CANCEL_SECONDS)
+            if entry is not None:
+                return entry
+        # Stops go last: none is taken off while something else still holds the shares.
+        for group in sorted(exclusive(target.holders), key=lambda group: any(o.is_stop for o in group)):
+            left = gateway.cancel(target.exposure, group, CANCEL_SECONDS, begun.purpose)
+            if left:
+                return left[0]
+        return None
 
     def _verify(self, target: CloseTarget, begun: BegunClose, answer: Answer, order: Order) -> CloseOutcome:
         exposure = target.exposure

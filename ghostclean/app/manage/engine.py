@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.app.manage.closes import MISSED, REASONS, UNFINISHED, TradeCloser
+from ghostclean.app.manage.closes import BLOCKED, MISSED, REASONS, UNFINISHED, TradeCloser
 from ghostclean.app.manage.closing import Closer, CloseState
 from ghostclean.app.manage.stops import StopKeeper, StopOutcome
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
@@ -100,7 +100,9 @@ class Engine:
         if not symbols:
             return {}
         try:
-            return self.deadline.reading(lambda: self.parts.broker.prices(symbols))
+            prices = self.deadline.reading(lambda: self.parts.broker.prices(symbols))
+            self.gateway.looker.note_prices(prices)
+            return prices
         except BrokerError as error:
             self.journal.notes.append(f"prices cannot be read ({error}): only what needs none is done")
             self.counts.failures.append("no_prices")
@@ -118,6 +120,7 @@ class Engine:
         # Tried is managed, whatever came of it: a trade whose close never gets through must not
         # stand first in every run while others wait behind the per-run maximum.
         self.counts.touched.add(managed.name)
+        self.journal.of(managed.trade)["owner"] = managed.exposure.signature
         try:
             outcome = self._close_or_keep(managed, flatten, ended)
         except BrokerError as error:
@@ -181,6 +184,8 @@ class Engine:
     def _close(self, managed: ManagedTrade, purpose: str, why: str, ended: list[ManagedTrade]) -> bool:
         """Tries to close a trade; whether that was this run's work on it."""
         state, failed = self._closes.close(managed, purpose, why)
+        if state is None and purpose == EOD:
+            failed = BLOCKED
         self._count_close(state, failed, managed, ended)
         return state is not None
 
@@ -198,7 +203,8 @@ class Engine:
         self.counts.updated += 1 if outcome.updated or outcome.fields else 0
         trade = managed.trade
         fields = dict(managed.money_fields()) | outcome.fields
-        if trade.initial_stop is None and managed.holding.initial_stop is not None:
+        wrong_side = managed.risk is not None and managed.risk.wrong_side
+        if trade.initial_stop is None and managed.holding.initial_stop is not None and not wrong_side:
             fields["initialStopPrice"] = managed.holding.initial_stop
         proof = self.journal.proof(outcome.proof)
         change = TradeChange(
@@ -265,10 +271,10 @@ class Engine:
         ended: list[ManagedTrade] = []
         for trade_id, close in begun.items():
             try:
-                holding = holdings.get(trade_id) or self._in_spite_of_grace(trade_id, close.purpose)
+                holding = holdings.get(trade_id) or self._in_spite_of_grace(trade_id, close)
                 if holding is None:
                     self._handled.add(trade_id)
-                    self._finish_without_position(trade_id, close.purpose)
+                    self._finish_without_position(trade_id, close)
                     continue
                 managed = self.trades.managed([holding], self._prices([holding]), self._now())[0]
                 state, failed = self._closes.finish(managed, close)
@@ -281,12 +287,12 @@ class Engine:
                 self.counts.failures.append(UNFINISHED)
         self._write_closed(ended)
 
-    def _in_spite_of_grace(self, trade_id: str, purpose: str) -> Holding | None:
-        order = self._closes.latest(trade_id, purpose)
+    def _in_spite_of_grace(self, trade_id: str, close: BegunClose) -> Holding | None:
+        order = self._closes.latest(close)
         found = self.trades.in_spite_of_grace([order] if order is not None else [])
         return next((h for h in found if h.trade.id == trade_id), None)
 
-    def _finish_without_position(self, trade_id: str, purpose: str) -> None:
+    def _finish_without_position(self, trade_id: str, close: BegunClose) -> None:
         """The trade is closed already, or its verdict is open: only a queued close must not wait."""
         record = self.parts.ledger.get([trade_id]).get(trade_id)
         if record is None or not is_open(record):
@@ -298,12 +304,16 @@ class Engine:
                 self.counts.flattened += 1
                 self._closer.forget(trade_id)
             return
-        order = self._closes.latest(trade_id, purpose)
+        order = self._closes.latest(close)
         if order is not None and order.status == "filled":
-            self.journal.notes.append(f"{trade_id}: its {REASONS[purpose]} is filled and booked once it is settled")
+            self.journal.notes.append(
+                f"{trade_id}: its {REASONS[close.purpose]} is filled and booked once it is settled"
+            )
             return
-        self._closes.end_queued(trade_id, purpose)
-        self.journal.notes.append(f"{trade_id}: its {REASONS[purpose]} is unfinished and what it holds is not proven")
+        self._closes.end_queued(close)
+        self.journal.notes.append(
+            f"{trade_id}: its {REASONS[close.purpose]} is unfinished and what it holds is not proven"
+        )
         self.counts.failures.append(UNFINISHED)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from ghostclean.app.manage.closes import MISSED
+from ghostclean.app.manage.closes import BLOCKED, MISSED
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import OpenTrades
-from ghostclean.core.broker import is_option, iso, parse_time
+from ghostclean.core.broker import is_option, iso, parse_time, symbol_key
 from ghostclean.core.protection import Market
-from ghostclean.core.verdicts import Holding
+from ghostclean.core.verdicts import Action, Holding, Verdict
 
 
 def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: int) -> list[Holding]:
@@ -43,6 +43,21 @@ def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
             continue
         why = "options never get orders" if is_option(decision.ticker) else f"{decision.verdict}: {decision.reason}"
         journal.notes.append(f"{decision.ticker} {decision.trade_id}: no order ({why})")
+
+
+def note_held_overnight(journal: TradeJournal, trades: OpenTrades) -> list[str]:
+    """Held trades that the close of the day finds open, because nothing may be sent for them: one failure each."""
+    positions = {p.key for p in trades.observed.truth.positions if not p.is_crypto}
+    failures = []
+    for decision in trades.observed.plan.decisions:
+        settles = decision.verdict is Verdict.SETTLING  # the next run of this session may flatten it
+        held = decision.action is Action.HELD and decision.trade_id in trades.ids and not settles
+        if held and symbol_key(decision.ticker) in positions and not is_option(decision.ticker):
+            journal.notes.append(
+                f"{decision.ticker} {decision.trade_id}: {BLOCKED}: it is held ({decision.verdict}) and stays open"
+            )
+            failures.append(BLOCKED)
+    return failures
 
 
 def session_on_duty(market: Market) -> Mapping[str, str | None] | None:

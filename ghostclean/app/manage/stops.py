@@ -103,10 +103,20 @@ class StopKeeper:
         if managed.risk is None:
             self._journal.note(managed.trade, f"its entry price is unknown, left alone{bare}")
             return StopOutcome()
+        if managed.risk.wrong_side:
+            return self._wrong_side(managed, managed.risk.problem or "")
         if managed.risk.problem is not None:
             self._journal.once(managed.trade, f"{managed.risk.problem}: its stop is kept, no rule of R applies")
         keep = self._cover if naked else self._tighten
         return keep(managed, managed.risk, managed.price.value)
+
+    def _wrong_side(self, managed: ManagedTrade, why: str) -> StopOutcome:
+        """No stop and no risk: sent, it would be a market order. Only a person knows what was meant."""
+        if managed.protection.is_naked:
+            return self._naked(managed, why)
+        self._journal.note(managed.trade, f"wrong_stop: {why}; the stop that works is left alone")
+        self._journal.tell(managed.trade, "wrong_stop", why, {})
+        return StopOutcome(failed="wrong_stop")
 
     def _may_close(self, managed: ManagedTrade) -> bool:
         return self._market.may_close(managed.is_crypto, self._now())
@@ -133,7 +143,7 @@ class StopKeeper:
         """A larger quantity for the stop there is, or a new stop."""
         order = self._growable(managed)
         if order is None:
-            return self._gateway.place_stop(managed.exposure, price, least=managed.protection.covered)
+            return self._gateway.place_stop(managed.exposure, price, least=managed.protection.covered, shared=True)
         if order.stop_price is not None and is_tighter(managed.side, order.stop_price, price):
             price = order.stop_price
         return self._gateway.move(managed.exposure, order, price, qty=managed.qty)

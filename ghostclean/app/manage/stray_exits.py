@@ -10,9 +10,9 @@ from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Ledger
-from ghostclean.core.broker import Order, parse_client_id, parse_time, trade_tag
-from ghostclean.core.ledger import Trade, order_ids, read_trade, record_id
-from ghostclean.core.protection import Exposure
+from ghostclean.core.broker import Order, parse_time
+from ghostclean.core.ledger import Trade, order_ids, read_trade
+from ghostclean.core.protection import Exposure, is_tagged
 from ghostclean.core.verdicts import Plan
 
 _CANCEL_SECONDS = 3.0
@@ -56,11 +56,11 @@ def _unowned(observed: Observation) -> list[Order]:
     """Working orders that no active record can own."""
     active, plan = observed.view.active, observed.plan
     named = {i for record in active for i in order_ids(record)} | _exits_of(plan)
-    tags = {trade_tag(i) for record in active if (i := record_id(record)) is not None}
+    tags = {tag for record in active for tag in read_trade(record).tags}
     orphans = {orphan.position.key for orphan in plan.orphans}
 
     def is_free(order: Order) -> bool:
-        return named.isdisjoint((order.id, order.client_id)) and order.key not in orphans and not _is_of(order, tags)
+        return named.isdisjoint((order.id, order.client_id)) and order.key not in orphans and not is_tagged(order, tags)
 
     return [order for order in observed.truth.orders if is_free(order)]
 
@@ -76,10 +76,5 @@ def _is_recent(record: Mapping[str, Any], since: datetime) -> bool:
 
 
 def _is_exit_of(order: Order, trade: Trade) -> bool:
-    named = order.id in trade.exit_orders or _is_of(order, {trade_tag(trade.id or "")})
-    return named and order.side == trade.side.closing
-
-
-def _is_of(order: Order, tags: set[str]) -> bool:
-    ours = parse_client_id(order.client_id)
-    return ours is not None and ours.trade in tags
+    ours = order.id in trade.exit_orders or (order.key == trade.key and is_tagged(order, trade.tags))
+    return ours and order.side == trade.side.closing

@@ -220,16 +220,24 @@ class OpenTrades:
 
     def _look_up(self, suspects: Sequence[Holding]) -> bool:
         """Reads entry, stop and target anew with their legs: `held` legs are in no list."""
-        asked: set[str] = set()
-        for holding in suspects:
-            trade, entry = holding.trade, holding.entry
-            named = (entry.id if entry else None, trade.stop_order, trade.target_order)
-            exits = [o.id for o in holding.exits if not o.is_final]
-            for order_id in (*named, *exits):
-                if order_id and order_id not in asked:
-                    asked.add(order_id)
-                    self._gateway.looker.order(order_id)
-        return bool(asked)
+        wanted = {i for holding in suspects for i in _to_look_up(holding)}
+        if len(wanted) > 1:
+            wanted -= self._looked_up_together(suspects)
+        for order_id in sorted(wanted):
+            self._gateway.looker.order(order_id)
+        return bool(suspects)
+
+    def _looked_up_together(self, suspects: Sequence[Holding]) -> set[str]:
+        """The orders that one reading of all their symbols has shown, with their legs."""
+        times = [o.submitted_at for h in suspects for o in (h.entry, *h.exits) if o is not None and o.submitted_at]
+        symbols = sorted({h.position.symbol for h in suspects})
+        return self._gateway.looker.history(symbols, min(times) - timedelta(seconds=1)) if times else set()
+
+
+def _to_look_up(holding: Holding) -> set[str]:
+    trade, entry = holding.trade, holding.entry
+    named = (entry.id if entry else None, trade.stop_order, trade.target_order)
+    return {i for i in (*named, *(o.id for o in holding.exits if not o.is_final)) if i}
 
 
 def without_grace(observed: Observation) -> Plan:

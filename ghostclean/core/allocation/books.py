@@ -14,19 +14,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 
-from ghostclean.core.broker import (
-    CRYPTO_DUST,
-    ONE,
-    ZERO,
-    Evidence,
-    Fill,
-    Order,
-    Side,
-    is_option,
-    parse_client_id,
-    ties,
-    trade_tag,
-)
+from ghostclean.core.broker import CRYPTO_DUST, ONE, ZERO, Evidence, Fill, Order, Side, is_option, parse_client_id, ties
 from ghostclean.core.inputs import World
 from ghostclean.core.ledger import Trade, order_ids
 
@@ -52,7 +40,7 @@ class Books:
         self.positions = {p.key: p for p in world.truth.positions}
         self._by_asset = {p.asset_id: p for p in world.truth.positions if p.asset_id and not p.is_crypto}
         readable, self.unreadable = _readable(world)
-        ours = _our_orders(world.evidence, {trade_tag(t.id): t.id for t in readable if t.id})
+        ours = _our_orders(world.evidence, {tag: t.id for t in readable if t.id for tag in t.tags})
         allocations = [self._allocation(trade, ours) for trade in readable]
         self.allocations = sorted(allocations, key=lambda a: (a.opened, a.name))
         self.groups: dict[str, list[Allocation]] = defaultdict(list)

@@ -1,6 +1,8 @@
-"""Client order ids of our own orders: trade + purpose + n, so that a retry is harmless.
+"""Client order ids of our own orders: owner + purpose + n, so that a retry is harmless.
 
-An order carrying such an id belongs to its trade even if the record never got to know it.
+An order carrying such an id belongs to its trade even if the record never got to know it. The
+owner is unique in the account (`Trade.owner`): ledgers that count their trades 1, 2, 3 share
+accounts. Orders of earlier versions carry the trade's id alone (`Trade.tags` has both).
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ class OwnId:
     n: int
 
 
-def trade_tag(trade_id: str) -> str:
-    """A short stable tag for a trade id of any length and alphabet."""
-    return hashlib.sha256(trade_id.encode()).hexdigest()[:20]
+def trade_tag(owner: str) -> str:
+    """A short stable tag for an owner of any length and alphabet."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:20]
 
 
-def client_id(trade_id: str, purpose: str, n: int) -> str:
-    """The client order id of the n-th order for this trade and purpose."""
-    return f"{PREFIX}{trade_tag(trade_id)}-{purpose}-{n}"
+def client_id(owner: str, purpose: str, n: int) -> str:
+    """The client order id of the n-th order for this owner and purpose."""
+    return f"{PREFIX}{trade_tag(owner)}-{purpose}-{n}"
 
 
 def parse_client_id(text: str) -> OwnId | None:

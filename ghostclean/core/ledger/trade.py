@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.core.broker import ZERO, BadNumber, Side, is_uuid, number, parse_time, symbol_key
+from ghostclean.core.broker import ZERO, BadNumber, Side, is_uuid, number, parse_time, symbol_key, trade_tag
 
 OPEN = frozenset({"OPEN", "PARTIAL"})
 PENDING = frozenset({"PENDING", "BROKER_PENDING", "BROKER_FILLED", "AUTO_PENDING", "NEW"})
@@ -74,6 +74,18 @@ class Trade:
     def exit_orders(self) -> tuple[str, ...]:
         """The exit order ids that the ledger stores."""
         return tuple(i for i in (self.stop_order, self.target_order, self.close_order) if i)
+
+    @property
+    def owner(self) -> str:
+        """Who its orders are of, unique in the account: its id with its entry order, else with its opening."""
+        opening = self.opening.isoformat() if self.opening is not None else ""
+        entry = self.entry_order or self.client_order or f"{self.key}|{self.side}|{opening}"
+        return f"{self.id}@{entry}"
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags of its orders, those of earlier versions included."""
+        return frozenset({trade_tag(self.owner), trade_tag(self.id)}) if self.id is not None else frozenset()
 
     @property
     def is_managed(self) -> bool:

@@ -24,6 +24,7 @@ from .orders import (
     KnownOrders,
     can_take,
     exclusive,
+    is_tagged,
     remaining,
 )
 from .policy import (
@@ -86,6 +87,7 @@ __all__ = [
     "is_fresh_sale",
     "is_gone",
     "is_replaceable_now",
+    "is_tagged",
     "is_through",
     "is_tighter",
     "last_stop",

@@ -53,7 +53,7 @@ class BegunClose:
     def of_swap(cls, exposure: Exposure, at: datetime, stop: Decimal, target: Order, target_qty: Decimal) -> BegunClose:
         """A target that is cancelled to go back in beside a stop."""
         price, orders = target.limit_price, _filled([target])
-        return cls(exposure.name, SWAP, exposure.symbol, at, stop, price, orders=orders, target_qty=target_qty)
+        return cls(exposure.signature, SWAP, exposure.symbol, at, stop, price, orders=orders, target_qty=target_qty)
 
     @classmethod
     def of_trade(
@@ -66,7 +66,7 @@ class BegunClose:
         targets = [o for o in holders if not o.is_stop and o.type == "limit" and o.limit_price is not None]
         is_whole = len(targets) == 1 and remaining(targets[0], exposure.qty) >= exposure.qty
         target = targets[0].limit_price if is_whole else None
-        return cls(exposure.name, purpose, exposure.symbol, at, stop, target, orders=_filled(holders))
+        return cls(exposure.signature, purpose, exposure.symbol, at, stop, target, orders=_filled(holders))
 
     @classmethod
     def of_orphan(cls, exposure: Exposure, holders: Sequence[Order], earlier: BegunClose | None) -> BegunClose:

@@ -7,12 +7,13 @@ Invariants:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, Side, trade_tag
+from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, Side
 from ghostclean.core.verdicts import Holding
 
 from .orders import KnownOrders, can_take, remaining
@@ -27,7 +28,7 @@ def own_ids(holding: Holding, known: KnownOrders) -> frozenset[str]:
     trade, entry = holding.trade, holding.entry
     named = set(trade.exit_orders)
     seeds = {o.id for o in holding.exits} | named | known.legs_of(entry)
-    seeds |= known.named(named, {trade_tag(_id(holding))})
+    seeds |= known.named(named, trade.tags, holding.position.key)
     return known.family(seeds, {entry.id} if entry else ())
 
 
@@ -101,15 +102,22 @@ def protections(holdings: Sequence[Holding], known: KnownOrders) -> dict[str, Pr
 def _of_symbol(group: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
     owners = _owners(group, known)
     common = _common(owners)
-    shared = [order for orders in common.values() for order in orders]
-    free = [order for order, owning in owners if not owning and not known.awaits_entry(order)]
+    shared = [*itertools.chain.from_iterable(common.values())]
+    free = [order for order, owning in owners if not (owning or known.awaits_entry(order))]
     found: dict[str, Protection] = {}
     for holding in group:
         mine = [order for order, owning in owners if holding in owning and order not in shared]
         found[_id(holding)] = _protection(holding, mine, [*shared, *free], known)
     for several, orders in common.items():
         found |= _lent(several, orders, found, known)
-    return found | _lent(group, free, found, known, may_own=True)
+    return found if _is_partly_foreign(group) else found | _lent(group, free, found, known, may_own=True)
+
+
+def _is_partly_foreign(group: Sequence[Holding]) -> bool:
+    """Whether the position has shares that no trade of this ledger explains: unnamed stops cover those first."""
+    position = group[0].position
+    explained = sum((h.open_qty for h in group), ZERO)
+    return position.qty - explained > (position.qty * CRYPTO_DUST if position.is_crypto else ZERO)
 
 
 def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[Holding, ...], list[Order]]:
@@ -201,14 +209,21 @@ def _lent(
     """
     bare = [h for h in group if found[_id(h)].is_naked]
     stops = [o for o in orders if o.is_stop and _why_dormant(o, None, known) is None]
-    if not bare or not stops:
-        return {}
-    lacking = sum((h.open_qty - found[_id(h)].covered for h in bare), ZERO)
-    offered = can_take(stops, lacking)
-    own = may_own and len(bare) == 1 and offered <= lacking
-    if not own and offered < sum((found[_id(h)].missing for h in bare), ZERO):
+    own = _is_own(bare, stops, found, may_own=may_own) if bare and stops else None
+    if own is None:
         return {}
     return {_id(h): _with_stops(found[_id(h)], h.trade.side, stops, own=own) for h in bare}
+
+
+def _is_own(
+    bare: Sequence[Holding], stops: Sequence[Order], found: Mapping[str, Protection], *, may_own: bool
+) -> bool | None:
+    """Whether the stops become one trade's own; None where they are too small for all that lack one."""
+    lacking = sum((h.open_qty - found[_id(h)].covered for h in bare), ZERO)
+    offered = can_take(stops, lacking)
+    if may_own and len(bare) == 1 and offered <= lacking:
+        return True
+    return False if offered >= sum((found[_id(h)].missing for h in bare), ZERO) else None
 
 
 def _with_stops(old: Protection, side: Side, stops: Sequence[Order], *, own: bool) -> Protection:

@@ -67,14 +67,11 @@ class KnownOrders:
             parent = self.get(parent.replaced_by)
         return parent is not None and parent.side != order.side and not parent.is_final
 
-    def named(self, names: Collection[str], tags: Collection[str] = ()) -> set[str]:
-        """The ids of orders with one of these client order ids, or with one of ours for these trades."""
-        found = set()
-        for order in self.orders.values():
-            ours = parse_client_id(order.client_id)
-            if order.client_id in names or (ours is not None and ours.trade in tags):
-                found.add(order.id)
-        return found
+    def named(self, names: Collection[str], tags: Collection[str], key: str | None = None) -> set[str]:
+        """The ids of orders with one of these client order ids, or with one of ours in that symbol."""
+        return {
+            o.id for o in self.orders.values() if o.client_id in names or (key in (None, o.key) and is_tagged(o, tags))
+        }
 
     def legs_of(self, entry: Order | None) -> set[str]:
         """The ids of an entry's legs, by the entry's word or by theirs."""
@@ -95,6 +92,12 @@ class KnownOrders:
             found |= new
             new = {other for i in new for other in ties.get(i, ())} - found - set(entries)
         return frozenset(found)
+
+
+def is_tagged(order: Order, tags: Collection[str]) -> bool:
+    """Whether an order carries one of our client order ids with one of these tags."""
+    ours = parse_client_id(order.client_id)
+    return ours is not None and ours.trade in tags
 
 
 # --------------------------------------------------------------------------- what orders can take

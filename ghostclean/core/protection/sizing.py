@@ -30,7 +30,8 @@ class Exposure:
     `qty` is what it holds by the survey at `at`, `all_open` what all trades of that symbol and side
     hold together. `exits` are the exit orders of all of them (fills of other orders say that the
     position may be smaller than it looks), `own` this one's among them, `closed` the orders of
-    closed trades, which took only what those held. `name` goes into the client order ids.
+    closed trades, which took only what those held. `owner` (else `name`) goes into the client order
+    ids, of which `tags` are its own.
     """
 
     name: str
@@ -44,6 +45,13 @@ class Exposure:
     exits: frozenset[str] = frozenset()
     own: frozenset[str] = frozenset()
     closed: frozenset[str] = frozenset()
+    owner: str = ""
+    tags: frozenset[str] = frozenset()
+
+    @property
+    def signature(self) -> str:
+        """Whose name its orders carry."""
+        return self.owner or self.name
 
     @classmethod
     def of(
@@ -60,6 +68,8 @@ class Exposure:
             exits=frozenset(o.id for h in same for o in h.exits),
             own=frozenset(o.id for o in holding.exits),
             closed=closed,
+            owner=holding.trade.owner,
+            tags=holding.trade.tags,
         )
 
     @classmethod
@@ -79,6 +89,10 @@ class Exposure:
     def takes(self, order: Order) -> bool:
         """Whether an order closes positions of this symbol and side."""
         return order.key == self.key and order.side == self.side.closing
+
+    def sold_by(self, fill: Fill) -> bool:
+        """Whether a fill closed some of such a position."""
+        return fill.key == self.key and fill.side == self.side.closing
 
     @property
     def dust(self) -> Decimal:

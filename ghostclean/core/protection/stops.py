@@ -38,12 +38,16 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What a trade risked when it was opened; `one_r` None leaves only protecting it."""
+    """What a trade risked when it was opened; `one_r` None leaves only protecting it.
+
+    With a `wrong_side` stop there is nothing to protect it with either.
+    """
 
     side: Side
     entry: Decimal
     one_r: Decimal | None
     problem: str | None = None
+    wrong_side: bool = False
 
     def gain(self, price: Decimal) -> Decimal:
         """What one unit has won at this price, negative for a loss."""
@@ -64,7 +68,8 @@ def measure_risk(side: Side, entry: Decimal, initial_stop: Decimal | None) -> Ri
         return Risk(side, entry, None, "its initial stop is unknown")
     distance = (entry - initial_stop) * side.sign
     if distance < 0:
-        return Risk(side, entry, None, f"its initial stop {initial_stop} is on the wrong side of the entry {entry}")
+        why = f"its initial stop {initial_stop} is on the wrong side of the entry {entry}"
+        return Risk(side, entry, None, why, wrong_side=True)
     if distance < entry * LEAST_RISK:
         return Risk(side, entry, None, f"its initial stop {initial_stop} is less than 0.05 % from the entry {entry}")
     return Risk(side, entry, distance)
