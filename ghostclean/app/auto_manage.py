@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline, bounded
+from ghostclean.app.journal import Journal
 from ghostclean.app.manage.books import FLATTEN, MANAGED, Books
 from ghostclean.app.manage.desk import Desk, Seen
 from ghostclean.app.manage.flatten import CUT, EOD
@@ -129,15 +130,11 @@ class _Run:
         self.books = self._new_books()
 
     def _new_books(self) -> Books:
-        return Books(
-            self.parts.ledger,
-            self.parts.state,
-            self.lease,
-            run_id=self.options.run_id,
-            source=self.options.source,
-            now=self.parts.broker.now,
-            dry_run=self.options.dry_run,
+        stores, options, now = self.stores, self.options, self.parts.broker.now
+        journal = Journal(
+            stores.ledger, stores.state, self.lease, options.deadline, options.run_id, options.source, now
         )
+        return Books(self.parts.ledger, self.parts.state, journal, now=now, dry_run=options.dry_run)
 
     # ------------------------------------------------------------------ the frame
 
@@ -202,7 +199,6 @@ class _Run:
         desk = self._desk(seen, market)
         trades = self._trades(desk)
         if begun:
-            self.books.settle_begun()
             trades.finish_begun()
         if not self.options.dry_run:
             self._give_back(owed, desk.door)
@@ -465,7 +461,7 @@ class _Run:
             "lastSource": result.source,
             "lastRunId": result.run_id,
         }
-        return RunCommit(KIND, result.run_id, run, add, put, tuple(self.books.entries), self._memory())
+        return RunCommit(KIND, result.run_id, run, add, put, tuple(self.books.journal.entries), self._memory())
 
     def _memory(self) -> dict[str, Mapping[str, Any]]:
         """What the next run must know of each trade; closed ones are forgotten, numbers included."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,9 @@ from ghostclean.core.safety import Pin
 from ghostclean.core.times import iso
 from ghostclean.errors import AccountMismatch, GhostcleanError, Locked
 
-from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State, WriteOutcome
+from .deadline import Deadline
+from .journal import Journal, Posting
+from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State
 
 CHANGED_SINCE = "the trade has changed since; nothing was written to it"
 
@@ -82,9 +84,13 @@ class Report:
 class Act:
     """One change with its journal entry; `refusal` says why it is not made."""
 
-    change: Change
+    posting: Posting
     entry: JournalEntry
     refusal: str | None = None
+
+    @classmethod
+    def of(cls, change: Change, entry: JournalEntry, refusal: str | None) -> Act:
+        return cls(Posting(change, entry), entry, refusal)
 
     def row(self, *, dry_run: bool) -> Row:
         action = _REFUSED if self.refusal else _WOULD[self.entry.action] if dry_run else self.entry.action
@@ -123,15 +129,15 @@ def locked(state: State, holder: str, *, dry_run: bool) -> Iterator[Lease | None
             state.release(lease)
 
 
+def journal_of(ledger: Ledger, state: State, lease: Lease | None, *, kind: str, run_id: str, now: datetime) -> Journal:
+    """The journal of a person's change, which gets as long as the lock lasts."""
+    return Journal(ledger, state, lease, Deadline(_LOCK_SECONDS), run_id, source=kind, now=lambda: now)
+
+
 def carry_out(
-    ledger: Ledger,
-    state: State,
-    lease: Lease,
+    journal: Journal,
     acts: Sequence[Act],
     *,
-    kind: str,
-    run_id: str,
-    now: datetime,
     subject: str,
     holds: Mapping[str, Any],
     forget: Sequence[str] = (),
@@ -145,49 +151,26 @@ def carry_out(
     entries of a killed run whose outcome was found out on the way.
     """
     ready = [act for act in acts if act.refusal is None]
-    state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
-    state.intend([act.entry for act in ready], lease)
-    outcomes = ledger.write([act.change for act in ready], lease)
-    for act, outcome in zip(ready, outcomes, strict=True):
-        if outcome is not WriteOutcome.WRITTEN:
+    journal.state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
+    journal.post([act.posting for act in ready])
+    for act in ready:
+        if not act.posting.written:
             act.refusal = CHANGED_SINCE
     lifted = [i for i, hold in holds.items() if hold is None]
     lifted += [act.entry.trade_id for act in ready if act.refusal]
     refused = sum(1 for act in acts if act.refusal)
     listed = {
-        "ts": iso(now),
-        "source": kind,
-        "runId": run_id,
+        "ts": iso(journal.now()),
+        "source": journal.source,
+        "runId": journal.run_id,
         "subject": subject,
         "changed": len(acts) - refused,
         "refused": refused,
         "ok": not refused,
     }
-    made = tuple(replace(act.entry, outcome="left" if act.refusal else "written") for act in ready)
     changed = [act.entry.trade_id for act in ready if not act.refusal]
     memory = {"holds": dict.fromkeys(lifted), **{section: dict.fromkeys(changed) for section in forget}}
-    state.commit(RunCommit(kind=kind, run_id=run_id, run=listed, entries=(*settled, *made), memory=memory))
-
-
-def entry(
-    change: Change, *, kind: str, run_id: str, now: datetime, ticker: str, verdict: str, action: str, reason: str,
-    proof: Sequence[Mapping[str, Any]] = (),
-) -> JournalEntry:  # fmt: skip
-    """The journal entry of a change, still only intended."""
-    base = change.base or {}
-    touched = (*change.fields, *change.remove)
-    return JournalEntry(
-        id=f"{run_id}:{change.trade_id}",
-        at=iso(now),
-        run_id=run_id,
-        source=kind,
-        trade_id=change.trade_id,
-        ticker=ticker,
-        verdict=verdict,
-        action=action,
-        reason=reason,
-        proof=tuple(proof),
-        before={name: base[name] for name in touched if name in base},
-        after=dict(change.fields),
-        outcome="intended",
+    entries = (*settled, *journal.entries)
+    journal.state.commit(
+        RunCommit(kind=journal.source, run_id=journal.run_id, run=listed, entries=entries, memory=memory)
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ghostclean.app.apply import Writer
+from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.flatten import NEEDS_SECONDS
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.orphans import OWED
@@ -23,7 +23,6 @@ from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.decide import decide
-from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.market import Market
 from ghostclean.core.numbers import plain
 from ghostclean.core.orphans import adopted_id, orphan_name
@@ -50,7 +49,7 @@ class Flattener:
     options: Options
     survey: Survey
     lease: Lease
-    entries: list[JournalEntry]
+    journal: Journal
     owed: Mapping[str, Any]
     notes: list[str] = field(default_factory=list)
     naked: list[str] = field(default_factory=list)
@@ -89,8 +88,8 @@ class Flattener:
         owed = self._owe(claim, holders, earlier)
         if owed is not None and self.options.deadline.left() < NEEDS_SECONDS:
             return _left(decision, f"less than {NEEDS_SECONDS:.0f} s of deadline are left to take its stop away")
-        intent = self._writer().entry(replace(decision, trade_id=name), "intended", 0)
-        self.options.deadline.writing(lambda: self.parts.state.intend([intent]))
+        intent = self.journal.decided(replace(decision, trade_id=name))
+        self.journal.begin(intent)
         if owed is not None:
             self.parts.state.remember(OWED, {orphan_name(orphan): owed.to_dict()})
         return self._sell(door, claim, orphan, holders, owed, decision, intent)
@@ -117,7 +116,7 @@ class Flattener:
         except StateFailed as error:
             door.state_lost = True
             why = f"not sold: {error}{self._settle(door, orphan_name(orphan), owed).said}"
-            self.entries.append(replace(intent, outcome="left", reason=why, proof=(*intent.proof, *_sent(door))))
+            self.journal.end(intent, SKIPPED, reason=why, proof=door.log)
             raise
         order, said = answer.order, ""
         if order is None or order.status != "filled":
@@ -128,11 +127,10 @@ class Flattener:
         self._settled.add(orphan_name(orphan))
         if order is None or order.status != "filled":
             left = _left(decision, f"not sold yet: {answer.reason}{said}")
-            proof = (*intent.proof, *_sent(door))
-            self.entries.append(replace(intent, outcome="left", reason=left.reason, proof=proof))
+            self.journal.end(intent, SKIPPED, reason=left.reason, proof=door.log)
             return left
         price = f" at {plain(order.avg_price)}" if order.avg_price is not None else ""
-        self.entries.append(replace(intent, outcome="written", proof=(*intent.proof, *_sent(door))))
+        self.journal.end(intent, WRITTEN, proof=door.log)
         sold = Proof("order", order.fill_time, {"orderId": order.id, "filledQty": plain(order.filled_qty)})
         return replace(
             decision, reason=f"{plain(orphan.qty)} sold{price}, no trade explained them",
@@ -173,9 +171,9 @@ class Flattener:
                 settled = owed.not_back(str(error))
             else:
                 settled = settle(door, self.parts.state, name, owed, grace=self.options.policy.grace, now=self._now())
-                if _sent(door):
+                if door.log:
                     told = Decision(owed.name, owed.symbol, Verdict.ORPHAN, Action.KEPT, settled.said)
-                    self.entries.append(replace(self._writer().entry(told, "noted", 1), proof=_sent(door)))
+                    self.journal.end(self.journal.decided(told), NOTED, proof=door.log)
             line = f"{owed.symbol}: {settled.said}"
             (self.naked if settled.naked else self.notes).append(line)
 
@@ -225,14 +223,6 @@ class Flattener:
             book=book,
             sleep=self.parts.pause,
         )
-
-    def _writer(self) -> Writer:
-        at = iso(self.parts.wall())
-        return Writer(self.parts, self.options.deadline, self.lease, self.options.run_id, self.options.source, at)
-
-
-def _sent(door: OrderDoor) -> tuple[Mapping[str, Any], ...]:
-    return tuple(json_value(entry) for entry in door.log)
 
 
 def _left(decision: Decision, why: str) -> Decision:

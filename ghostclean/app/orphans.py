@@ -101,7 +101,7 @@ def sell(run: Run, lease: Lease) -> None:
     from ghostclean.app.flatten import Flattener
 
     parts, options = within(run.parts, run.options.deadline), run.options
-    flattener = Flattener(parts, options, run.surveyed(), lease, run.applied.entries, run.owed)
+    flattener = Flattener(parts, options, run.surveyed(), lease, run.journal, run.owed)
     try:
         rows = run.orphan_rows
         run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in rows]

@@ -3,7 +3,7 @@
 The shared core of `ghostclean reconcile`, `auto-manage` and the Python function. Failures end
 in a Result with an error word; nothing but wrong settings is ever raised from here.
 
-`run` holds what a run knows, `survey` looks and decides, `brakes` may stop it, `apply` writes,
+`run` holds what a run knows, `survey` looks and decides, `brakes` may stop it, `journal` writes,
 `orphans` deals with what no trade explains, `recovery` with what a dead run left, `record` and
 `report` say what happened.
 """
@@ -86,12 +86,12 @@ def _carry_out(run: Run) -> None:
 
 def _what_stands(run: Run) -> str:
     """What a run that failed has changed nevertheless, as a sentence to follow the failure."""
-    written = len(run.applied.written)
+    written = len(run.written)
     return f" Written before that, and journaled: {written}." if written else ""
 
 
 def _why_stopped(run: Run) -> str:
-    written = len(run.applied.written)
+    written = len(run.written)
     so_far = f" after {written} change{'s' * (written != 1)} of the ledger" if written else ""
     return f"interrupted{so_far}; what was written stays and is journaled, the next run goes on from there"
 
@@ -109,7 +109,7 @@ def _prepare(run: Run) -> None:
         if delivered:
             run.notes.append(f"{delivered} spooled run records delivered")
         if run.lease is None and not run.options.dry_run:
-            run.lease = deadline.reading(lambda: _take_lock(run))
+            run.lease = run.journal.lease = deadline.reading(lambda: _take_lock(run))
     except DeadlineExceeded:
         raise _too_late(run, "state") from None
     if not run.options.dry_run and not run.inner:
@@ -193,7 +193,7 @@ def _recall(run: Run) -> Memory:
 
 def _why_partial(run: Run) -> str:
     survey = run.surveyed()
-    if run.applied.out_of_time:
+    if run.out_of_time:
         return "time ran out: what was written stays and is journaled, the next run starts with the rest"
     why = survey.lookups.open[0] if survey.lookups.open else f"the second reading failed ({survey.reread_failed})"
     return f"not everything could be looked up ({why}): those trades are held, the next run starts with them"
@@ -203,20 +203,32 @@ def _why_partial(run: Run) -> str:
 
 
 def _write(run: Run, lease: Lease) -> None:
-    survey, applied = run.surveyed(), run.applied
-    writer = run.writer(lease)
+    survey = run.surveyed()
     with explained(f"Reading the ledger at {run.parts.ledger.place} again", "nothing was changed"):
         writing: Sequence[Decision] = [*run.plan.writing, *orphans.writes(run, survey)]
     for _ in range(_ROUNDS_AGAINST_THE_APP):
         if not writing:
             break
-        applied.left.clear()
-        writer.apply(writing, applied)
-        if applied.out_of_time or not applied.left:
+        _post(run, writing)
+        if run.out_of_time or not run.skipped:
             break
-        writing = _decide_again(run, survey, frozenset(applied.left))
-    run.partial |= applied.out_of_time
+        writing = _decide_again(run, survey, frozenset(run.skipped))
+    run.partial |= run.out_of_time
     orphans.sell(run, lease)
+
+
+def _post(run: Run, decisions: Sequence[Decision]) -> None:
+    """Journals and writes; what became of each decision is kept, also when this fails half-way."""
+    run.skipped.clear()
+    postings = [run.journal.posting(decision) for decision in decisions]
+    try:
+        run.out_of_time = not run.journal.post(postings)
+    finally:
+        for decision, posting in zip(decisions, postings, strict=True):
+            if posting.written:
+                run.written.append(decision)
+            elif posting.outcome is not None:
+                run.skipped[decision.trade_id or ""] = posting.outcome
 
 
 def _decide_again(run: Run, survey: Survey, ids: frozenset[str]) -> list[Decision]:
@@ -229,8 +241,8 @@ def _decide_again(run: Run, survey: Survey, ids: frozenset[str]) -> list[Decisio
         plan = without_unproven(plan, "the breaker tripped")
     fresh = {d.trade_id: d for d in plan.decisions}
     for trade_id in ids - fresh.keys():
-        if run.applied.left[trade_id] is not WriteOutcome.EXISTS:
-            del run.applied.left[trade_id]  # the app took it out of the ledger: nothing was left undone
+        if run.skipped[trade_id] is not WriteOutcome.EXISTS:
+            del run.skipped[trade_id]  # the app took it out of the ledger: nothing was left undone
     decisions = [fresh.get(d.trade_id) if d.trade_id in ids else d for d in run.plan.decisions]
     run.plan = replace(run.plan, decisions=tuple(d for d in decisions if d is not None))
     return [d for d in run.plan.writing if d.trade_id in ids]

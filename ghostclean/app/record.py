@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ghostclean.app import index
+from ghostclean.app.journal import NOTED, WRITTEN
 from ghostclean.app.outside import SECTION
 from ghostclean.app.ports import JournalEntry, Lease, RunCommit, State
 from ghostclean.app.report import report
@@ -42,13 +43,13 @@ def record(run: Run) -> RunCommit:
         "lastSynced": str(told.synced),
         "lastChecked": str(told.checked),
     }
-    entries = (*run.recovered, *run.applied.entries, *_verdict_changes(run))
+    entries = (*run.recovered, *run.journal.entries, *_verdict_changes(run))
     memory = dict(_memory(run))
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
     if run.alerted is not None:
         memory[SECTION] = {"last": run.alerted}
-    totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == "written" and e.action in _TOTALS}
+    totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == WRITTEN and e.action in _TOTALS}
     return RunCommit(KIND, _delivery(run), listed, add, put, entries, memory, totals)
 
 
@@ -103,7 +104,7 @@ def _memory(run: Run) -> Mapping[str, Mapping[str, Any]]:
     if survey is None:
         return {index.SECTION: seen} if seen else {}
     memory, now, run_id = survey.memory, survey.truth.at, run.options.run_id
-    written = run.applied.written
+    written = run.written
     orphan_names = [orphan_name(o) for o in run.plan.orphans]
     gone = {d.trade_id for d in written if d.action is Action.CLOSED}
     owners = {i: ids for i, ids in run.plan.own_orders.items() if i not in gone}
@@ -138,10 +139,9 @@ def _verdict_changes(run: Run) -> list[JournalEntry]:
     """A journal entry for every trade whose verdict is another than in the run before."""
     if run.survey is None or run.options.dry_run or run.lease is None:
         return []
-    writer = run.writer(run.lease)
-    changed = {d.trade_id for d in run.applied.written}
+    changed = {d.trade_id for d in run.written}
     entries = []
-    for number, decision in enumerate(run.plan.decisions):
+    for decision in run.plan.decisions:
         known = run.verdicts.get(decision.trade_id or "")
         if decision.trade_id is None or decision.trade_id in changed:
             continue
@@ -151,7 +151,7 @@ def _verdict_changes(run: Run) -> list[JournalEntry]:
             noted = replace(
                 decision, fields={}, remove=(), action=Action.KEPT if decision.action.writes else decision.action
             )
-            entries.append(writer.entry(noted, "noted", 100_000 + number))
+            entries.append(replace(run.journal.decided(noted), outcome=NOTED))
     return entries
 
 
@@ -163,7 +163,7 @@ def _verdict_memory(run: Run) -> dict[str, Any]:
         for i, d in present.items()
         if run.verdicts.get(i, {}).get("verdict") != str(d.verdict)
     }
-    closed = {d.trade_id for d in run.applied.written if d.action is Action.CLOSED}
+    closed = {d.trade_id for d in run.written if d.action is Action.CLOSED}
     listed = run.plan.own_orders.keys()
     gone = {i: None for i in run.verdicts if i not in listed}
     return {**changes, **gone, **dict.fromkeys(i for i in closed if i)}

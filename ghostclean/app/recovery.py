@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ghostclean.app.journal import SKIPPED, WRITTEN, says
 from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import Run
 from ghostclean.app.undo import CONCLUDED, UNDONE
 from ghostclean.core import counting
-from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.core.world import Memory
 
@@ -24,7 +24,7 @@ def recover(run: Run, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
     for entry in reversed(intents):  # the newest first: what it wrote hides what stood there before
         record = present.get(entry.trade_id)
         written = record is not None and _shows(record, entry) and not _written_by_another(run, entry, record)
-        settled.append(replace(entry, outcome="written" if written else "left"))
+        settled.append(replace(entry, outcome=WRITTEN if written else SKIPPED))
         if written and record is not None:
             _restore(run, entry, record)
             kept = {n: v for n, v in record.items() if n not in (entry.after or {})}
@@ -55,17 +55,17 @@ def _shows(record: Mapping[str, Any], entry: JournalEntry) -> bool:
     before, after = entry.before or {}, entry.after or {}
     # The app may have closed a trade since we synced or reduced it: its status is no sign then.
     but = ("updatedAt", "status") if entry.action in (Action.SYNCED, Action.REDUCED) else ("updatedAt",)
-    removed = before.keys() - after.keys() - set(but)
-    return bool(before or after) and removed.isdisjoint(record) and _says_all(record, after, but)
+    return bool(before or after) and says(record, before, after, but)
 
 
 def _written_by_another(run: Run, entry: JournalEntry, record: Mapping[str, Any]) -> bool:
     """Whether the record owes its values to another run, which decided the same while this one was paused."""
     after = entry.after or {}
-    if "updatedAt" not in after or _says_all(record, after, ()):
+    if "updatedAt" not in after or says(record, {}, after):
         return False
     known = run.options.deadline.reading(lambda: run.parts.state.journal(trade_id=entry.trade_id))
-    return any(e.outcome == "written" and e.id != entry.id and e.after and _says_all({**e.after}, after) for e in known)
+    others = (e.after for e in known if e.outcome == WRITTEN and e.id != entry.id and e.after)
+    return any(says(theirs, {}, after, ("updatedAt",)) for theirs in others)
 
 
 def _restore(run: Run, entry: JournalEntry, record: Mapping[str, Any]) -> None:
@@ -90,9 +90,3 @@ def _remembered(entry: JournalEntry, record: Mapping[str, Any]) -> dict[str, Any
     if orders and entry.action in (Action.CLOSED, Action.REDUCED):
         found["exits"] = list(dict.fromkeys(orders))
     return found
-
-
-def _says_all(record: Mapping[str, Any], after: Mapping[str, Any], but: Collection[str] = ("updatedAt",)) -> bool:
-    """Whether a record says what was to be written; `updatedAt` is the app's to touch as well."""
-    names = after.keys() - set(but)
-    return all(name in record and json_value(record[name]) == json_value(after[name]) for name in names)

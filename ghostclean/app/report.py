@@ -16,7 +16,7 @@ def report(run: Run, *, with_rows: bool = True) -> Result:
     """What happened so far, as the JSON document's parts."""
     duration = int((run.began - run.options.deadline.left()) * 1000)
     dry = run.options.dry_run
-    done = {id(d) for d in run.applied.written}
+    done = {id(d) for d in run.written}
     rows = [*run.plan.decisions, *run.orphan_rows]
     counted = [d for d in rows if dry or id(d) in done]
     count = _counter(counted)
@@ -41,7 +41,7 @@ def report(run: Run, *, with_rows: bool = True) -> Result:
         notes=tuple(run.notes),
         error=run.error,
         detail=run.detail,
-        changed=bool(run.applied.written),
+        changed=bool(run.written),
     )
 
 

@@ -14,13 +14,12 @@ from typing import Any
 
 from ghostclean.core import fields as write
 from ghostclean.core.broker import BrokerTruth, Order, is_uuid
-from ghostclean.core.jsonvalue import json_value
 from ghostclean.core.policy import Policy
 from ghostclean.core.trade import Trade, is_open, is_pending, read_trade, record_id
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
-from .by_hand import Act, NothingToDo, Report, carry_out, check_account, entry, locked
+from .by_hand import Act, NothingToDo, Report, carry_out, check_account, journal_of, locked
 from .deadline import Deadline
 from .parts import Parts
 from .ports import Change, LedgerView, Record
@@ -74,30 +73,13 @@ def resolve_trade(
         # What a run sees without the word: an undo of this is held for as long as that stays the same.
         facts = (_judge(parts, deadline, policy, view, record, truth, {}) if word.link else decision).facts
         change, refusal = _change(decision, record, word, policy, at)
-        made = entry(
-            change,
-            kind=KIND,
-            run_id=run_id,
-            now=at,
-            ticker=trade.symbol,
-            verdict=str(Verdict.VANISHED if word.vanished else decision.verdict),
-            action="resolved",
-            reason=f"by an operator's word: {word}" + ("" if word.vanished else f"; {decision.reason}"),
-            proof=_proof(order, decision, facts),
-        )
-        act = Act(change, made, refusal)
+        journal = journal_of(parts.ledger, parts.state, lease, kind=KIND, run_id=run_id, now=at)
+        verdict = str(Verdict.VANISHED if word.vanished else decision.verdict)
+        reason = f"by an operator's word: {word}" + ("" if word.vanished else f"; {decision.reason}")
+        proof = _proof(order, decision, facts)
+        act = Act.of(change, journal.entry(trade_id, trade.symbol, verdict, "resolved", reason, proof, change), refusal)
         if lease is not None and refusal is None:
-            carry_out(
-                parts.ledger,
-                parts.state,
-                lease,
-                [act],
-                kind=KIND,
-                run_id=run_id,
-                now=at,
-                subject=trade_id,
-                holds={trade_id: None},
-            )
+            carry_out(journal, [act], subject=trade_id, holds={trade_id: None})
     return Report(run_id, trade_id, dry_run, (act.row(dry_run=dry_run),))
 
 
@@ -184,4 +166,4 @@ def _proof(order: Order | None, decision: Decision, facts: str) -> list[dict[str
         else [{"what": "named by an operator", "at": None, "order": order.id, "status": order.status}]
     )
     seen = [{"what": "broker facts", "at": None, "fingerprint": facts}] if facts else []
-    return [*rows, *(json_value(proof.to_dict()) for proof in decision.proof), *seen]
+    return [*rows, *(proof.to_dict() for proof in decision.proof), *seen]

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ghostclean.app.apply import Applied, Writer
+from ghostclean.app.journal import Journal
 from ghostclean.app.parts import Options, Parts
-from ghostclean.app.ports import JournalEntry, Lease
+from ghostclean.app.ports import JournalEntry, Lease, WriteOutcome
 from ghostclean.app.survey import Survey
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.plan import Plan
 from ghostclean.core.safety import Pin
-from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Decision
 
 
@@ -21,7 +20,8 @@ from ghostclean.core.verdicts import Decision
 class Run:
     """One run; what is not known yet, or never came to be known, is None or empty.
 
-    `inner` is a run inside auto-manage, under a lock that is not its own. `remembered`,
+    `inner` is a run inside auto-manage, under a lock that is not its own; `skipped` are trades that
+    the app kept us from writing, with the outcome. `remembered`,
     `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered` and `restored`
     what a dead run would have left; `alerted` what the outside eyes compare with next time.
     """
@@ -32,12 +32,15 @@ class Run:
     inner: bool
     started: datetime
     began: float
+    journal: Journal
     state_ok: bool = False
     survey: Survey | None = None
     truth: BrokerTruth | None = None
     plan: Plan = field(default_factory=lambda: Plan(()))
     orphan_rows: list[Decision] = field(default_factory=list)
-    applied: Applied = field(default_factory=Applied)
+    written: list[Decision] = field(default_factory=list)
+    skipped: dict[str, WriteOutcome] = field(default_factory=dict)
+    out_of_time: bool = False
     error: str | None = None
     detail: str | None = None
     partial: bool = False
@@ -56,18 +59,17 @@ class Run:
     @classmethod
     def begin(cls, parts: Parts, options: Options, lease: Lease | None) -> Run:
         """A run that starts now."""
-        return cls(parts, options, lease, lease is not None, parts.wall(), options.deadline.left())
+        deadline = options.deadline
+        journal = Journal(
+            parts.ledger, parts.state, lease, deadline, run_id=options.run_id, source=options.source, now=parts.wall
+        )
+        return cls(parts, options, lease, lease is not None, parts.wall(), deadline.left(), journal)
 
     def failed(self, error: str, detail: str) -> None:
         """Notes why the run is not ok."""
         if error == "deadline_exceeded":
             self.partial = True
         self.error, self.detail = error, detail
-
-    def writer(self, lease: Lease) -> Writer:
-        """The writer of this run's decisions."""
-        options = self.options
-        return Writer(self.parts, options.deadline, lease, options.run_id, options.source, iso(self.parts.wall()))
 
     def surveyed(self) -> Survey:
         """The survey, in the steps that follow it."""

@@ -12,16 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ghostclean.core.jsontext import same_json
 from ghostclean.core.times import iso
 
-from .by_hand import Act, NothingToDo, Report, carry_out, entry, locked
+from .by_hand import Act, NothingToDo, Report, carry_out, journal_of, locked
+from .journal import INTENDED, SKIPPED, WRITTEN, Journal, says
 from .ports import Change, JournalEntry, Ledger, Record, State
 
 KIND = "undo"
 UNDONE = "undone"
 
-_WRITTEN, _INTENDED = "written", "intended"
 # What the undone run concluded from the facts: kept, it would itself look like a change of facts.
 CONCLUDED = ("exits", "unproven")
 
@@ -47,18 +46,14 @@ def undo_run(
         present = ledger.get({step.trade_id for step in entries})
         settled = _settled(entries, present)
         traces = _traces([settled.get(step.id, step) for step in entries], run_id)
-        acts = [_act(trace, present.get(i), i, run_id, undo_id, at) for i, trace in traces.items()]
+        journal = journal_of(ledger, state, lease, kind=KIND, run_id=undo_id, now=at)
+        acts = [_act(trace, present.get(i), i, run_id, journal) for i, trace in traces.items()]
         if lease is not None:
             ready = {act.entry.trade_id for act in acts if act.refusal is None}
             holds = {i: _hold(trace, run_id) for i, trace in traces.items() if i in ready}
             carry_out(
-                ledger,
-                state,
-                lease,
+                journal,
                 acts,
-                kind=KIND,
-                run_id=undo_id,
-                now=at,
                 subject=run_id,
                 holds=holds,
                 forget=CONCLUDED,
@@ -71,10 +66,10 @@ def _settled(entries: Sequence[JournalEntry], present: Mapping[str, Record]) -> 
     """What became of the intents of a run that was killed before it could say so."""
     found = {}
     for step in entries:
-        if step.outcome == _INTENDED:
+        if step.outcome == INTENDED:
             record = present.get(step.trade_id)
-            shows = step.after and record is not None and _shows(record, step.before or {}, step.after)
-            found[step.id] = replace(step, outcome=_WRITTEN if shows else "left")
+            shows = step.after and record is not None and says(record, step.before or {}, step.after)
+            found[step.id] = replace(step, outcome=WRITTEN if shows else SKIPPED)
     return found
 
 
@@ -86,7 +81,7 @@ def _traces(entries: Sequence[JournalEntry], run_id: str) -> dict[str, _Trace]:
         )
     traces: dict[str, _Trace] = {}
     for step in entries:
-        if step.after is None or step.outcome != _WRITTEN:
+        if step.after is None or step.outcome != WRITTEN:
             continue
         trace = traces.get(step.trade_id)
         if trace is None:
@@ -121,19 +116,11 @@ def _hold(trace: _Trace, run_id: str) -> dict[str, Any] | None:
     return None if trace.last.action == UNDONE else {"facts": trace.facts, "runId": run_id}
 
 
-def _act(trace: _Trace, record: Record | None, trade_id: str, run_id: str, undo_id: str, now: datetime) -> Act:
-    change = _change(trace, record, trade_id, run_id, now)
-    made = entry(
-        change,
-        kind=KIND,
-        run_id=undo_id,
-        now=now,
-        ticker=trace.last.ticker,
-        verdict=trace.last.verdict,
-        action=UNDONE,
-        reason=f"put back to what it was before run {run_id}",
-    )
-    return Act(change, made, _refusal(trace, record))
+def _act(trace: _Trace, record: Record | None, trade_id: str, run_id: str, journal: Journal) -> Act:
+    change, last = _change(trace, record, trade_id, run_id, journal.now()), trace.last
+    reason = f"put back to what it was before run {run_id}"
+    made = journal.entry(trade_id, last.ticker, last.verdict, UNDONE, reason, change=change)
+    return Act.of(change, made, _refusal(trace, record))
 
 
 def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, now: datetime) -> Change:
@@ -152,11 +139,4 @@ def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, no
 def _refusal(trace: _Trace, record: Record | None) -> str | None:
     if record is None:
         return "the trade is no longer in the ledger"
-    return None if _shows(record, trace.before, trace.after) else "the trade has changed since that run"
-
-
-def _shows(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether a record still has every value that was written, and none of those taken out."""
-    if any(name in record for name in before.keys() - after.keys()):
-        return False
-    return all(name in record and same_json(record[name], value) for name, value in after.items())
+    return None if says(record, trace.before, trace.after) else "the trade has changed since that run"

@@ -57,7 +57,7 @@ def main() -> None:
     survey.decide = _watched_decide
     settings = Settings.load()
     import ghostclean.adapters.alpaca
-    import ghostclean.app.apply
+    import ghostclean.app.journal
     import ghostclean.app.reconcile  # noqa: F401 - start-up is not what is measured here
 
     wiring.stores(settings)

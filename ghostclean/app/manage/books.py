@@ -1,7 +1,7 @@
-"""What managing leaves behind: journaled ledger writes, notes for people, memory for the next run.
+"""What managing leaves behind: changes of the ledger, notes for people, memory for the next run.
 
-The journal is written before the ledger, an order's read-back before both: a killed run leaves
-nothing that the next one cannot put right.
+An order is read back before the journal and the ledger say so: a killed run leaves nothing that
+the next one cannot put right.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, Record, State, WriteOutcome
+from ghostclean.app.journal import Journal, Posting
+from ghostclean.app.ports import Change, Ledger, Record, State, WriteOutcome
 from ghostclean.core.fields import changed
 from ghostclean.core.numbers import ZERO
 from ghostclean.core.plan import Holding
 from ghostclean.core.stops import is_tighter
 from ghostclean.core.times import iso
 from ghostclean.core.trade import is_open, read_trade
+from ghostclean.errors import DeadlineExceeded
 
 MANAGED = "managed"
 FLATTEN = "flatten"
@@ -45,27 +47,15 @@ class Books:
     """Ledger, journal and memory of one run; in a dry run everything is only noted."""
 
     def __init__(
-        self,
-        ledger: Ledger,
-        state: State,
-        lease: Lease | None,
-        *,
-        run_id: str,
-        source: str,
-        now: Callable[[], datetime],
-        dry_run: bool,
+        self, ledger: Ledger, state: State, journal: Journal, *, now: Callable[[], datetime], dry_run: bool
     ) -> None:
         self.notes: list[str] = []
-        self.entries: list[JournalEntry] = []
         self.managed: dict[str, dict[str, Any]] = {}
         self.dry_run = dry_run
+        self.journal = journal
         self._ledger = ledger
         self._state = state
-        self._lease = lease
-        self._run_id = run_id
-        self._source = source
         self._now = now
-        self._number = 0
 
     # ------------------------------------------------------------------ for people
 
@@ -89,8 +79,8 @@ class Books:
         if memory.get("told") == line:
             return
         memory["told"] = line
-        entry = Entry(holding.trade.id or "", holding.trade.symbol, holding.trade.record, {}, action, reason)
-        self.entries.append(self._journal_entry(replace(entry, proof=self.proof(facts)), None, None, "noted"))
+        trade = holding.trade
+        self.journal.end(self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, self.proof(facts)))
 
     def proof(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         """The order that was asked for, with its numbers, as a journal entry's proof."""
@@ -98,25 +88,11 @@ class Books:
 
     def begin(self, holding: Holding, action: str, reason: str, facts: Mapping[str, Any]) -> None:
         """Journals what is about to be done, durable before this returns; it changes no field."""
-        entry = Entry(
-            holding.trade.id or "",
-            holding.trade.symbol,
-            holding.trade.record,
-            {},
-            action,
-            reason,
-            proof=({"what": "decision", "at": iso(self._now()), **facts},),
-        )
-        begun = self._journal_entry(entry, None, None, "intended")
+        trade, proof = holding.trade, ({"what": "decision", "at": iso(self._now()), **facts},)
+        begun = self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, proof)
         if not self.dry_run:
-            self._state.intend([begun])
-        self.entries.append(replace(begun, outcome="noted"))
-
-    def settle_begun(self) -> None:
-        """Marks what a killed run had begun; what came of it is told by entries of its own."""
-        for entry in self._state.intents():
-            if not entry.after and entry.run_id != self._run_id:
-                self.entries.append(replace(entry, outcome="noted"))
+            self.journal.begin(begun)
+        self.journal.end(begun)
 
     # ------------------------------------------------------------------ memory
 
@@ -142,61 +118,32 @@ class Books:
         A record that the app changed meanwhile is read again and changed once more, as long as
         it is still open: what we write is what the broker says about our own orders.
         """
-        pending = [(e, f) for e in entries if (f := changed(e.record, e.fields, self._now()))]
-        lease = self._lease
-        if not pending or self.dry_run or lease is None:
-            return {e.trade_id: True for e, _ in pending}
-        outcomes = self._write_once(pending, lease)
-        again = [e for (e, _), outcome in zip(pending, outcomes, strict=True) if outcome is WriteOutcome.CHANGED]
+        pending = self._postings(entries)
+        if not pending or self.dry_run:
+            return dict.fromkeys(pending, True)
+        self._post(pending)
+        again = [e for e in entries if e.trade_id in pending and pending[e.trade_id].outcome is WriteOutcome.CHANGED]
         if again:
             fresh = self._ledger.get([e.trade_id for e in again])
-            retried = [_anew(e, fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))]
-            second = [(e, f) for e in retried if (f := changed(e.record, e.fields, self._now()))]
-            done = dict(zip((e.trade_id for e, _ in second), self._write_once(second, lease), strict=True))
-        else:
-            done = {}
-        return {
-            e.trade_id: (done.get(e.trade_id, outcome) is WriteOutcome.WRITTEN)
-            for (e, _), outcome in zip(pending, outcomes, strict=True)
-        }
+            second = self._postings([_anew(e, fresh[e.trade_id]) for e in again if is_open(fresh.get(e.trade_id, {}))])
+            self._post(second)
+            pending |= second
+        return {trade_id: posting.written for trade_id, posting in pending.items()}
 
-    def _write_once(self, pending: Sequence[tuple[Entry, dict[str, Any]]], lease: Lease) -> list[WriteOutcome]:
-        if not pending:
-            return []
-        intended = [
-            self._journal_entry(entry, {n: entry.record[n] for n in fields if n in entry.record}, fields, "intended")
-            for entry, fields in pending
-            if not _OBSERVED.issuperset(fields)
-        ]
-        if intended:
-            self._state.intend(intended)
-        changes = [Change(entry.trade_id, entry.record, fields) for entry, fields in pending]
-        outcomes = self._ledger.write(changes, lease)
-        became = {entry.trade_id: outcome for (entry, _), outcome in zip(pending, outcomes, strict=True)}
-        for begun in intended:
-            said = "written" if became[begun.trade_id] is WriteOutcome.WRITTEN else "left"
-            self.entries.append(replace(begun, outcome=said))
-        return outcomes
+    def _postings(self, entries: Sequence[Entry]) -> dict[str, Posting]:
+        """By trade id, without those that would change nothing."""
+        return {e.trade_id: self._posting(e, f) for e in entries if (f := changed(e.record, e.fields, self._now()))}
 
-    def _journal_entry(
-        self, entry: Entry, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, outcome: str
-    ) -> JournalEntry:
-        self._number += 1
-        return JournalEntry(
-            f"{self._run_id}:{self._number}:{entry.trade_id}",
-            iso(self._now()),
-            self._run_id,
-            self._source,
-            entry.trade_id,
-            entry.ticker,
-            entry.verdict,
-            entry.action,
-            entry.reason,
-            entry.proof,
-            before,
-            after,
-            outcome,
-        )
+    def _posting(self, entry: Entry, fields: Mapping[str, Any]) -> Posting:
+        change = Change(entry.trade_id, entry.record, fields)
+        if _OBSERVED.issuperset(fields):
+            return Posting(change, None)
+        said = (entry.verdict, entry.action, entry.reason)
+        return Posting(change, self.journal.entry(entry.trade_id, entry.ticker, *said, entry.proof, change))
+
+    def _post(self, postings: Mapping[str, Posting]) -> None:
+        if not self.journal.post([*postings.values()]):
+            raise DeadlineExceeded("no time was left to write the ledger: nothing more was changed")
 
 
 def _anew(entry: Entry, record: Record) -> Entry:
