@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from ghostclean.app.deadline import Deadline, bounded
-from ghostclean.app.journal import Journal
+from ghostclean.app.deadline import Deadline
 from ghostclean.app.manage.books import FLATTEN, MANAGED, Books
 from ghostclean.app.manage.desk import Desk, Seen
 from ghostclean.app.manage.flatten import CUT, EOD
@@ -28,7 +27,7 @@ from ghostclean.app.outside import SECTION
 from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Lease, RunCommit
-from ghostclean.app.record import deliver
+from ghostclean.app.run import Run, Task, carry_out
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.client_ids import client_id
 from ghostclean.core.instrument import is_option
@@ -40,9 +39,6 @@ from ghostclean.core.times import eastern_date, iso, parse_time
 from ghostclean.core.trade import record_id
 from ghostclean.errors import (
     BrokerError,
-    DeadlineExceeded,
-    GhostcleanError,
-    StateFailed,
 )
 from ghostclean.manage_result import ManageOutcome, ManageResult
 from ghostclean.result import Result
@@ -51,9 +47,6 @@ _log = logging.getLogger("ghostclean")
 
 KIND = "auto-manage"
 LOCK_WAIT = 20.0
-_LOCK_OUTLIVES_DEADLINE = 5.0
-_LAST_WORDS = 0.35  # seconds that the run's own record gets even when the deadline is over
-_POLL = 0.5
 _DUTY = "eod"  # the state section that remembers the last session in which flattening was on duty
 _PURPOSES = ("stop", REST, "oco", CUT, EOD)
 _COUNTED = {ManageOutcome.SUCCESS: "success", ManageOutcome.SKIP: "skipped", ManageOutcome.FAIL: "fail"}
@@ -106,84 +99,68 @@ class _Run:
     options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
     survey: Callable[[], Seen]
-    lease: Lease | None = None
-    state_ok: bool = False
     reconciled: Mapping[str, Any] = field(default_factory=dict)
     market: Market | None = None
     tally: Tally = field(default_factory=Tally)
     active: frozenset[str] | None = None
     duty: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orders: Sequence[Mapping[str, Any]] = ()
-    alerted: Mapping[str, Any] | None = None
-    stores: Parts = field(init=False)
+    skipped: str | None = None
+    run: Run = field(init=False)
     manage: Manage = field(init=False)
-    began: float = field(init=False)
-    started: datetime = field(init=False)
     books: Books = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stores = self.parts
-        self.parts = within(self.parts, self.options.deadline)
-        self.manage = self.options.manage
-        self.began = self.options.deadline.left()
-        self.started = self.parts.wall()
-        self.books = self._new_books()
-
-    def _new_books(self) -> Books:
-        stores, options, now = self.stores, self.options, self.parts.broker.now
-        journal = Journal(
-            stores.ledger, stores.state, self.lease, options.deadline, options.run_id, options.source, now
+        options, now = self.options, self.parts.broker.now
+        self.manage = options.manage
+        self.run = Run(
+            parts=self.parts,
+            deadline=options.deadline,
+            run_id=options.run_id,
+            source=options.source,
+            dry_run=options.dry_run,
+            lock_wait=options.lock_wait,
         )
-        return Books(self.parts.ledger, self.parts.state, journal, now=now, dry_run=options.dry_run)
+        self.run.journal.now = now
+        self.parts = within(self.parts, options.deadline)
+        stores = self.parts
+        self.books = Books(
+            stores.ledger, stores.state, self.run.journal, self.run.notes, now=now, dry_run=options.dry_run
+        )
 
     # ------------------------------------------------------------------ the frame
 
     def result(self) -> ManageResult:
-        outcome, reason, detail = ManageOutcome.SUCCESS, None, None
+        task = Task(
+            work=self._work_until_stopped,
+            report=self._note_failures,
+            tell=self._tell,
+            record=self._record,
+            failure="auto_manage_failed",
+            broker_failed="the broker failed ({}): nothing more was sent; the next run goes on",
+        )
+        carry_out(self.run, task)
+        return self._report()
+
+    def _work_until_stopped(self) -> None:
         try:
-            self._lock()
             self._work()
         except _Stop as stop:
-            outcome, reason, detail = stop.outcome, stop.reason, stop.detail
-        except GhostcleanError as error:
-            outcome, reason, detail = ManageOutcome.FAIL, error.code, str(error)
-        except BrokerError as error:
-            outcome, reason = ManageOutcome.FAIL, "broker_truth_failed"
-            detail = f"the broker failed ({error}): nothing more was sent; the next run goes on"
-        except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
-            _log.debug("the run ended in an unexpected error", exc_info=error)
-            outcome, reason = ManageOutcome.FAIL, "auto_manage_failed"
-            detail = f"{type(error).__name__}: {error}; what was sent is journaled, the next run goes on; see --verbose"
-        if self.tally.failures and outcome is not ManageOutcome.FAIL:
-            outcome, reason = ManageOutcome.FAIL, self.tally.reason
-        return self._finish(self._tell_outside(self._report(outcome, reason, detail)))
+            if stop.outcome is ManageOutcome.FAIL:
+                self.run.failed(stop.reason, stop.detail or self._about(stop.reason))
+            else:
+                self.skipped = stop.reason
 
-    def _lock(self) -> None:
-        deadline, state = self.options.deadline, self.parts.state
-        try:
-            deadline.reading(state.open)
-            self.state_ok = True
-            if not self.options.dry_run:
-                self.lease = self._wait_for_lock()
-                self.books = self._new_books()
-        except DeadlineExceeded:
-            raise StateFailed(
-                "the state did not answer in time: nothing was changed; see `ghostclean doctor`"
-            ) from None
+    def _note_failures(self) -> None:
+        """What failed on the way makes the run a failed one, unless something else has already."""
+        reason = self.tally.reason
+        if reason is not None and self.run.error is None:
+            self.run.failed(reason, self._about(reason))
 
-    def _wait_for_lock(self) -> Lease:
-        deadline, state = self.options.deadline, self.parts.state
-        holder = f"{self.options.source} {self.options.run_id}"
-        waited = 0.0
-        while True:
-            lease = deadline.reading(lambda: state.acquire(holder, deadline.left() + _LOCK_OUTLIVES_DEADLINE))
-            if lease is not None:
-                return lease
-            if waited >= self.options.lock_wait or deadline.left_for_reading() < 2 * _POLL:
-                why = "another run holds the lock: nothing was changed; it ends by itself"
-                raise _Stop(ManageOutcome.SKIP, "locked", why)
-            self.parts.pause(_POLL)
-            waited += _POLL
+    def _about(self, reason: str) -> str:
+        notes = self.run.notes
+        about = [note for note in notes if reason in note]
+        return f"{reason}: {'; '.join(about or notes)}"[:400]
 
     # ------------------------------------------------------------------ the order of a run
 
@@ -219,7 +196,7 @@ class _Run:
                 self.tally.failures.append("naked")
 
     def _reconcile(self) -> None:
-        result = self.reconcile_first(self.lease)
+        result = self.reconcile_first(self.run.lease)
         self.reconciled = result.to_dict()
         if not result.ok:
             self.books.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
@@ -330,7 +307,7 @@ class _Run:
         book = OrderBook()
         book.add(seen.evidence.orders.values())
         book.set_working(seen.truth.orders)
-        lease = self.lease
+        lease = self.run.lease
         door = OrderDoor(
             self.parts.broker,
             self.parts.state,
@@ -360,83 +337,46 @@ class _Run:
 
     # ------------------------------------------------------------------ the end
 
-    def _report(self, outcome: ManageOutcome, reason: str | None, detail: str | None) -> ManageResult:
-        options = self.options
-        if outcome is ManageOutcome.FAIL and detail is None:
-            about = [note for note in self.books.notes if (reason or "") in note]
-            detail = f"{reason}: {'; '.join(about or self.books.notes)}"[:400]
+    def _report(self) -> ManageResult:
+        run, options = self.run, self.options
+        outcome, reason = ManageOutcome.SUCCESS, None
+        if run.error is not None:
+            outcome = ManageOutcome.SKIP if run.error == "locked" else ManageOutcome.FAIL
+            reason = run.error
+        elif self.skipped is not None:
+            outcome, reason = ManageOutcome.SKIP, self.skipped
         return ManageResult(
             outcome=outcome,
             reason=reason,
             run_id=options.run_id,
             source=options.source,
-            started_at=iso(self.started),
-            duration_ms=int((self.began - options.deadline.left()) * 1000),
+            started_at=iso(run.started),
+            duration_ms=run.duration_ms(),
             now=iso(self.parts.broker.now()),
             enabled=self.manage.enabled,
-            forced=self.options.force,
+            forced=options.force,
             dry_run=options.dry_run,
             cfg=self.manage.to_dict(),
             checked=self.tally.checked,
             updated=self.tally.updated,
             flattened=self.tally.flattened,
             market=self.market.to_dict() if self.market is not None else None,
-            notes=tuple(self.books.notes),
+            notes=tuple(run.notes),
             orders=tuple(self.orders),
             reconcile=self.reconciled,
-            detail=detail,
+            detail=run.detail,
         )
 
-    def _tell_outside(self, result: ManageResult) -> ManageResult:
-        """Alerts of a change of the outcome, within the deadline and without touching it."""
-        eyes, left = self.parts.eyes, self.options.deadline.left
-        if eyes.webhook is None or result.dry_run or result.reason == "locked":
-            return result
-        before: Mapping[str, Any] | None = None
-        notes, failed_before = [], len(eyes.failures)
-        if self.state_ok:
-            try:
-                recall = self.stores.state.recall
-                found = bounded(lambda: recall(SECTION, [KIND]), max(left() / 4, 0.05)).get(KIND)
-                before = found if isinstance(found, Mapping) else {}
-            except (GhostcleanError, DeadlineExceeded) as error:
-                notes.append(f"alerts: {error}")
-        self.alerted = eyes.managed(result.to_dict(), before, left)
-        notes += [f"outside: {failure}" for failure in eyes.failures[failed_before:]]
-        return replace(result, notes=(*result.notes, *notes))
+    def _tell(self) -> None:
+        """Alerts of a change of the outcome; an interrupted run is none."""
+        run, eyes = self.run, self.parts.eyes
+        if eyes.webhook is not None and not run.interrupted:
+            before = run.alerted_before(KIND)
+            run.alerted = eyes.managed(self._report().to_dict(), before, run.deadline.left)
 
-    def _finish(self, result: ManageResult) -> ManageResult:
-        """Telemetry, journal and memory in one transaction, then the lock; spooled if that fails."""
-        commit = self._commit(result)
-        try:
-            if not self.state_ok:
-                raise StateFailed("the state was never reached")
-            bounded(
-                lambda: deliver(self.stores.state, commit, self.lease), max(self.options.deadline.left(), _LAST_WORDS)
-            )
-        except (GhostcleanError, DeadlineExceeded) as error:
-            result = self._spooled(result, commit, str(error))
-        lease = self.lease
-        if lease is None:
-            return result
-        try:
-            bounded(lambda: self.stores.state.release(lease), max(self.options.deadline.left(), 0.2))
-        except (GhostcleanError, DeadlineExceeded):
-            result = replace(result, notes=(*result.notes, "the lock was not given back; it ends by itself"))
-        return result
-
-    def _spooled(self, result: ManageResult, commit: RunCommit, why: str) -> ManageResult:
-        try:
-            self.parts.spool.put(commit)
-            note = f"the run's record is spooled ({why})"
-        except (GhostcleanError, OSError) as error:
-            note = f"the run's record is lost ({error})"
-        result = replace(result, notes=(*result.notes, note))
-        if result.outcome is ManageOutcome.FAIL:
-            return result
-        return replace(result, outcome=ManageOutcome.FAIL, reason="state_failed", detail=note)
-
-    def _commit(self, result: ManageResult) -> RunCommit:
+    def _record(self) -> RunCommit:
+        """Telemetry, journal and memory; dry, locked and interrupted runs are listed, not counted."""
+        result = self._report()
         run = {
             "ts": result.started_at,
             "outcome": str(result.outcome),
@@ -451,6 +391,9 @@ class _Run:
         }
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)
+        entries, memory = tuple(self.books.journal.entries), self._memory()
+        if self.run.interrupted:
+            return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory)
         add = {"runs": 1, **dict.fromkeys(_COUNTED.values(), 0), _COUNTED[result.outcome]: 1}
         if result.reason:
             add[f"reason:{result.reason}"] = 1
@@ -461,7 +404,7 @@ class _Run:
             "lastSource": result.source,
             "lastRunId": result.run_id,
         }
-        return RunCommit(KIND, result.run_id, run, add, put, tuple(self.books.journal.entries), self._memory())
+        return RunCommit(KIND, result.run_id, run, add, put, entries, memory)
 
     def _memory(self) -> dict[str, Mapping[str, Any]]:
         """What the next run must know of each trade; closed ones are forgotten, numbers included."""
@@ -474,7 +417,7 @@ class _Run:
                 numbers |= {client_id(trade_id, purpose, 0): None for purpose in _PURPOSES}
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.tally.touched else memory
-        alerted = {SECTION: {KIND: self.alerted}} if self.alerted is not None else {}
+        alerted = {SECTION: {KIND: self.run.alerted}} if self.run.alerted is not None else {}
         return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **alerted}
 
 

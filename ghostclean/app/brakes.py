@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Parts
-from ghostclean.app.run import Run
+from ghostclean.app.run import ReconcileRun
 from ghostclean.app.survey import Survey, recall_section
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.safety import Pin, breaker, knows_this_ledger, without_unproven
@@ -32,7 +32,7 @@ def refuse_other_account(pin: Pin, truth: BrokerTruth, live: bool) -> None:
         )
 
 
-def check_account(run: Run, truth: BrokerTruth) -> None:
+def check_account(run: ReconcileRun, truth: BrokerTruth) -> None:
     """Refuses another account than the pinned one; the first that answers may be pinned."""
     live = run.parts.broker.live
     if run.pin is None:
@@ -41,9 +41,9 @@ def check_account(run: Run, truth: BrokerTruth) -> None:
         refuse_other_account(run.pin, truth, live)
 
 
-def brake(run: Run) -> None:
+def brake(run: ReconcileRun) -> None:
     """Holds every close without proof when there are too many, or nothing shows whose account this is."""
-    survey, policy = run.surveyed(), run.options.policy
+    survey, policy = run.surveyed(), run.policy
     why = None
     if run.may_pin and run.plan.unproven and not policy.allow_mass_close and not _first_contact(run, survey):
         why = "nothing shows that this account is the ledger's"
@@ -58,15 +58,15 @@ def brake(run: Run) -> None:
         )
 
 
-def _first_contact(run: Run, survey: Survey) -> bool:
+def _first_contact(run: ReconcileRun, survey: Survey) -> bool:
     records = [*survey.view.active, *(r for rows in survey.lookups.closed.values() for r in rows)]
     held = (p.key for p in survey.truth.positions)
     return knows_this_ledger(records, survey.evidence, held) or _traded_for_it(run, survey)
 
 
-def _traded_for_it(run: Run, survey: Survey) -> bool:
+def _traded_for_it(run: ReconcileRun, survey: Survey) -> bool:
     """Whether a record, a closed one too, names an order that filled in this account of late."""
-    deadline, parts = run.options.deadline, run.parts
+    deadline, parts = run.deadline, run.parts
     try:
         fills = deadline.reading(lambda: parts.broker.fills(survey.truth.at - _FIRST_CONTACT_BACK))
         closed = deadline.reading(lambda: parts.ledger.history(frozenset(fill.key for fill in fills)))

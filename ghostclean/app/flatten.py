@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.flatten import NEEDS_SECONDS
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
 from ghostclean.app.orphans import OWED
 from ghostclean.app.owed import Owed, Settled, forget, is_sale, settle
-from ghostclean.app.parts import Options, Parts
+from ghostclean.app.parts import Parts
 from ghostclean.app.ports import JournalEntry, Lease
 from ghostclean.app.survey import Survey
 from ghostclean.core.broker import Order
@@ -46,7 +47,8 @@ class Flattener:
     """
 
     parts: Parts
-    options: Options
+    deadline: Deadline
+    grace: timedelta
     survey: Survey
     lease: Lease
     journal: Journal
@@ -58,7 +60,7 @@ class Flattener:
     def flatten(self, decision: Decision) -> Decision:
         """The row with what became of the orphan; never raises for what a broker does."""
         orphan = next((o for o in self.survey.plan.orphans if o.position.symbol == decision.ticker), None)
-        if orphan is None or self.options.deadline.left() < _LEAST_SECONDS:
+        if orphan is None or self.deadline.left() < _LEAST_SECONDS:
             return _left(decision, "no time was left to sell it")
         try:
             return self._flatten(decision, orphan)
@@ -86,7 +88,7 @@ class Flattener:
         if why is not None:
             return _left(decision, why)
         owed = self._owe(claim, holders, earlier)
-        if owed is not None and self.options.deadline.left() < NEEDS_SECONDS:
+        if owed is not None and self.deadline.left() < NEEDS_SECONDS:
             return _left(decision, f"less than {NEEDS_SECONDS:.0f} s of deadline are left to take its stop away")
         intent = self.journal.decided(replace(decision, trade_id=name))
         self.journal.begin(intent)
@@ -153,7 +155,7 @@ class Flattener:
         """What became of the sale and its stop, as the end of a sentence."""
         if owed is None:
             return Settled("")
-        settled = settle(door, self.parts.state, name, owed, grace=self.options.policy.grace, now=self._now())
+        settled = settle(door, self.parts.state, name, owed, grace=self.grace, now=self._now())
         self._settled.add(name)
         if settled.naked:
             self.naked.append(f"{owed.symbol}: {settled.said}")
@@ -170,7 +172,7 @@ class Flattener:
             except (BrokerError, DeadlineExceeded) as error:
                 settled = owed.not_back(str(error))
             else:
-                settled = settle(door, self.parts.state, name, owed, grace=self.options.policy.grace, now=self._now())
+                settled = settle(door, self.parts.state, name, owed, grace=self.grace, now=self._now())
                 if door.log:
                     told = Decision(owed.name, owed.symbol, Verdict.ORPHAN, Action.KEPT, settled.said)
                     self.journal.end(self.journal.decided(told), NOTED, proof=door.log)
@@ -188,7 +190,7 @@ class Flattener:
 
     def _still_unexplained(self, orphan: Orphan) -> bool:
         """The orphan by a fresh reading of the ledger."""
-        view = self.options.deadline.writing(self.parts.ledger.read)
+        view = self.deadline.writing(self.parts.ledger.read)
         plan = decide(replace(self.survey, view=view).world())
         same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
         return any(o.awaited_by is None for o in same)
@@ -205,7 +207,7 @@ class Flattener:
         return with_family(named, book)
 
     def _door(self) -> OrderDoor:
-        broker, deadline = self.parts.broker, self.options.deadline
+        broker, deadline = self.parts.broker, self.deadline
         # Legs that wait (`held`) are in no list of working orders: only their family shows them.
         book = OrderBook()
         book.add(self.survey.evidence.orders.values())
@@ -218,7 +220,7 @@ class Flattener:
             self.parts.state,
             Market.of(clock, sessions),
             deadline,
-            grace=self.options.policy.grace,
+            grace=self.grace,
             verify=self.lease.verify,
             book=book,
             sleep=self.parts.pause,

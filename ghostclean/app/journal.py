@@ -45,7 +45,7 @@ class Posting:
 
 @dataclass(slots=True)
 class Journal:
-    """The journal of one run; `entries` are those with an outcome, for the run's commit."""
+    """The journal of one run; `entries` are those with an outcome, for its commit, `written` counts changes."""
 
     ledger: Ledger
     state: State
@@ -55,6 +55,7 @@ class Journal:
     source: str
     now: Callable[[], datetime]
     entries: list[JournalEntry] = field(default_factory=list)
+    written: int = 0
     _number: int = 0
 
     # ------------------------------------------------------------------ entries
@@ -132,6 +133,7 @@ class Journal:
             for posting, outcome in zip(postings, done, strict=False):
                 posting.outcome = outcome
                 if posting.entry is not None:
+                    self.written += posting.written
                     self.end(posting.entry, WRITTEN if posting.written else SKIPPED)
 
     def _intend(self, entries: Sequence[JournalEntry], lease: Lease) -> None:
@@ -139,7 +141,7 @@ class Journal:
             return
         again = {entry.trade_id for entry in entries}
         ended = [e for e in self.entries if e.outcome == SKIPPED and e.trade_id in again]
-        unchanged = "no more was changed" if any(e.outcome == WRITTEN for e in self.entries) else "nothing was changed"
+        unchanged = "no more was changed" if self.written else "nothing was changed"
         with explained(f"Writing the journal at {self.state.place}", unchanged):
             self.deadline.writing(lambda: self.state.intend([*ended, *entries], lease), reserve=_RESERVE)
 

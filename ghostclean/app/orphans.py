@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ghostclean.app.manage.within import within
 from ghostclean.app.ports import Lease
-from ghostclean.app.run import Run
+from ghostclean.app.run import ReconcileRun
 from ghostclean.app.survey import Survey
 from ghostclean.core.evidence import OrdersOf, RecordsOf
 from ghostclean.core.instrument import symbol_key
@@ -19,9 +19,9 @@ OWED = "owed_stops"  # the state section of stops that a sale took away, by the 
 _WRITTEN = (Action.ADOPTED, Action.REOPENED)
 
 
-def judge(run: Run) -> list[Decision]:
+def judge(run: ReconcileRun) -> list[Decision]:
     """One row an orphan; looks up what adopting or selling it needs."""
-    survey, mode = run.surveyed(), run.options.policy.orphans
+    survey, mode = run.surveyed(), run.policy.orphans
     if not run.plan.orphans:
         return []
     if mode != "report" and not survey.partial:
@@ -33,7 +33,7 @@ def judge(run: Run) -> list[Decision]:
         mode=mode,
         account=survey.truth.account.id,
         now=survey.truth.at,
-        grace=run.options.policy.grace,
+        grace=run.policy.grace,
         evidence=survey.evidence,
         unproven=survey.memory.unproven,
         present={},
@@ -45,7 +45,7 @@ def judge(run: Run) -> list[Decision]:
     ids = {d.trade_id for d in decided if d.trade_id} | set(survey.memory.unproven)
     if not ids:
         return decided
-    deadline = run.options.deadline
+    deadline = run.deadline
     try:
         present = deadline.writing(lambda: run.parts.ledger.get(i for i in ids if i), reserve=deadline.left() / 2)
     except DeadlineExceeded as error:
@@ -64,7 +64,7 @@ def judge(run: Run) -> list[Decision]:
     return decided
 
 
-def _blocked(run: Run, survey: Survey) -> str | None:
+def _blocked(run: ReconcileRun, survey: Survey) -> str | None:
     if any(d.verdict is Verdict.UNREADABLE for d in run.plan.decisions) or survey.view.strangers:
         return "a record of the ledger is unreadable"
     if any(d.verdict is Verdict.UNKNOWN for d in run.plan.decisions) or run.plan.needs:
@@ -74,12 +74,12 @@ def _blocked(run: Run, survey: Survey) -> str | None:
     return "this run is partial" if survey.partial else None
 
 
-def writes(run: Run, survey: Survey) -> list[Decision]:
+def writes(run: ReconcileRun, survey: Survey) -> list[Decision]:
     """Adoptions and reopenings, without those that a record, added by the app meanwhile, may explain."""
     if not any(d.action in _WRITTEN for d in run.orphan_rows):
         return []
     known = {record_id(r) for r in survey.view.active}
-    present = run.options.deadline.writing(run.parts.ledger.read).active
+    present = run.deadline.writing(run.parts.ledger.read).active
     new = {symbol_key(text(r, "ticker", "symbol") or "") for r in present if record_id(r) not in known}
     why = "the app added a trade of this symbol while we looked; decided in the next run"
     run.orphan_rows = [
@@ -91,7 +91,7 @@ def writes(run: Run, survey: Survey) -> list[Decision]:
     return [d for d in run.orphan_rows if d.action in _WRITTEN]
 
 
-def sell(run: Run, lease: Lease) -> None:
+def sell(run: ReconcileRun, lease: Lease) -> None:
     """Sells the orphans that are to be flattened, and gives back the stops that earlier sales took away."""
     selling = any(row.action is Action.FLATTENED for row in run.orphan_rows)
     # The short run inside auto-manage leaves the stops to the longer one around it.
@@ -100,8 +100,8 @@ def sell(run: Run, lease: Lease) -> None:
     # Only this sends orders; every other run does without that code.
     from ghostclean.app.flatten import Flattener
 
-    parts, options = within(run.parts, run.options.deadline), run.options
-    flattener = Flattener(parts, options, run.surveyed(), lease, run.journal, run.owed)
+    parts, grace = within(run.parts, run.deadline), run.policy.grace
+    flattener = Flattener(parts, run.deadline, grace, run.surveyed(), lease, run.journal, run.owed)
     try:
         rows = run.orphan_rows
         run.orphan_rows = [flattener.flatten(row) if row.action is Action.FLATTENED else row for row in rows]

@@ -8,18 +8,18 @@ from typing import Any
 
 from ghostclean.app.journal import SKIPPED, WRITTEN, says
 from ghostclean.app.ports import JournalEntry
-from ghostclean.app.run import Run
+from ghostclean.app.run import ReconcileRun
 from ghostclean.app.undo import CONCLUDED, UNDONE
 from ghostclean.core import counting
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.core.world import Memory
 
 
-def recover(run: Run, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
+def recover(run: ReconcileRun, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
     """What became of changes whose run died before it could say so."""
-    if not intents or run.options.dry_run:
+    if not intents or run.dry_run:
         return []
-    present = run.options.deadline.reading(lambda: run.parts.ledger.get({e.trade_id for e in intents}))
+    present = run.deadline.reading(lambda: run.parts.ledger.get({e.trade_id for e in intents}))
     settled = []
     for entry in reversed(intents):  # the newest first: what it wrote hides what stood there before
         record = present.get(entry.trade_id)
@@ -32,7 +32,7 @@ def recover(run: Run, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
     return settled[::-1]
 
 
-def with_restored(run: Run, memory: Memory) -> Memory:
+def with_restored(run: ReconcileRun, memory: Memory) -> Memory:
     """The memory as it would be, had no run died: the breaker and the free fills rest on it."""
     exits = run.restored.get("exits", {})
     for trade_id, orders in exits.items():
@@ -58,17 +58,17 @@ def _shows(record: Mapping[str, Any], entry: JournalEntry) -> bool:
     return bool(before or after) and says(record, before, after, but)
 
 
-def _written_by_another(run: Run, entry: JournalEntry, record: Mapping[str, Any]) -> bool:
+def _written_by_another(run: ReconcileRun, entry: JournalEntry, record: Mapping[str, Any]) -> bool:
     """Whether the record owes its values to another run, which decided the same while this one was paused."""
     after = entry.after or {}
     if "updatedAt" not in after or says(record, {}, after):
         return False
-    known = run.options.deadline.reading(lambda: run.parts.state.journal(trade_id=entry.trade_id))
+    known = run.deadline.reading(lambda: run.parts.state.journal(trade_id=entry.trade_id))
     others = (e.after for e in known if e.outcome == WRITTEN and e.id != entry.id and e.after)
     return any(says(theirs, {}, after, ("updatedAt",)) for theirs in others)
 
 
-def _restore(run: Run, entry: JournalEntry, record: Mapping[str, Any]) -> None:
+def _restore(run: ReconcileRun, entry: JournalEntry, record: Mapping[str, Any]) -> None:
     """What the dead run would have remembered, or forgotten, of a change that it did make."""
     for section, value in _remembered(entry, record).items():
         # The newest entry of a trade comes first, and its word stands.

@@ -1,46 +1,68 @@
-"""The report of a run: its Result, row by row."""
+"""What a reconcile run leaves: its Result, its telemetry, the memory of the next runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ghostclean.app.run import Run
+from ghostclean.app import index
+from ghostclean.app.journal import NOTED, WRITTEN
+from ghostclean.app.outside import SECTION
+from ghostclean.app.ports import JournalEntry, RunCommit
+from ghostclean.app.run import ReconcileRun
+from ghostclean.app.survey import Survey
+from ghostclean.core import counting
+from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.jsonvalue import json_value
+from ghostclean.core.orphans import orphan_name
 from ghostclean.core.times import iso
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result
 
+KIND = "reconcile"
+_TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSynced", "reopened": "totalSynced"}
 
-def report(run: Run, *, with_rows: bool = True) -> Result:
-    """What happened so far, as the JSON document's parts."""
-    duration = int((run.began - run.options.deadline.left()) * 1000)
-    dry = run.options.dry_run
-    done = {id(d) for d in run.written}
-    rows = [*run.plan.decisions, *run.orphan_rows]
-    counted = [d for d in rows if dry or id(d) in done]
-    count = _counter(counted)
-    not_written = [d for d in rows if not dry and d.action.writes and id(d) not in done] if run.survey else []
-    flattened = [d for d in not_written if d.action is Action.FLATTENED]
-    return Result(
-        run_id=run.options.run_id,
-        source=run.options.source,
-        started_at=iso(run.started),
-        duration_ms=duration,
-        dry_run=dry,
-        checked=sum(1 for d in run.plan.decisions),
-        closed=count(Action.CLOSED),
-        synced=count(Action.SYNCED, Action.REDUCED, Action.REOPENED),
-        backfilled=count(Action.ADOPTED),
-        held=_counter(rows)(Action.HELD),
-        orphans=len(run.plan.orphans),
-        failed=len(not_written) - len(flattened),
+
+# --------------------------------------------------------------------------- the result
+
+
+def report(run: ReconcileRun) -> Result:
+    """The Result; its rows and counters are made once, when the work is over."""
+    if run.result is None:
+        run.result = _counted(run)
+    return replace(
+        run.result,
+        duration_ms=run.duration_ms(),
         partial=run.partial,
-        broker=_broker(run),
-        results=tuple(_row(d, written=id(d) in done, dry=dry) for d in rows) if with_rows else (),
         notes=tuple(run.notes),
         error=run.error,
         detail=run.detail,
+    )
+
+
+def _counted(run: ReconcileRun) -> Result:
+    dry = run.dry_run
+    done = {id(d) for d in run.written}
+    rows = [*run.plan.decisions, *run.orphan_rows]
+    made = Counter(d.action for d in rows if dry or id(d) in done)
+    not_written = [d for d in rows if d.action.writes and id(d) not in done] if run.survey and not dry else []
+    return Result(
+        run_id=run.run_id,
+        source=run.source,
+        started_at=iso(run.started),
+        duration_ms=0,
+        dry_run=dry,
+        checked=len(run.plan.decisions),
+        closed=made[Action.CLOSED],
+        synced=made[Action.SYNCED] + made[Action.REDUCED] + made[Action.REOPENED],
+        backfilled=made[Action.ADOPTED],
+        held=sum(1 for d in rows if d.action is Action.HELD),
+        orphans=len(run.plan.orphans),
+        failed=sum(1 for d in not_written if d.action is not Action.FLATTENED),
+        broker=_broker(run.truth),
+        results=tuple(_row(d, written=id(d) in done, dry=dry) for d in rows),
         changed=bool(run.written),
     )
 
@@ -65,8 +87,7 @@ def _row(decision: Decision, *, written: bool, dry: bool) -> dict[str, Any]:
     }
 
 
-def _broker(run: Run) -> dict[str, Any] | None:
-    truth = run.truth
+def _broker(truth: BrokerTruth | None) -> dict[str, Any] | None:
     if truth is None:
         return None
     return {
@@ -77,6 +98,130 @@ def _broker(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _counter(decisions: Iterable[Decision]) -> Callable[..., int]:
-    listed = list(decisions)
-    return lambda *actions: sum(1 for d in listed if d.action in actions)
+# --------------------------------------------------------------------------- the record
+
+
+def record(run: ReconcileRun) -> RunCommit:
+    """All that the run leaves, for one transaction; dry runs and locked ones are listed, not counted."""
+    told = report(run)
+    # A run id may be used again, and its record must not be taken for a copy of the first.
+    delivery, listed = f"{run.run_id}@{iso(run.started)}", _listed(run, told)
+    if run.dry_run or run.error == "locked":
+        return RunCommit(KIND, delivery, listed)
+    add = {"runs": 1, "success": int(told.ok), "fail": int(not told.ok), "totalClosed": 0, "totalSynced": 0}
+    if run.parts.eyes.failures:
+        add["outsideFailed"] = len(run.parts.eyes.failures)
+    put = {
+        "lastRunAt": iso(run.started),
+        "lastOk": "true" if told.ok else "false",
+        "lastSource": told.source,
+        "lastRunId": told.run_id,
+        "lastClosed": str(told.closed),
+        "lastSynced": str(told.synced),
+        "lastChecked": str(told.checked),
+    }
+    entries = (*run.recovered, *run.journal.entries, *_verdict_changes(run))
+    memory = dict(_memory(run))
+    for name, values in run.restored.items():
+        memory[name] = {**values, **memory.get(name, {})}
+    if run.alerted is not None:
+        memory[SECTION] = {"last": run.alerted}
+    totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == WRITTEN and e.action in _TOTALS}
+    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals)
+
+
+def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
+    """The entry of the list of runs."""
+    return {
+        "ts": iso(run.started),
+        "source": told.source,
+        "runId": told.run_id,
+        "checked": told.checked,
+        "closed": told.closed,
+        "synced": told.synced,
+        "ok": told.ok,
+        "backfilled": told.backfilled,
+        "held": told.held,
+        "orphans": told.orphans,
+        "failed": told.failed,
+        "partial": told.partial,
+        "durationMs": told.duration_ms,
+        "dryRun": told.dry_run,
+        "error": told.error,
+        "outsideFailed": len(run.parts.eyes.failures),
+    }
+
+
+# --------------------------------------------------------------------------- what the next runs know
+
+
+def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
+    """What the next runs should know; of a run without a plan only that it has seen the ledger."""
+    survey = run.survey
+    seen: Mapping[str, Any] = {"seen": True} if run.ledger_seen else {}
+    if survey is None:
+        return {index.SECTION: seen} if seen else {}
+    memory, now, run_id = survey.memory, survey.truth.at, run.run_id
+    written = run.written
+    orphan_names = [orphan_name(o) for o in run.plan.orphans]
+    gone = {d.trade_id for d in written if d.action is Action.CLOSED}
+    owners = {i: ids for i, ids in run.plan.own_orders.items() if i not in gone}
+    sections: dict[str, Mapping[str, Any]] = {
+        "misses": {} if run.error is not None else counting.misses(run.plan, memory, now),
+        "first_seen": counting.first_seen(survey.world().trades, orphan_names, memory, now),
+        "exits": counting.exits(written, memory),
+        "orders": counting.final_orders(owners, survey.evidence, run.remembered),
+        "unproven": counting.unproven(written, memory, run_id, now),
+        "verdicts": _verdict_memory(run),
+    }
+    for decision in run.orphan_rows:
+        if decision.verdict is Verdict.REOPENED and decision in written:
+            sections["unproven"] = {**sections["unproven"], decision.trade_id or "": None}
+    if len(survey.world().trades) > run.policy.max_trades:
+        sections["last_worked"] = {d.trade_id: iso(now) for d in run.plan.decisions if d.trade_id}
+    if run.may_pin and run.pin is not None:
+        sections["pin"] = {"account": {"id": run.pin.account, "live": run.pin.live, "at": iso(now)}}
+    if seen:
+        sections[index.SECTION] = {**seen, **_index_memory(run, survey)}
+    return {name: values for name, values in sections.items() if values}
+
+
+def _index_memory(run: ReconcileRun, survey: Survey) -> Mapping[str, Any]:
+    """How far the app's index may be trusted; an orphan that it shows for the first time is a doubt."""
+    acts = run.policy.orphans != "report"
+    doubted = any(acts or orphan_name(o) not in survey.memory.first_seen for o in run.plan.orphans)
+    return index.remembered(survey.view, run.scanned, run.started, doubted=doubted)
+
+
+def _verdict_changes(run: ReconcileRun) -> list[JournalEntry]:
+    """A journal entry for every trade whose verdict is another than in the run before."""
+    if run.survey is None or run.dry_run or run.lease is None:
+        return []
+    changed = {d.trade_id for d in run.written}
+    entries = []
+    for decision in run.plan.decisions:
+        known = run.verdicts.get(decision.trade_id or "")
+        if decision.trade_id is None or decision.trade_id in changed:
+            continue
+        if known is None and decision.action is Action.KEPT:
+            continue
+        if known is None or known.get("verdict") != str(decision.verdict):
+            noted = replace(
+                decision, fields={}, remove=(), action=Action.KEPT if decision.action.writes else decision.action
+            )
+            entries.append(replace(run.journal.decided(noted), outcome=NOTED))
+    return entries
+
+
+def _verdict_memory(run: ReconcileRun) -> dict[str, Any]:
+    now = iso(run.started)
+    present = {d.trade_id: d for d in run.plan.decisions if d.trade_id}
+    changes: dict[str, Any] = {
+        i: {"verdict": str(d.verdict), "reason": d.reason, "since": now, "runId": run.run_id}
+        for i, d in present.items()
+        if run.verdicts.get(i, {}).get("verdict") != str(d.verdict)
+    }
+    closed = {d.trade_id for d in run.written if d.action is Action.CLOSED}
+    listed = run.plan.own_orders.keys()
+    gone = {i: None for i in run.verdicts if i not in listed}
+    return {**changes, **gone, **dict.fromkeys(i for i in closed if i)}

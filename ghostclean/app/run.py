@@ -1,39 +1,123 @@
-"""The facts of one reconcile run, as they come to be known: what its report and its record are made of."""
+"""The frame of every run: state, lock, work, alerts, record, unlock.
+
+Whatever the world does, a run ends in one word for its error, one line for a person, and a
+record that is committed or, when the state is lost, spooled for a later run to deliver.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import Journal
-from ghostclean.app.parts import Options, Parts
-from ghostclean.app.ports import JournalEntry, Lease, WriteOutcome
+from ghostclean.app.outside import SECTION
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import JournalEntry, Lease, RunCommit, State, WriteOutcome
 from ghostclean.app.survey import Survey
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.plan import Plan
+from ghostclean.core.policy import Policy
 from ghostclean.core.safety import Pin
 from ghostclean.core.verdicts import Decision
+from ghostclean.errors import (
+    BrokerError,
+    BrokerTruthFailed,
+    DeadlineExceeded,
+    FencedOff,
+    GhostcleanError,
+    LedgerFailed,
+    Locked,
+    StateFailed,
+)
+from ghostclean.result import Result
+
+_log = logging.getLogger("ghostclean")
+
+_LOCK_OUTLIVES_DEADLINE = 5.0
+_LOCK_POLL = 0.5
+_SHORTEST = 0.3  # seconds after start-up below which no store can be blamed for the time
+_LAST_WORDS = 0.35  # seconds that the run's own record gets even when the deadline is over
+_TRUE_FOR_GOOD = ("exits", "unproven", "ledger")  # memory that a late record still may bring
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Run:
-    """One run; what is not known yet, or never came to be known, is None or empty.
+    """One run; a lease that is given belongs to the run around it, and makes this an `inner` one.
 
-    `inner` is a run inside auto-manage, under a lock that is not its own; `skipped` are trades that
-    the app kept us from writing, with the outcome. `remembered`,
-    `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered` and `restored`
-    what a dead run would have left; `alerted` what the outside eyes compare with next time.
+    `alerted` is what the monitors compare with next time.
     """
 
     parts: Parts
-    options: Options
-    lease: Lease | None
-    inner: bool
-    started: datetime
-    began: float
-    journal: Journal
+    deadline: Deadline
+    run_id: str
+    source: str
+    dry_run: bool
+    lease: Lease | None = None
+    lock_wait: float = 0.0
+    inner: bool = field(init=False)
+    started: datetime = field(init=False)
+    began: float = field(init=False)
+    journal: Journal = field(init=False)
     state_ok: bool = False
+    error: str | None = None
+    detail: str | None = None
+    partial: bool = False
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+    alerted: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        parts = self.parts
+        self.inner = self.lease is not None
+        self.started = parts.wall()
+        self.began = self.deadline.left()
+        self.journal = Journal(
+            parts.ledger, parts.state, self.lease, self.deadline, self.run_id, self.source, parts.wall
+        )
+
+    def failed(self, error: str, detail: str) -> None:
+        """Notes why the run is not ok."""
+        if error == "deadline_exceeded":
+            self.partial = True
+        self.error, self.detail = error, detail
+
+    def duration_ms(self) -> int:
+        return int((self.began - self.deadline.left()) * 1000)
+
+    def told(self, tell: Callable[[], None]) -> None:
+        """Tells the monitors something; what does not arrive is noted."""
+        failures = self.parts.eyes.failures
+        before = len(failures)
+        tell()
+        self.notes += [f"outside: {failure}" for failure in failures[before:]]
+
+    def alerted_before(self, name: str) -> Mapping[str, Any] | None:
+        """What the last run's alerts said, None when the state cannot tell."""
+        if not self.state_ok:
+            return None
+        seconds = max(self.deadline.left() / 4, 0.05)
+        try:
+            found = self.deadline.within(lambda: self.parts.state.recall(SECTION, [name]), seconds).get(name)
+        except GhostcleanError as error:
+            self.notes.append(f"alerts: {error}")
+            return None
+        return found if isinstance(found, Mapping) else {}
+
+
+@dataclass(slots=True, kw_only=True)
+class ReconcileRun(Run):
+    """The facts of one reconcile run; what is not known yet is None or empty.
+
+    `remembered`, `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered`
+    and `restored` what a dead run would have left; `skipped` are trades that the app kept us from
+    writing, with the outcome.
+    """
+
+    policy: Policy
     survey: Survey | None = None
     truth: BrokerTruth | None = None
     plan: Plan = field(default_factory=lambda: Plan(()))
@@ -41,10 +125,6 @@ class Run:
     written: list[Decision] = field(default_factory=list)
     skipped: dict[str, WriteOutcome] = field(default_factory=dict)
     out_of_time: bool = False
-    error: str | None = None
-    detail: str | None = None
-    partial: bool = False
-    notes: list[str] = field(default_factory=list)
     remembered: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[str, Any] = field(default_factory=dict)
     scanned: Any = None
@@ -54,24 +134,164 @@ class Run:
     pin: Pin | None = None
     may_pin: bool = False
     ledger_seen: bool = False
-    alerted: dict[str, Any] | None = None
-
-    @classmethod
-    def begin(cls, parts: Parts, options: Options, lease: Lease | None) -> Run:
-        """A run that starts now."""
-        deadline = options.deadline
-        journal = Journal(
-            parts.ledger, parts.state, lease, deadline, run_id=options.run_id, source=options.source, now=parts.wall
-        )
-        return cls(parts, options, lease, lease is not None, parts.wall(), deadline.left(), journal)
-
-    def failed(self, error: str, detail: str) -> None:
-        """Notes why the run is not ok."""
-        if error == "deadline_exceeded":
-            self.partial = True
-        self.error, self.detail = error, detail
+    result: Result | None = None
 
     def surveyed(self) -> Survey:
         """The survey, in the steps that follow it."""
         assert self.survey is not None
         return self.survey
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one kind of run does inside the frame.
+
+    `report` counts what happened, once, before it is told and recorded. `failure` is the error
+    word for the unexpected, `broker_failed` the line for a broker that failed (`{}`: how).
+    """
+
+    work: Callable[[], None]
+    report: Callable[[], object]
+    tell: Callable[[], None]
+    record: Callable[[], RunCommit]
+    failure: str
+    broker_failed: str
+
+
+def carry_out(run: Run, task: Task) -> None:
+    """The run from its lock to its record; only Ctrl-C comes out of it."""
+    try:
+        _work(run, task)
+    except KeyboardInterrupt:
+        run.interrupted = True
+        run.failed(task.failure, why_stopped(run))
+        _finish(run, task)
+        raise
+    _finish(run, task)
+
+
+def _work(run: Run, task: Task) -> None:
+    try:
+        _prepare(run)
+        task.work()
+    except GhostcleanError as error:
+        run.failed(error.code, f"{error}{_what_stands(run)}")
+    except BrokerError as error:
+        run.failed("broker_truth_failed", task.broker_failed.format(error))
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
+        _log.debug("the run ended in an unexpected error", exc_info=error)
+        # Its text may quote a URL or a key; the log, which is scrubbed, has it.
+        run.failed(task.failure, f"an unexpected {type(error).__name__}; what was done is journaled; see --verbose")
+
+
+def _what_stands(run: Run) -> str:
+    """What a failed run has changed nevertheless, as a sentence to follow the failure."""
+    written = run.journal.written
+    return f" Written before that, and journaled: {written}." if written else ""
+
+
+def why_stopped(run: Run) -> str:
+    """The line of an interrupted run."""
+    written = run.journal.written
+    so_far = f" after {written} change{'s' * (written != 1)} of the ledger" if written else ""
+    return f"interrupted{so_far}; what was written stays and is journaled, the next run goes on from there"
+
+
+def too_late(run: Run, what: str) -> GhostcleanError:
+    """Whose fault it is that time ran out before broker truth: a store that hangs, or the deadline itself."""
+    if run.began < _SHORTEST:
+        return BrokerTruthFailed(
+            "the deadline passed before broker truth was complete: nothing was changed; raise --deadline"
+        )
+    failure = StateFailed if what == "state" else LedgerFailed
+    return failure(f"the {what} did not answer in time: nothing was changed; see `ghostclean doctor`")
+
+
+# --------------------------------------------------------------------------- before the work
+
+
+def _prepare(run: Run) -> None:
+    """State, spool, lock; without them nothing may be written."""
+    deadline, parts = run.deadline, run.parts
+    try:
+        deadline.reading(parts.state.open)
+        run.state_ok = True
+        delivered = deadline.reading(lambda: parts.spool.deliver(parts.state))
+        if delivered:
+            run.notes.append(f"{delivered} spooled run records delivered")
+        if not run.inner and not run.dry_run:
+            run.lease = run.journal.lease = _take_lock(run)
+    except DeadlineExceeded:
+        raise too_late(run, "state") from None
+
+
+def _take_lock(run: Run) -> Lease:
+    state, deadline = run.parts.state, run.deadline
+    holder, waited = f"{run.source} {run.run_id}", 0.0
+    while True:
+        lease = deadline.reading(lambda: state.acquire(holder, deadline.left() + _LOCK_OUTLIVES_DEADLINE))
+        if lease is not None:
+            return lease
+        if waited >= run.lock_wait or deadline.left_for_reading() < 2 * _LOCK_POLL:
+            info = deadline.reading(state.lock_info)
+            by = f" ({info.holder}, {info.seconds_left:.0f} s left)" if info else ""
+            raise Locked(f"another run holds the lock{by}: nothing was changed; it ends by itself")
+        run.parts.pause(_LOCK_POLL)
+        waited += _LOCK_POLL
+
+
+# --------------------------------------------------------------------------- after the work
+
+
+def _finish(run: Run, task: Task) -> None:
+    """Alerts, the run's own record, and the lock given back; what fails here is spooled or noted."""
+    deadline, locked = run.deadline, run.error == "locked"
+    task.report()
+    if not run.dry_run and not locked:
+        run.told(task.tell)
+    delivered = run.state_ok and _deliver(run, task)
+    if not delivered and not locked:
+        _spool(run, late_record(task.record()))
+    lease = run.lease
+    if lease is not None and not run.inner and delivered:
+        try:
+            deadline.within(lambda: run.parts.state.release(lease), max(deadline.left(), 0.1))
+        except GhostcleanError as error:
+            run.notes.append(f"the lock was not given back ({error}); it ends by itself")
+
+
+def _deliver(run: Run, task: Task) -> bool:
+    """Commits the run's record; a state that is lost by now makes the run a failed one."""
+    commit, deadline = task.record(), run.deadline
+    try:
+        deadline.within(lambda: deliver(run.parts.state, commit, run.lease), max(deadline.left(), _LAST_WORDS))
+    except GhostcleanError as error:
+        run.notes.append("the run's record is kept locally, a later run delivers it")
+        if run.error is None:
+            run.failed("state_failed", f"the state was lost during the run ({error}); the ledger is as reported")
+        return False
+    return True
+
+
+def _spool(run: Run, commit: RunCommit) -> None:
+    try:
+        run.deadline.within(lambda: run.parts.spool.put(commit), max(run.deadline.left(), _LAST_WORDS))
+    except (GhostcleanError, OSError) as error:
+        run.notes.append(f"the run's record is lost: {error}")
+
+
+def late_record(commit: RunCommit) -> RunCommit:
+    """The record that comes late: by the time it arrives, newer runs may know better than its memory.
+
+    What its own writes imply is true for good; all else is left out, as of any failed run.
+    """
+    kept = {name: values for name, values in commit.memory.items() if name in _TRUE_FOR_GOOD}
+    return replace(commit, memory=kept)
+
+
+def deliver(state: State, commit: RunCommit, lease: Lease | None) -> None:
+    """Commits a run's record; one that another run has overtaken meanwhile comes as a late one."""
+    try:
+        state.commit(commit, lease)
+    except FencedOff:
+        state.commit(late_record(commit))

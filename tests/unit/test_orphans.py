@@ -160,11 +160,11 @@ def test_the_ledger_is_read_again_before_an_orphan_is_sold() -> None:
     plan = decide(w)
     lookups: Any = SimpleNamespace(evidence=w.evidence, closed={})
     survey = Survey(LedgerView((), 0), Memory(), w.truth, lookups, plan, w.policy)
-    options: Any = SimpleNamespace(deadline=SimpleNamespace(writing=lambda read: read()))
+    deadline: Any = SimpleNamespace(writing=lambda read: read())
     for added, may_be_sold in (((), True), ((trade(),), False)):
         parts: Any = SimpleNamespace(ledger=SimpleNamespace(read=lambda added=added: LedgerView(added, len(added))))
-        lease: Any = None
-        flattener = Flattener(parts, options, survey, lease, [], {})
+        unused: Any = None
+        flattener = Flattener(parts, deadline, w.policy.grace, survey, unused, unused, {})
         assert flattener._still_unexplained(plan.orphans[0]) is may_be_sold
 
 

@@ -47,9 +47,16 @@ class Books:
     """Ledger, journal and memory of one run; in a dry run everything is only noted."""
 
     def __init__(
-        self, ledger: Ledger, state: State, journal: Journal, *, now: Callable[[], datetime], dry_run: bool
+        self,
+        ledger: Ledger,
+        state: State,
+        journal: Journal,
+        notes: list[str],
+        *,
+        now: Callable[[], datetime],
+        dry_run: bool,
     ) -> None:
-        self.notes: list[str] = []
+        self.notes = notes
         self.managed: dict[str, dict[str, Any]] = {}
         self.dry_run = dry_run
         self.journal = journal
