@@ -18,10 +18,10 @@ from ghostclean.errors import BadSettings, BrokerTruthFailed, GhostcleanError
 from ghostclean.result import EXIT_CODES, Result
 
 if TYPE_CHECKING:
-    from ghostclean.app.by_hand import Report
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.demo import Demo
     from ghostclean.app.gate import Gate
+    from ghostclean.app.operate.corrections import Report
     from ghostclean.app.outside import OutsideEyes
     from ghostclean.app.parts import Parts
     from ghostclean.app.ports import Broker, Lease, Ledger, Spool, State
@@ -255,7 +255,7 @@ def auto_manage(
     """One auto-manage run; raises only BadSettings, every other failure is in the result."""
     from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
     from ghostclean.app.deadline import Deadline
-    from ghostclean.app.own_truth import survey_for_orders
+    from ghostclean.app.observation import observe_for_orders
     from ghostclean.app.parts import Options
     from ghostclean.app.reconcile import run_reconcile
 
@@ -289,7 +289,7 @@ def auto_manage(
             parts,
             options,
             reconcile_first=reconcile_first,
-            survey=lambda: survey_for_orders(parts, limit, policy),
+            survey=lambda: observe_for_orders(parts, limit, policy),
         )
     finally:
         _close(parts.state)
@@ -331,7 +331,7 @@ def gate(max_open: int, settings: Settings | None = None) -> Gate:
 def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | None, Gate]:
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.gate import judge, unknown
-    from ghostclean.app.survey import read_truth
+    from ghostclean.app.observation import read_truth
 
     deadline = Deadline(_LOOK_SECONDS)
     parts = run_parts(settings, lambda: deadline)
@@ -350,7 +350,7 @@ def _truth_and_gate(settings: Settings, max_open: int) -> tuple[BrokerTruth | No
 
 def _wrong_account(settings: Settings, parts: Parts, truth: BrokerTruth, deadline: Deadline) -> str | None:
     """Why this is not the account pinned to the ledger; None too where the state cannot say."""
-    from ghostclean.app.by_hand import pinned_account
+    from ghostclean.app.operate.corrections import pinned_account
     from ghostclean.errors import DeadlineExceeded
 
     if settings.state_at.kind == "sqlite" and not settings.state_at.path.exists():
@@ -452,7 +452,7 @@ def explain(trade_id: str) -> dict[str, Any]:
 
 def undo(run_id: str, *, dry_run: bool) -> Report:
     """Puts back what a run changed; raises GhostcleanError."""
-    from ghostclean.app.undo import undo_run
+    from ghostclean.app.operate.undo import undo_run
 
     with opened(load(None)) as parts:
         return undo_run(parts.ledger, parts.state, run_id, undo_id=new_run_id("undo"), dry_run=dry_run)
@@ -461,16 +461,16 @@ def undo(run_id: str, *, dry_run: bool) -> Report:
 def resolve(trade_id: str, *, exit_order: str | None, vanished: bool, entry_order: str | None, dry_run: bool) -> Report:
     """Applies the operator's word on a trade; raises GhostcleanError."""
     from ghostclean.app.deadline import Deadline
-    from ghostclean.app.resolve import Word, resolve_trade
+    from ghostclean.app.operate.resolve import Claim, resolve_trade
 
     settings = load(None)
     deadline = Deadline(_LOOK_SECONDS)
     parts = run_parts(settings, lambda: deadline)
-    word = Word(exit_order=exit_order, vanished=vanished, entry_order=entry_order)
+    claim = Claim(exit_order=exit_order, vanished=vanished, entry_order=entry_order)
     try:
         parts.state.open()
         policy = settings.policy()
-        return resolve_trade(parts, deadline, policy, trade_id, word, run_id=new_run_id("resolve"), dry_run=dry_run)
+        return resolve_trade(parts, deadline, policy, trade_id, claim, run_id=new_run_id("resolve"), dry_run=dry_run)
     finally:
         _close(parts.state)
 

@@ -22,11 +22,10 @@ from ghostclean.app.manage.leftovers import cancel_leftovers
 from ghostclean.app.manage.trades import MISSED, Tally, TradeManager
 from ghostclean.app.manage.within import within
 from ghostclean.app.order_door import NUMBERS, REST, OrderDoor
-from ghostclean.app.orphans import OWED
 from ghostclean.app.outside import SECTION
 from ghostclean.app.owed import Owed, settle
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import Lease, RunCommit
+from ghostclean.app.ports import OWED, Lease, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.client_ids import client_id

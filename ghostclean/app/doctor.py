@@ -18,8 +18,8 @@ from ghostclean.core.trade import is_open, is_pending, read_trade
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
 
-from .by_hand import pinned_account
 from .deadline import Deadline
+from .operate.corrections import pinned_account
 from .ports import Broker, Ledger, Spool, State
 from .status import judge_health
 

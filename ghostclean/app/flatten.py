@@ -15,12 +15,11 @@ from typing import Any
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.flatten import NEEDS_SECONDS
+from ghostclean.app.observation import Observation
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
-from ghostclean.app.orphans import OWED
 from ghostclean.app.owed import Owed, Settled, forget, is_sale, settle
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import JournalEntry, Lease
-from ghostclean.app.survey import Survey
+from ghostclean.app.ports import OWED, JournalEntry, Lease
 from ghostclean.core.broker import Order
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.decide import decide
@@ -49,7 +48,7 @@ class Flattener:
     parts: Parts
     deadline: Deadline
     grace: timedelta
-    survey: Survey
+    survey: Observation
     lease: Lease
     journal: Journal
     owed: Mapping[str, Any]

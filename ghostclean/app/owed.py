@@ -17,8 +17,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ghostclean.app.order_door import Answer, Claim, OrderDoor, Outcome
-from ghostclean.app.orphans import OWED
-from ghostclean.app.ports import State
+from ghostclean.app.ports import OWED, State
 from ghostclean.core.broker import Order
 from ghostclean.core.client_ids import parse_client_id, trade_tag
 from ghostclean.core.instrument import Side

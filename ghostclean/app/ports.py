@@ -213,6 +213,8 @@ class WrittenByTrade(Ledger, Protocol):
 
 # --------------------------------------------------------------------------- state
 
+OWED = "owed_stops"  # the section of stops that the sale of an orphan took away, by the orphan's name
+
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:

@@ -3,7 +3,7 @@
 The shared core of `ghostclean reconcile`, `auto-manage` and the Python function. Failures end
 in a Result with an error word; nothing but wrong settings is ever raised from here.
 
-`run` holds what a run knows, `survey` looks and decides, `brakes` may stop it, `journal` writes,
+`run` is the frame, `observation` looks and decides, `brakes` may stop it, `journal` writes,
 `orphans` deals with what no trade explains, `recovery` with what a dead run left, `record` and
 `report` say what happened.
 """
@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ghostclean.app import index, orphans
-from ghostclean.app.brakes import brake, check_account, recall_pin
+from ghostclean.app.brakes import brake, check_account
 from ghostclean.app.deadline import explained
+from ghostclean.app.observation import Observation, observe, read_truth, recall, recall_pin, recall_section
 from ghostclean.app.parts import Options, Parts
-from ghostclean.app.ports import Lease, LedgerView, WriteOutcome
+from ghostclean.app.ports import OWED, Lease, LedgerView, WriteOutcome
 from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
-from ghostclean.app.survey import Survey, make_survey, read_truth, recall, recall_section
 from ghostclean.core.safety import without_unproven
 from ghostclean.core.verdicts import Decision
 from ghostclean.core.world import Memory
@@ -84,13 +84,13 @@ def _work(run: ReconcileRun) -> None:
         view = _read_ledger(run, whole=True)
     run.truth = read_truth(parts, run.deadline)
     check_account(run, run.truth)
-    survey = make_survey(parts, run.deadline, run.policy, view, memory, run.remembered, run.truth)
+    observation = observe(parts, run.deadline, run.policy, view, memory, run.remembered, run.truth)
     # Not before both readings are of the right account is anything of them remembered, or pinned.
-    check_account(run, survey.truth)
-    run.survey, run.truth, run.plan = survey, survey.truth, survey.plan
+    check_account(run, observation.truth)
+    run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
     brake(run)
     run.orphan_rows = orphans.judge(run)
-    run.partial = survey.partial
+    run.partial = observation.partial
     if run.lease is not None:
         _write(run, run.lease)
     if run.partial and run.error is None:
@@ -117,7 +117,7 @@ def _recall(run: ReconcileRun) -> Memory:
         memory = recall(parts, deadline)
         run.remembered = recall_section(parts, deadline, "orders", dict)
         run.verdicts = recall_section(parts, deadline, "verdicts", dict)
-        run.owed = recall_section(parts, deadline, orphans.OWED, dict)
+        run.owed = recall_section(parts, deadline, OWED, dict)
         scanned = deadline.reading(lambda: parts.state.recall(index.SECTION, [index.NAME]))
         run.scanned = scanned.get(index.NAME)
         run.pin = recall_pin(parts, deadline)
@@ -128,10 +128,14 @@ def _recall(run: ReconcileRun) -> Memory:
 
 
 def _why_partial(run: ReconcileRun) -> str:
-    survey = run.surveyed()
+    observation = run.observed()
     if run.out_of_time:
         return "time ran out: what was written stays and is journaled, the next run starts with the rest"
-    why = survey.lookups.open[0] if survey.lookups.open else f"the second reading failed ({survey.reread_failed})"
+    why = (
+        observation.lookups.open[0]
+        if observation.lookups.open
+        else f"the second reading failed ({observation.reread_failed})"
+    )
     return f"not everything could be looked up ({why}): those trades are held, the next run starts with them"
 
 
@@ -139,16 +143,16 @@ def _why_partial(run: ReconcileRun) -> str:
 
 
 def _write(run: ReconcileRun, lease: Lease) -> None:
-    survey = run.surveyed()
+    observation = run.observed()
     with explained(f"Reading the ledger at {run.parts.ledger.place} again", "nothing was changed"):
-        writing: Sequence[Decision] = [*run.plan.writing, *orphans.writes(run, survey)]
+        writing: Sequence[Decision] = [*run.plan.writing, *orphans.writes(run, observation)]
     for _ in range(_ROUNDS_AGAINST_THE_APP):
         if not writing:
             break
         _post(run, writing)
         if run.out_of_time or not run.skipped:
             break
-        writing = _decide_again(run, survey, frozenset(run.skipped))
+        writing = _decide_again(run, observation, frozenset(run.skipped))
     run.partial |= run.out_of_time
     orphans.sell(run, lease)
 
@@ -167,12 +171,12 @@ def _post(run: ReconcileRun, decisions: Sequence[Decision]) -> None:
                 run.skipped[decision.trade_id or ""] = posting.outcome
 
 
-def _decide_again(run: ReconcileRun, survey: Survey, ids: frozenset[str]) -> list[Decision]:
+def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[str]) -> list[Decision]:
     """New decisions for the trades that the app changed, or took away, while we worked."""
     ledger, unchanged = run.parts.ledger, "trades that the app changed meanwhile were left alone"
     with explained(f"Reading the ledger at {ledger.place} again", unchanged):
         view = run.deadline.writing(ledger.read)
-    plan = survey.decide_again(view)
+    plan = observation.decide_again(view)
     if run.error == "mass_close_stopped":
         plan = without_unproven(plan, "the breaker tripped")
     fresh = {d.trade_id: d for d in plan.decisions}

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ghostclean.app.journal import SKIPPED, WRITTEN, says
+from ghostclean.app.operate.undo import CONCLUDED, UNDONE
 from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import ReconcileRun
-from ghostclean.app.undo import CONCLUDED, UNDONE
 from ghostclean.core import counting
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.core.world import Memory

@@ -9,10 +9,10 @@ from typing import Any
 
 from ghostclean.app import index
 from ghostclean.app.journal import NOTED, WRITTEN
+from ghostclean.app.observation import Observation
 from ghostclean.app.outside import SECTION
 from ghostclean.app.ports import JournalEntry, RunCommit
 from ghostclean.app.run import ReconcileRun
-from ghostclean.app.survey import Survey
 from ghostclean.core import counting
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.jsonvalue import json_value
@@ -47,7 +47,7 @@ def _counted(run: ReconcileRun) -> Result:
     done = {id(d) for d in run.written}
     rows = [*run.plan.decisions, *run.orphan_rows]
     made = Counter(d.action for d in rows if dry or id(d) in done)
-    not_written = [d for d in rows if d.action.writes and id(d) not in done] if run.survey and not dry else []
+    not_written = [d for d in rows if d.action.writes and id(d) not in done] if run.observation and not dry else []
     return Result(
         run_id=run.run_id,
         source=run.source,
@@ -157,45 +157,45 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
 
 def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
     """What the next runs should know; of a run without a plan only that it has seen the ledger."""
-    survey = run.survey
+    observation = run.observation
     seen: Mapping[str, Any] = {"seen": True} if run.ledger_seen else {}
-    if survey is None:
+    if observation is None:
         return {index.SECTION: seen} if seen else {}
-    memory, now, run_id = survey.memory, survey.truth.at, run.run_id
+    memory, now, run_id = observation.memory, observation.truth.at, run.run_id
     written = run.written
     orphan_names = [orphan_name(o) for o in run.plan.orphans]
     gone = {d.trade_id for d in written if d.action is Action.CLOSED}
     owners = {i: ids for i, ids in run.plan.own_orders.items() if i not in gone}
     sections: dict[str, Mapping[str, Any]] = {
         "misses": {} if run.error is not None else counting.misses(run.plan, memory, now),
-        "first_seen": counting.first_seen(survey.world().trades, orphan_names, memory, now),
+        "first_seen": counting.first_seen(observation.world().trades, orphan_names, memory, now),
         "exits": counting.exits(written, memory),
-        "orders": counting.final_orders(owners, survey.evidence, run.remembered),
+        "orders": counting.final_orders(owners, observation.evidence, run.remembered),
         "unproven": counting.unproven(written, memory, run_id, now),
         "verdicts": _verdict_memory(run),
     }
     for decision in run.orphan_rows:
         if decision.verdict is Verdict.REOPENED and decision in written:
             sections["unproven"] = {**sections["unproven"], decision.trade_id or "": None}
-    if len(survey.world().trades) > run.policy.max_trades:
+    if len(observation.world().trades) > run.policy.max_trades:
         sections["last_worked"] = {d.trade_id: iso(now) for d in run.plan.decisions if d.trade_id}
     if run.may_pin and run.pin is not None:
         sections["pin"] = {"account": {"id": run.pin.account, "live": run.pin.live, "at": iso(now)}}
     if seen:
-        sections[index.SECTION] = {**seen, **_index_memory(run, survey)}
+        sections[index.SECTION] = {**seen, **_index_memory(run, observation)}
     return {name: values for name, values in sections.items() if values}
 
 
-def _index_memory(run: ReconcileRun, survey: Survey) -> Mapping[str, Any]:
+def _index_memory(run: ReconcileRun, observation: Observation) -> Mapping[str, Any]:
     """How far the app's index may be trusted; an orphan that it shows for the first time is a doubt."""
     acts = run.policy.orphans != "report"
-    doubted = any(acts or orphan_name(o) not in survey.memory.first_seen for o in run.plan.orphans)
-    return index.remembered(survey.view, run.scanned, run.started, doubted=doubted)
+    doubted = any(acts or orphan_name(o) not in observation.memory.first_seen for o in run.plan.orphans)
+    return index.remembered(observation.view, run.scanned, run.started, doubted=doubted)
 
 
 def _verdict_changes(run: ReconcileRun) -> list[JournalEntry]:
     """A journal entry for every trade whose verdict is another than in the run before."""
-    if run.survey is None or run.dry_run or run.lease is None:
+    if run.observation is None or run.dry_run or run.lease is None:
         return []
     changed = {d.trade_id for d in run.written}
     entries = []

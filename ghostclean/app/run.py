@@ -14,10 +14,10 @@ from typing import Any
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import Journal
+from ghostclean.app.observation import Observation
 from ghostclean.app.outside import SECTION
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import JournalEntry, Lease, RunCommit, State, WriteOutcome
-from ghostclean.app.survey import Survey
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.plan import Plan
 from ghostclean.core.policy import Policy
@@ -118,7 +118,7 @@ class ReconcileRun(Run):
     """
 
     policy: Policy
-    survey: Survey | None = None
+    observation: Observation | None = None
     truth: BrokerTruth | None = None
     plan: Plan = field(default_factory=lambda: Plan(()))
     orphan_rows: list[Decision] = field(default_factory=list)
@@ -136,10 +136,10 @@ class ReconcileRun(Run):
     ledger_seen: bool = False
     result: Result | None = None
 
-    def surveyed(self) -> Survey:
-        """The survey, in the steps that follow it."""
-        assert self.survey is not None
-        return self.survey
+    def observed(self) -> Observation:
+        """The observation, in the steps that follow it."""
+        assert self.observation is not None
+        return self.observation
 
 
 @dataclass(frozen=True, slots=True)

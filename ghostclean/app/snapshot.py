@@ -18,8 +18,8 @@ from ghostclean.core.world import Memory
 from ghostclean.errors import StateFailed
 
 from .deadline import Deadline
+from .observation import observe, read_truth
 from .parts import Parts
-from .survey import make_survey, read_truth
 
 
 def record(parts: Parts, deadline: Deadline, policy: Policy) -> list[Mapping[str, Any]]:
@@ -32,9 +32,9 @@ def record(parts: Parts, deadline: Deadline, policy: Policy) -> list[Mapping[str
         deadline.reading(parts.state.open)
     view = deadline.reading(parts.ledger.read)
     truth = read_truth(parts, deadline)
-    survey = make_survey(parts, deadline, policy, view, Memory(), {}, truth)
-    orphans = [orphan.position for orphan in survey.plan.orphans]
-    since = survey.truth.at - LOOK_BACK
-    survey.lookups.answer([OrdersOf(position.key, position.symbol, since) for position in orphans])
-    survey.lookups.answer([RecordsOf(position.key) for position in orphans])
+    observation = observe(parts, deadline, policy, view, Memory(), {}, truth)
+    orphans = [orphan.position for orphan in observation.plan.orphans]
+    since = observation.truth.at - LOOK_BACK
+    observation.lookups.answer([OrdersOf(position.key, position.symbol, since) for position in orphans])
+    observation.lookups.answer([RecordsOf(position.key) for position in orphans])
     return [trade for trade in view.active if is_open(trade) or is_pending(trade)]

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-import ghostclean.app.survey as survey
+import ghostclean.app.observation as observation
 import ghostclean.wiring as wiring
 from ghostclean.adapters.alpaca_transport import AlpacaTransport
 from ghostclean.settings import Settings
@@ -32,7 +32,7 @@ def _watched_exchange(self: AlpacaTransport, *asked: Any, original: Any = Alpaca
         waited.append(time.perf_counter() - start)
 
 
-def _watched_decide(world: Any, original: Any = survey.decide) -> Any:
+def _watched_decide(world: Any, original: Any = observation.decide) -> Any:
     start = time.process_time()
     plan = original(world)
     decided.append(time.process_time() - start)
@@ -54,7 +54,7 @@ def _plain_script(url: str, key: str) -> float:
 def main() -> None:
     gc.set_threshold(500_000, 50, 50)  # as the program does
     AlpacaTransport._exchange = _watched_exchange  # type: ignore[method-assign]
-    survey.decide = _watched_decide
+    observation.decide = _watched_decide
     settings = Settings.load()
     import ghostclean.adapters.alpaca
     import ghostclean.app.journal

@@ -16,7 +16,7 @@ from ghostclean.adapters.spool import FolderSpool
 from ghostclean.adapters.sqlite_state import SqliteState
 from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.own_truth import survey_for_orders
+from ghostclean.app.observation import observe_for_orders
 from ghostclean.app.parts import Options, Parts
 from ghostclean.app.ports import Lease
 from ghostclean.app.reconcile import run_reconcile
@@ -145,7 +145,7 @@ class Office:
                 parts,
                 options,
                 reconcile_first=reconcile_first,
-                survey=lambda: survey_for_orders(parts, deadline, policy),
+                survey=lambda: observe_for_orders(parts, deadline, policy),
             )
         finally:
             state.close()

@@ -440,6 +440,25 @@ def kill(monkeypatch: pytest.MonkeyPatch, desk: Office, method: str, *, after: b
     desk.free_lock()
 
 
+def test_an_interrupted_run_gives_its_lock_back_and_is_listed_but_not_counted(
+    desk: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_the_close(desk)
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OrderDoor, "close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            desk.run(eod_flatten=True)
+    with closing(desk.state()) as state:
+        assert state.lock_info() is None
+        known = state.telemetry("auto-manage", 5)
+    assert "runs" not in known.summary
+    assert known.runs[0]["outcome"] == "FAIL"
+
+
 def before_the_close(desk: Office) -> None:
     desk.fake.now = "2026-11-18T20:50:00Z"
     desk.trade("t1", "AAPL", 10, 100, stop=95)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ghostclean.app.flatten import Flattener
+from ghostclean.app.observation import Observation
 from ghostclean.app.ports import LedgerView
-from ghostclean.app.survey import Survey
 from ghostclean.core import counting
 from ghostclean.core.decide import decide
 from ghostclean.core.orphans import OrphanView, adopted_id, judge_orphans
@@ -159,7 +159,7 @@ def test_the_ledger_is_read_again_before_an_orphan_is_sold() -> None:
     w = world([], [], [position("META")])
     plan = decide(w)
     lookups: Any = SimpleNamespace(evidence=w.evidence, closed={})
-    survey = Survey(LedgerView((), 0), Memory(), w.truth, lookups, plan, w.policy)
+    survey = Observation(LedgerView((), 0), Memory(), w.truth, lookups, plan, w.policy)
     deadline: Any = SimpleNamespace(writing=lambda read: read())
     for added, may_be_sold in (((), True), ((trade(),), False)):
         parts: Any = SimpleNamespace(ledger=SimpleNamespace(read=lambda added=added: LedgerView(added, len(added))))

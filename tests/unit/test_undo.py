@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ghostclean.app.by_hand import NothingToDo
+from ghostclean.app.operate.corrections import NothingToDo
+from ghostclean.app.operate.undo import undo_run
 from ghostclean.app.ports import JournalEntry
-from ghostclean.app.undo import undo_run
 from ghostclean.errors import Locked
 from tests.fakes import NOW, FakeLedger, FakeState
 

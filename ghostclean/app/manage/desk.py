@@ -25,7 +25,7 @@ from ghostclean.core.world import World
 
 
 class Seen(Protocol):
-    """What the engine needs of a survey (see `ghostclean.app.survey.Survey`)."""
+    """What the engine needs of a survey (see `ghostclean.app.observation.Observation`)."""
 
     @property
     def view(self) -> LedgerView: ...

@@ -1,7 +1,7 @@
-"""The operator's word on a trade for which proof is missing.
+"""The operator's claim on a trade for which proof is missing.
 
 An order that a person names is linked to the trade and judged like any other: the same core
-decides what follows from it. Only *vanished* is taken on the person's word alone, and never
+decides what follows from it. Only *vanished* is taken on the person's claim alone, and never
 while the broker still holds or works the trade.
 """
 
@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.observation import observe, read_truth, recall, refuse_other_account
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import Change, LedgerView, Record
 from ghostclean.core import fields as write
 from ghostclean.core.broker import BrokerTruth, Order, is_uuid
 from ghostclean.core.policy import Policy
@@ -19,11 +23,7 @@ from ghostclean.core.trade import Trade, is_open, is_pending, read_trade, record
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
-from .by_hand import Act, NothingToDo, Report, carry_out, check_account, journal_of, locked
-from .deadline import Deadline
-from .parts import Parts
-from .ports import Change, LedgerView, Record
-from .survey import make_survey, read_truth, recall
+from .corrections import Correction, NothingToDo, Report, carry_out, journal_of, locked, pinned_account
 
 KIND = "resolve"
 
@@ -31,15 +31,15 @@ _ALIVE = frozenset({Verdict.LIVE, Verdict.REDUCED, Verdict.WORKING, Verdict.SETT
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Claim:
     """What the person says: exactly one of the three."""
 
     exit_order: str | None = None
     entry_order: str | None = None
     vanished: bool = False
 
-    def named(self, order_id: str) -> Word:
-        """The same word with the broker's own id of the order."""
+    def named(self, order_id: str) -> Claim:
+        """The same claim with the broker's own id of the order."""
         return replace(self, exit_order=order_id) if self.exit_order else replace(self, entry_order=order_id)
 
     @property
@@ -56,31 +56,33 @@ class Word:
 
 
 def resolve_trade(
-    parts: Parts, deadline: Deadline, policy: Policy, trade_id: str, word: Word, *, run_id: str, dry_run: bool = False
+    parts: Parts, deadline: Deadline, policy: Policy, trade_id: str, claim: Claim, *, run_id: str, dry_run: bool = False
 ) -> Report:
-    """Applies the word; raises NothingToDo, BrokerTruthFailed, AccountMismatch, Locked, LedgerFailed, StateFailed."""
+    """Applies the claim; raises NothingToDo, BrokerTruthFailed, AccountMismatch, Locked, LedgerFailed, StateFailed."""
     at = datetime.now(UTC)
     with locked(parts.state, f"resolve {trade_id}", dry_run=dry_run) as lease:
         view = parts.ledger.read()
         record = _record(view, trade_id)
         trade = read_trade(record)
         truth = read_truth(parts, deadline)
-        check_account(parts.state, truth.account, live=parts.broker.live)
-        order = _named(parts, word, trade)
+        refuse_other_account(pinned_account(parts.state), truth.account, live=parts.broker.live)
+        order = _named(parts, claim, trade)
         if order is not None:
-            word = word.named(order.id)
-        decision = _judge(parts, deadline, policy, view, record, truth, word.link)
-        # What a run sees without the word: an undo of this is held for as long as that stays the same.
-        facts = (_judge(parts, deadline, policy, view, record, truth, {}) if word.link else decision).facts
-        change, refusal = _change(decision, record, word, policy, at)
+            claim = claim.named(order.id)
+        decision = _judge(parts, deadline, policy, view, record, truth, claim.link)
+        # What a run sees without the claim: an undo of this is held for as long as that stays the same.
+        facts = (_judge(parts, deadline, policy, view, record, truth, {}) if claim.link else decision).facts
+        change, refusal = _change(decision, record, claim, policy, at)
         journal = journal_of(parts.ledger, parts.state, lease, kind=KIND, run_id=run_id, now=at)
-        verdict = str(Verdict.VANISHED if word.vanished else decision.verdict)
-        reason = f"by an operator's word: {word}" + ("" if word.vanished else f"; {decision.reason}")
+        verdict = str(Verdict.VANISHED if claim.vanished else decision.verdict)
+        reason = f"by an operator's word: {claim}" + ("" if claim.vanished else f"; {decision.reason}")
         proof = _proof(order, decision, facts)
-        act = Act.of(change, journal.entry(trade_id, trade.symbol, verdict, "resolved", reason, proof, change), refusal)
+        correction = Correction.of(
+            change, journal.entry(trade_id, trade.symbol, verdict, "resolved", reason, proof, change), refusal
+        )
         if lease is not None and refusal is None:
-            carry_out(journal, [act], subject=trade_id, holds={trade_id: None})
-    return Report(run_id, trade_id, dry_run, (act.row(dry_run=dry_run),))
+            carry_out(journal, [correction], subject=trade_id, holds={trade_id: None})
+    return Report(run_id, trade_id, dry_run, (correction.row(dry_run=dry_run),))
 
 
 def _record(view: LedgerView, trade_id: str) -> Record:
@@ -92,9 +94,9 @@ def _record(view: LedgerView, trade_id: str) -> Record:
     )
 
 
-def _named(parts: Parts, word: Word, trade: Trade) -> Order | None:
+def _named(parts: Parts, claim: Claim, trade: Trade) -> Order | None:
     """The order the person names, checked to be one that can have done it; raises NothingToDo."""
-    order_id = word.exit_order or word.entry_order
+    order_id = claim.exit_order or claim.entry_order
     if order_id is None:
         return None
     try:
@@ -108,13 +110,13 @@ def _named(parts: Parts, word: Word, trade: Trade) -> Order | None:
     if found is None:
         raise NothingToDo(f"the broker knows no order {order_id}: nothing was changed; check the id")
     order = found[0]
-    wanted = trade.side.closing if word.exit_order else trade.side.opening
+    wanted = trade.side.closing if claim.exit_order else trade.side.opening
     legs = {leg.key for leg in found}
     if trade.key not in legs:
         raise NothingToDo(f"order {order_id} is of {order.symbol}, the trade of {trade.symbol}: nothing was changed")
     if order.side and order.side != wanted:
         raise NothingToDo(f"order {order_id} is a {order.side}, a {wanted} is needed: nothing was changed")
-    if word.exit_order and not order.filled_qty:
+    if claim.exit_order and not order.filled_qty:
         raise NothingToDo(f"order {order_id} filled nothing, so it closed nothing: nothing was changed")
     return order
 
@@ -132,29 +134,31 @@ def _judge(
     linked = {**record, **link}
     seen = replace(view, active=tuple(linked if other is record else other for other in view.active))
     memory = replace(recall(parts, deadline), holds={}, misses={})
-    survey = make_survey(parts, deadline, policy, seen, memory, {}, truth, look_again=False)
+    observation = observe(parts, deadline, policy, seen, memory, {}, truth, look_again=False)
     wanted = record_id(record)
-    found = next((decision for decision in survey.plan.decisions if decision.trade_id == wanted), None)
+    found = next((decision for decision in observation.plan.decisions if decision.trade_id == wanted), None)
     if found is None:
         raise NothingToDo(f"trade {wanted!r} is not one that runs work on: nothing was changed")
     return found
 
 
-def _change(decision: Decision, record: Record, word: Word, policy: Policy, now: datetime) -> tuple[Change, str | None]:
-    """What is written, or why the word cannot be true."""
+def _change(
+    decision: Decision, record: Record, claim: Claim, policy: Policy, now: datetime
+) -> tuple[Change, str | None]:
+    """What is written, or why the claim cannot be true."""
     trade_id = record_id(record) or ""
-    if word.vanished:
+    if claim.vanished:
         fields = write.changed(record, write.vanished(policy.close_reason, now), now)
         alive = decision.verdict in _ALIVE
         return Change(trade_id, record, fields), f"it is {decision.verdict}: {decision.reason}" if alive else None
-    fields = {**word.link}
+    fields = {**claim.link}
     if decision.action.writes and not decision.unproven:
         fields |= decision.fields
     refusal = None
     closes = decision.action in (Action.CLOSED, Action.REDUCED) and not decision.unproven
-    if word.exit_order and not closes:  # such as an order whose fills another trade owns
+    if claim.exit_order and not closes:  # such as an order whose fills another trade owns
         refusal = f"with that order it is {decision.verdict}: {decision.reason}"
-    if word.entry_order and decision.verdict in (Verdict.MISMATCH, Verdict.DUPLICATE):
+    if claim.entry_order and decision.verdict in (Verdict.MISMATCH, Verdict.DUPLICATE):
         refusal = f"with that order it is {decision.verdict}: {decision.reason}"
     return Change(trade_id, record, write.changed(record, fields, now), decision.remove), refusal
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ghostclean.app.journal import INTENDED, SKIPPED, WRITTEN, Journal, says
+from ghostclean.app.ports import Change, JournalEntry, Ledger, Record, State
 from ghostclean.core.times import iso
 
-from .by_hand import Act, NothingToDo, Report, carry_out, journal_of, locked
-from .journal import INTENDED, SKIPPED, WRITTEN, Journal, says
-from .ports import Change, JournalEntry, Ledger, Record, State
+from .corrections import Correction, NothingToDo, Report, carry_out, journal_of, locked
 
 KIND = "undo"
 UNDONE = "undone"
@@ -47,19 +47,19 @@ def undo_run(
         settled = _settled(entries, present)
         traces = _traces([settled.get(step.id, step) for step in entries], run_id)
         journal = journal_of(ledger, state, lease, kind=KIND, run_id=undo_id, now=at)
-        acts = [_act(trace, present.get(i), i, run_id, journal) for i, trace in traces.items()]
+        corrections = [_correction(trace, present.get(i), i, run_id, journal) for i, trace in traces.items()]
         if lease is not None:
-            ready = {act.entry.trade_id for act in acts if act.refusal is None}
+            ready = {correction.entry.trade_id for correction in corrections if correction.refusal is None}
             holds = {i: _hold(trace, run_id) for i, trace in traces.items() if i in ready}
             carry_out(
                 journal,
-                acts,
+                corrections,
                 subject=run_id,
                 holds=holds,
                 forget=CONCLUDED,
                 settled=tuple(settled.values()),
             )
-    return Report(undo_id, run_id, dry_run, tuple(act.row(dry_run=dry_run) for act in acts))
+    return Report(undo_id, run_id, dry_run, tuple(correction.row(dry_run=dry_run) for correction in corrections))
 
 
 def _settled(entries: Sequence[JournalEntry], present: Mapping[str, Record]) -> dict[str, JournalEntry]:
@@ -116,11 +116,11 @@ def _hold(trace: _Trace, run_id: str) -> dict[str, Any] | None:
     return None if trace.last.action == UNDONE else {"facts": trace.facts, "runId": run_id}
 
 
-def _act(trace: _Trace, record: Record | None, trade_id: str, run_id: str, journal: Journal) -> Act:
+def _correction(trace: _Trace, record: Record | None, trade_id: str, run_id: str, journal: Journal) -> Correction:
     change, last = _change(trace, record, trade_id, run_id, journal.now()), trace.last
     reason = f"put back to what it was before run {run_id}"
     made = journal.entry(trade_id, last.ticker, last.verdict, UNDONE, reason, change=change)
-    return Act.of(change, made, _refusal(trace, record))
+    return Correction.of(change, made, _refusal(trace, record))
 
 
 def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, now: datetime) -> Change:

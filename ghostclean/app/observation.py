@@ -1,4 +1,4 @@
-"""One complete look at ledger and broker, decided: what reconcile, auto-manage and snapshot share.
+"""One complete observation of ledger and broker, decided: what reconcile, auto-manage and snapshot share.
 
 Account, then working orders, then positions; decide; look up what the decision needs; read the
 lists once more before anything is closed; decide again. A close stands only if both readings
@@ -15,16 +15,17 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import LedgerView
-from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.decide import decide
 from ghostclean.core.evidence import Evidence
 from ghostclean.core.plan import Plan
 from ghostclean.core.policy import Policy
 from ghostclean.core.remembered import recall_orders
+from ghostclean.core.safety import Pin
 from ghostclean.core.trade import FINAL, Trade, is_open, is_pending, read_trade, status_of
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.core.world import Memory, World
-from ghostclean.errors import BrokerError, BrokerTruthFailed, DeadlineExceeded, StateFailed
+from ghostclean.errors import AccountMismatch, BrokerError, BrokerTruthFailed, DeadlineExceeded, StateFailed
 
 _ROUNDS = 8
 _SECOND_LOOK_AFTER = 1.0
@@ -35,7 +36,7 @@ _CHANGED_MEANWHILE = "the broker's answer changed while we looked; decided in th
 
 
 @dataclass(slots=True)
-class Survey:
+class Observation:
     """What was seen and decided; `agreed` are the trades that both readings call closed."""
 
     view: LedgerView
@@ -140,7 +141,7 @@ def read_truth(parts: Parts, deadline: Deadline) -> BrokerTruth:
     return truth
 
 
-def make_survey(
+def observe(
     parts: Parts,
     deadline: Deadline,
     policy: Policy,
@@ -150,46 +151,79 @@ def make_survey(
     truth: BrokerTruth,
     *,
     look_again: bool = True,
-) -> Survey:
+) -> Observation:
     """Decides, looks up, reads again before closing, decides again."""
     evidence = Evidence()
     evidence.add_orders(recall_orders(remembered.values()))
     evidence.set_working(truth.orders)
     lookups = Lookups(parts.broker, parts.ledger, deadline, evidence)
-    survey = Survey(view, memory, truth, lookups, Plan(()), policy)
-    survey.plan = _settle(survey)
-    closing = _rests_on_absence(survey.plan)
+    observation = Observation(view, memory, truth, lookups, Plan(()), policy)
+    observation.plan = _decide_with_lookups(observation)
+    closing = _rests_on_absence(observation.plan)
     if not closing or not look_again:
-        return survey
-    survey.agreed = closing
+        return observation
+    observation.agreed = closing
     try:
         second = read_truth(parts, deadline)
     except (BrokerError, BrokerTruthFailed, DeadlineExceeded) as error:
-        survey.reread_failed = str(error)
+        observation.reread_failed = str(error)
         # What own orders prove stands without a second look; absence does not.
-        survey.agreed = frozenset(d.trade_id or "" for d in survey.plan.decisions if d.action.writes and not d.unproven)
-        survey.plan = survey.confirmed(survey.plan)
-        return survey
-    survey.truth = second
+        observation.agreed = frozenset(
+            d.trade_id or "" for d in observation.plan.decisions if d.action.writes and not d.unproven
+        )
+        observation.plan = observation.confirmed(observation.plan)
+        return observation
+    observation.truth = second
     evidence.set_working(second.orders)
-    survey.plan = survey.confirmed(_settle(survey))
-    return survey
+    observation.plan = observation.confirmed(_decide_with_lookups(observation))
+    return observation
 
 
-def _settle(survey: Survey) -> Plan:
+def observe_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Observation:
+    """What auto-manage decides on, after the reconcile before it; raises GhostcleanError.
+
+    The account is checked here as well: a reconcile that refused it is only noted, and no order
+    may go to an account that is not this ledger's.
+    """
+    view = deadline.reading(parts.ledger.read)
+    memory = recall(parts, deadline)
+    remembered = recall_section(parts, deadline, "orders", dict)
+    pin = recall_pin(parts, deadline)
+    truth = read_truth(parts, deadline)
+    refuse_other_account(pin, truth.account, live=parts.broker.live)
+    return observe(parts, deadline, policy, view, memory, remembered, truth, look_again=False)
+
+
+def recall_pin(parts: Parts, deadline: Deadline) -> Pin | None:
+    """The account that this ledger belongs to, None while nothing is pinned."""
+    pinned = recall_section(parts, deadline, "pin", dict).get("account")
+    return Pin(str(pinned.get("id")), bool(pinned.get("live"))) if pinned is not None else None
+
+
+def refuse_other_account(pin: Pin | None, account: Account, *, live: bool) -> None:
+    """Raises AccountMismatch when another account than the pinned one answered."""
+    why = pin.mismatch(account, live) if pin is not None else None
+    if why is not None:
+        raise AccountMismatch(
+            f"wrong account: {why}; nothing was changed and no order was sent; correct the keys, "
+            "or accept it with `ghostclean doctor --pin`"
+        )
+
+
+def _decide_with_lookups(observation: Observation) -> Plan:
     """Decides and looks up in turns until nothing more is asked for."""
-    plan = decide(survey.world())
+    plan = decide(observation.world())
     asked: set[object] = set()
     for _ in range(_ROUNDS):
         fresh = [need for need in plan.needs if need not in asked]
         if not fresh:
             break
         asked.update(fresh)
-        in_time = survey.lookups.answer(fresh)
-        plan = decide(survey.world())
+        in_time = observation.lookups.answer(fresh)
+        plan = decide(observation.world())
         if not in_time:
             # What the answers so far prove needs the ledger's own records still, not the broker.
-            return decide(survey.world()) if survey.lookups.read_records(plan.needs) else plan
+            return decide(observation.world()) if observation.lookups.read_records(plan.needs) else plan
     return plan
 
 

@@ -1,4 +1,4 @@
-"""Changes of the ledger that a person asked for: journaled first, compare-and-set, undoable.
+"""Corrections of the ledger that an operator asked for: journaled, compare-and-set, undoable.
 
 `undo` and `resolve` decide what to change; this carries it out the way a run does, under the
 same lock, and lists it under its own kind, so that telemetry of the runs is not touched.
@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ghostclean.core.broker import Account
+from ghostclean.app.deadline import Deadline
+from ghostclean.app.journal import Journal, Posting
+from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, RunCommit, State
 from ghostclean.core.safety import Pin
 from ghostclean.core.times import iso
-from ghostclean.errors import AccountMismatch, GhostcleanError, Locked
-
-from .deadline import Deadline
-from .journal import Journal, Posting
-from .ports import Change, JournalEntry, Lease, Ledger, RunCommit, State
+from ghostclean.errors import GhostcleanError, Locked
 
 CHANGED_SINCE = "the trade has changed since; nothing was written to it"
 
@@ -81,7 +79,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Act:
+class Correction:
     """One change with its journal entry; `refusal` says why it is not made."""
 
     posting: Posting
@@ -89,7 +87,7 @@ class Act:
     refusal: str | None = None
 
     @classmethod
-    def of(cls, change: Change, entry: JournalEntry, refusal: str | None) -> Act:
+    def of(cls, change: Change, entry: JournalEntry, refusal: str | None) -> Correction:
         return cls(Posting(change, entry), entry, refusal)
 
     def row(self, *, dry_run: bool) -> Row:
@@ -101,16 +99,6 @@ def pinned_account(state: State) -> Pin | None:
     """The account that this ledger belongs to, None while none is pinned."""
     pinned = state.recall("pin", ["account"]).get("account")
     return Pin(str(pinned.get("id")), bool(pinned.get("live"))) if isinstance(pinned, dict) else None
-
-
-def check_account(state: State, account: Account, *, live: bool) -> None:
-    """Refuses another account than the one pinned to this ledger; raises AccountMismatch."""
-    pin = pinned_account(state)
-    why = None if pin is None else pin.mismatch(account, live)
-    if why is not None:
-        raise AccountMismatch(
-            f"wrong account: {why}; nothing was changed; correct the keys, or accept it with `ghostclean doctor --pin`"
-        )
 
 
 @contextlib.contextmanager
@@ -136,39 +124,39 @@ def journal_of(ledger: Ledger, state: State, lease: Lease | None, *, kind: str, 
 
 def carry_out(
     journal: Journal,
-    acts: Sequence[Act],
+    corrections: Sequence[Correction],
     *,
     subject: str,
     holds: Mapping[str, Any],
     forget: Sequence[str] = (),
     settled: Sequence[JournalEntry] = (),
 ) -> None:
-    """Makes the acts that are not refused; a trade that changed meanwhile becomes a refusal.
+    """Makes the corrections that are not refused; a trade that changed meanwhile becomes a refusal.
 
     `holds` maps trade id to the hold it gets before the ledger is touched (None lifts it in the
     end), so that no run in between can do again what a person has just put back. `forget` names
     the sections of our memory that no longer hold for the trades that were changed, `settled` the
     entries of a killed run whose outcome was found out on the way.
     """
-    ready = [act for act in acts if act.refusal is None]
+    ready = [correction for correction in corrections if correction.refusal is None]
     journal.state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
-    journal.post([act.posting for act in ready])
-    for act in ready:
-        if not act.posting.written:
-            act.refusal = CHANGED_SINCE
+    journal.post([correction.posting for correction in ready])
+    for correction in ready:
+        if not correction.posting.written:
+            correction.refusal = CHANGED_SINCE
     lifted = [i for i, hold in holds.items() if hold is None]
-    lifted += [act.entry.trade_id for act in ready if act.refusal]
-    refused = sum(1 for act in acts if act.refusal)
+    lifted += [correction.entry.trade_id for correction in ready if correction.refusal]
+    refused = sum(1 for correction in corrections if correction.refusal)
     listed = {
         "ts": iso(journal.now()),
         "source": journal.source,
         "runId": journal.run_id,
         "subject": subject,
-        "changed": len(acts) - refused,
+        "changed": len(corrections) - refused,
         "refused": refused,
         "ok": not refused,
     }
-    changed = [act.entry.trade_id for act in ready if not act.refusal]
+    changed = [correction.entry.trade_id for correction in ready if not correction.refusal]
     memory = {"holds": dict.fromkeys(lifted), **{section: dict.fromkeys(changed) for section in forget}}
     entries = (*settled, *journal.entries)
     journal.state.commit(
