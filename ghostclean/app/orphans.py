@@ -64,6 +64,12 @@ def judge(run: ReconcileRun) -> list[Decision]:
 
 
 def _blocked(run: ReconcileRun, observation: Observation) -> str | None:
+    if not observation.view.exists:
+        return "the ledger was never seen"
+    if run.pin is None and not run.policy.allow_mass_close:
+        return "no account is pinned to the ledger yet"
+    if run.error == "mass_close_stopped":
+        return "the breaker tripped"
     if any(d.verdict is Verdict.UNREADABLE for d in run.plan.decisions) or observation.view.strangers:
         return "a record of the ledger is unreadable"
     if any(d.verdict is Verdict.UNKNOWN for d in run.plan.decisions) or run.plan.needs:

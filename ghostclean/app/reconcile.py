@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ghostclean.app import index, orphans
-from ghostclean.app.brakes import brake, check_account
+from ghostclean.app.brakes import brake, brake_orphans, check_account, find_left
 from ghostclean.app.deadline import explained
 from ghostclean.app.observation import Observation, observe, read_truth, recall, recall_pin, recall_section
 from ghostclean.app.parts import Options, Parts
@@ -89,7 +89,8 @@ def _work(run: ReconcileRun) -> None:
     check_account(run, observation.truth)
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
     brake(run)
-    run.orphan_rows = orphans.judge(run)
+    find_left(run)
+    run.orphan_rows = brake_orphans(run, orphans.judge(run))
     run.partial = observation.partial
     if run.lease is not None:
         _write(run, run.lease)

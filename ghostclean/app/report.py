@@ -179,8 +179,8 @@ def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
             sections["unproven"] = {**sections["unproven"], decision.trade_id or "": None}
     if len(observation.world().trades) > run.policy.max_trades:
         sections["last_worked"] = {d.trade_id: iso(now) for d in run.plan.decisions if d.trade_id}
-    if run.may_pin and run.pin is not None:
-        sections["pin"] = {"account": {"id": run.pin.account, "live": run.pin.live, "at": iso(now)}}
+    if run.to_pin is not None:
+        sections["pin"] = {"account": {"id": run.to_pin.account, "live": run.to_pin.live, "at": iso(now)}}
     if seen:
         sections[index.SECTION] = {**seen, **_index_memory(run, observation)}
     return {name: values for name, values in sections.items() if values}
@@ -214,14 +214,20 @@ def _verdict_changes(run: ReconcileRun) -> list[JournalEntry]:
 
 
 def _verdict_memory(run: ReconcileRun) -> dict[str, Any]:
-    now = iso(run.started)
-    present = {d.trade_id: d for d in run.plan.decisions if d.trade_id}
-    changes: dict[str, Any] = {
-        i: {"verdict": str(d.verdict), "reason": d.reason, "since": now, "runId": run.run_id}
-        for i, d in present.items()
-        if run.verdicts.get(i, {}).get("verdict") != str(d.verdict)
-    }
-    closed = {d.trade_id for d in run.written if d.action is Action.CLOSED}
-    listed = run.plan.own_orders.keys()
-    gone = {i: None for i in run.verdicts if i not in listed}
-    return {**changes, **gone, **dict.fromkeys(i for i in closed if i)}
+    """The last verdict on every trade, and what it is of; a trade that left its position behind is kept."""
+    now, known = iso(run.started), run.verdicts
+    changes: dict[str, Any] = {}
+    trades = {trade.id: trade for trade in run.observed().world().trades}
+    for decision in run.plan.decisions:
+        before, trade = known.get(decision.trade_id or "", {}), trades.get(decision.trade_id)
+        if trade is None or trade.id is None:
+            continue
+        place = {"key": trade.key, "side": str(trade.side)}
+        if before.get("verdict") != str(decision.verdict):
+            said = {"verdict": str(decision.verdict), "reason": decision.reason, "since": now, "runId": run.run_id}
+            changes[trade.id] = {**said, **place}
+        elif place.items() - before.items():
+            changes[trade.id] = {**before, **place}
+    closed = [d.trade_id for d in run.written if d.action is Action.CLOSED and d.trade_id]
+    gone = [i for i in known if i not in run.plan.own_orders and i not in run.left]
+    return {**changes, **dict.fromkeys((*gone, *closed))}

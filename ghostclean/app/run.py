@@ -114,7 +114,8 @@ class ReconcileRun(Run):
 
     `remembered`, `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered`
     and `restored` what a dead run would have left; `skipped` are trades that the app kept us from
-    writing, with the outcome.
+    writing, with the outcome; `left` those whose record is gone though their position (symbol key
+    and side) is still there.
     """
 
     policy: Policy
@@ -132,7 +133,8 @@ class ReconcileRun(Run):
     recovered: list[JournalEntry] = field(default_factory=list)
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pin: Pin | None = None
-    may_pin: bool = False
+    to_pin: Pin | None = None
+    left: dict[str, tuple[str, str]] = field(default_factory=dict)
     ledger_seen: bool = False
     result: Result | None = None
 

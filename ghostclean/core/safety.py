@@ -17,6 +17,7 @@ from .trade import order_ids, text
 from .verdicts import Action, Decision
 from .world import Memory
 
+ORPHAN_ACTIONS = frozenset({Action.ADOPTED, Action.FLATTENED})
 _RECENT = timedelta(hours=1)
 
 
@@ -67,14 +68,25 @@ def _is_recent(entry: Mapping[str, Any], now: datetime) -> bool:
 
 
 def knows_this_ledger(records: Iterable[Mapping[str, Any]], evidence: Evidence, position_keys: Iterable[str]) -> bool:
-    """One sign that the account is the ledger's: a known order id, or a position of a record."""
-    held = set(position_keys)
+    """One sign that the account is the ledger's: a known order id; a position only where no record names an order."""
+    symbols: set[str] = set()
+    named: set[str] = set()
     for record in records:
-        if symbol_key(text(record, "ticker", "symbol") or "") in held:
-            return True
-        if any(evidence.find(order_id) is not None for order_id in order_ids(record)):
-            return True
-    return False
+        symbols.add(symbol_key(text(record, "ticker", "symbol") or ""))
+        named.update(order_ids(record))
+    if named:
+        return any(evidence.find(order_id) is not None for order_id in named)
+    return not symbols.isdisjoint(position_keys)
+
+
+def orphan_breaker(plan: Plan, decided: Iterable[Decision], positions: int, policy: Policy) -> str | None:
+    """Why no orphan may be adopted or sold, as `breaker` for closes without proof."""
+    acting = sum(1 for decision in decided if decision.action in ORPHAN_ACTIONS)
+    if policy.allow_mass_close or acting <= policy.max_unproven_closes or acting * 3 <= positions:
+        return None
+    return (
+        f"{acting} of the account's {positions} positions would be adopted or sold, with {plan.open_trades} open trades"
+    )
 
 
 def without_unproven(plan: Plan, why: str) -> Plan:
