@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
+from ghostclean.app.journal import WRITTEN
 from ghostclean.app.observation import Observation, refuse_other_account
+from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import ReconcileRun
+from ghostclean.core.alerts import OVERWRITTEN
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.safety import (
     ORPHAN_ACTIONS,
@@ -16,10 +22,14 @@ from ghostclean.core.safety import (
     without_unproven,
 )
 from ghostclean.core.trade import order_ids
-from ghostclean.core.verdicts import Action, Decision
+from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
 _FIRST_CONTACT_BACK = timedelta(days=30)
+_GONE = frozenset({Verdict.VANISHED, Verdict.FILLED_BUT_GONE})
+_OUR_REASONS = ("duplicate_of:", "never_filled:", "undone:")
+_NAMED = 5
+_MOST_ASKED = 50  # trades that are new to us and gone: each is one question to the journal
 
 
 def check_account(run: ReconcileRun, truth: BrokerTruth) -> None:
@@ -40,7 +50,7 @@ def brake(run: ReconcileRun) -> None:
             why = "nothing shows that this account is the ledger's"
         else:
             run.notes.append("this account knows no order of the ledger: it is not pinned as the ledger's")
-    why = why or breaker(run.plan, observation.memory, policy, observation.truth.at)
+    why = why or breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
     if why is not None:
         run.plan = without_unproven(run.plan, "the breaker tripped")
         run.failed(
@@ -89,6 +99,58 @@ def find_left(run: ReconcileRun) -> None:
     except DeadlineExceeded:
         present = {}
     run.left = {i: place for i, place in suspects.items() if i not in present}
+
+
+def note_lost_memory(run: ReconcileRun) -> None:
+    """Says that the state has lost what it knew of a ledger that carries our marks."""
+    observation = run.observed()
+    records = [*observation.view.active, *(r for rows in observation.lookups.closed.values() for r in rows)]
+    if run.pin is None and not run.verdicts and any(map(_is_marked, records)):
+        run.notes.append(
+            f"the state at {run.parts.state.place} remembers nothing of this ledger, which carries the marks of "
+            "earlier runs: pin, journal and breaker count are gone; this run starts as at first contact"
+        )
+
+
+def _is_marked(record: Mapping[str, Any]) -> bool:
+    """Whether a record says what only ghostclean writes."""
+    managed = record.get("autoManage")
+    if isinstance(managed, Mapping) and "lastRunId" in managed:
+        return True
+    adopted = record.get("source") == "broker_backfill" and str(record.get("id")).startswith("adopted-")
+    return adopted or str(record.get("closeReason")).startswith(_OUR_REASONS)
+
+
+def find_overwritten(run: ReconcileRun) -> None:
+    """Trades that are gone again although a run has closed them: the app wrote back an older copy of its ledger.
+
+    A trade that was open in the run before is none of them, so a usual run asks the journal nothing.
+    """
+    run.overwritten = {i: v["overwritten"] for i, v in run.verdicts.items() if v.get("overwritten")}
+    gone = [d.trade_id for d in run.plan.decisions if d.stale or d.verdict in _GONE]
+    suspects = [i for i in gone if i is not None and i not in run.verdicts] if run.pin is not None else []
+    for trade_id in suspects[:_MOST_ASKED]:
+        entries = _journal(run, trade_id)
+        written = [entry for entry in entries if entry.outcome == WRITTEN and entry.after]
+        if written and written[-1].action == Action.CLOSED:
+            run.overwritten[trade_id] = written[-1].run_id
+    again = [d for d in run.plan.decisions if d.trade_id in run.overwritten]
+    if again:
+        said = ", ".join(f"{d.ticker} {d.trade_id}" for d in again[:_NAMED])
+        more = f" and {len(again) - _NAMED} more" if len(again) > _NAMED else ""
+        run.notes.append(f"{OVERWRITTEN} with an older copy of its ledger: {said}{more}")
+        run.plan = replace(run.plan, decisions=tuple(_closed_again(d, run.overwritten) for d in run.plan.decisions))
+
+
+def _journal(run: ReconcileRun, trade_id: str) -> list[JournalEntry]:
+    return run.deadline.writing(lambda: run.parts.state.journal(trade_id=trade_id))
+
+
+def _closed_again(decision: Decision, overwritten: Mapping[str, str]) -> Decision:
+    by = overwritten.get(decision.trade_id or "")
+    if by is None:
+        return decision
+    return replace(decision, reason=f"{decision.reason}; run {by} has closed it, and the app overwrote that close")
 
 
 def _is_stranger(run: ReconcileRun, observation: Observation) -> bool:

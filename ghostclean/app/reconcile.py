@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ghostclean.app import index, orphans
-from ghostclean.app.brakes import brake, brake_orphans, check_account, find_left
+from ghostclean.app.brakes import (
+    brake,
+    brake_orphans,
+    check_account,
+    find_left,
+    find_overwritten,
+    note_lost_memory,
+)
 from ghostclean.app.deadline import explained
 from ghostclean.app.observation import Observation, observe, read_truth, recall, recall_pin, recall_section
 from ghostclean.app.parts import Options, Parts
@@ -88,6 +95,8 @@ def _work(run: ReconcileRun) -> None:
     # Not before both readings are of the right account is anything of them remembered, or pinned.
     check_account(run, observation.truth)
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
+    note_lost_memory(run)
+    find_overwritten(run)
     brake(run)
     find_left(run)
     run.orphan_rows = brake_orphans(run, orphans.judge(run))

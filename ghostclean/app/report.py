@@ -121,12 +121,15 @@ def record(run: ReconcileRun) -> RunCommit:
         "lastChecked": str(told.checked),
     }
     entries = (*run.recovered, *run.journal.entries, *_verdict_changes(run))
+    again = run.overwritten
     memory = dict(_memory(run))
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
     if run.alerted is not None:
         memory[SECTION] = {"last": run.alerted}
-    totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == WRITTEN and e.action in _TOTALS}
+    counted = (e for e in entries if e.outcome == WRITTEN and e.action in _TOTALS)
+    # A close that the app overwrote was counted when it was made first.
+    totals = {e.id: _TOTALS[e.action] for e in counted if e.action != Action.CLOSED or e.trade_id not in again}
     return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals)
 
 
@@ -223,6 +226,8 @@ def _verdict_memory(run: ReconcileRun) -> dict[str, Any]:
         if trade is None or trade.id is None:
             continue
         place = {"key": trade.key, "side": str(trade.side)}
+        if trade.id in run.overwritten:
+            place["overwritten"] = run.overwritten[trade.id]
         if before.get("verdict") != str(decision.verdict):
             said = {"verdict": str(decision.verdict), "reason": decision.reason, "since": now, "runId": run.run_id}
             changes[trade.id] = {**said, **place}

@@ -115,7 +115,8 @@ class ReconcileRun(Run):
     `remembered`, `verdicts`, `scanned` and `owed` (stops) are what earlier runs left; `recovered`
     and `restored` what a dead run would have left; `skipped` are trades that the app kept us from
     writing, with the outcome; `left` those whose record is gone though their position (symbol key
-    and side) is still there.
+    and side) is still there; `overwritten` names, by trade, the run whose close the app took back
+    with an older copy of its ledger.
     """
 
     policy: Policy
@@ -135,6 +136,7 @@ class ReconcileRun(Run):
     pin: Pin | None = None
     to_pin: Pin | None = None
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
+    overwritten: dict[str, str] = field(default_factory=dict)
     ledger_seen: bool = False
     result: Result | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,12 +44,15 @@ def short(account_id: str) -> str:
     return f"{account_id[:8]}…" if len(account_id) > 8 else account_id
 
 
-def breaker(plan: Plan, memory: Memory, policy: Policy, now: datetime) -> str | None:
+def breaker(
+    plan: Plan, memory: Memory, policy: Policy, now: datetime, again: Collection[str | None] = ()
+) -> str | None:
     """Why the closes without proof must not be written; None when they may.
 
     Counted are those decided now, suspects whose look-ups are open, and those of the last hour.
+    Closes made `again`, because the app overwrote the first, were counted then.
     """
-    decided = len(plan.unproven)
+    decided = sum(1 for decision in plan.unproven if decision.trade_id not in again)
     if not decided or policy.allow_mass_close:
         return None
     recent = sum(1 for entry in memory.unproven.values() if _is_recent(entry, now))
