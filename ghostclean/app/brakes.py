@@ -127,23 +127,27 @@ def find_overwritten(run: ReconcileRun) -> None:
     A trade that was open in the run before is none of them, so a usual run asks the journal nothing.
     """
     run.overwritten = {i: v["overwritten"] for i, v in run.verdicts.items() if v.get("overwritten")}
-    gone = [d.trade_id for d in run.plan.decisions if d.stale or d.verdict in _GONE]
-    suspects = [i for i in gone if i is not None and i not in run.verdicts] if run.pin is not None else []
-    for trade_id in suspects[:_MOST_ASKED]:
-        entries = _journal(run, trade_id)
-        written = [entry for entry in entries if entry.outcome == WRITTEN and entry.after]
-        if written and written[-1].action == Action.CLOSED:
-            run.overwritten[trade_id] = written[-1].run_id
-    again = [d for d in run.plan.decisions if d.trade_id in run.overwritten]
+    for trade_id in _new_and_gone(run)[:_MOST_ASKED]:
+        last = _last_written(run, trade_id)
+        if last is not None and last.action == Action.CLOSED:
+            run.overwritten[trade_id] = last.run_id
+    again = [f"{d.ticker} {d.trade_id}" for d in run.plan.decisions if d.trade_id in run.overwritten]
     if again:
-        said = ", ".join(f"{d.ticker} {d.trade_id}" for d in again[:_NAMED])
         more = f" and {len(again) - _NAMED} more" if len(again) > _NAMED else ""
-        run.notes.append(f"{OVERWRITTEN} with an older copy of its ledger: {said}{more}")
+        run.notes.append(f"{OVERWRITTEN} with an older copy of its ledger: {', '.join(again[:_NAMED])}{more}")
         run.plan = replace(run.plan, decisions=tuple(_closed_again(d, run.overwritten) for d in run.plan.decisions))
 
 
-def _journal(run: ReconcileRun, trade_id: str) -> list[JournalEntry]:
-    return run.deadline.writing(lambda: run.parts.state.journal(trade_id=trade_id))
+def _new_and_gone(run: ReconcileRun) -> list[str]:
+    if run.pin is None:
+        return []
+    gone = (d.trade_id for d in run.plan.decisions if d.stale or d.verdict in _GONE)
+    return [trade_id for trade_id in gone if trade_id is not None and trade_id not in run.verdicts]
+
+
+def _last_written(run: ReconcileRun, trade_id: str) -> JournalEntry | None:
+    entries = run.deadline.writing(lambda: run.parts.state.journal(trade_id=trade_id))
+    return next((entry for entry in reversed(entries) if entry.outcome == WRITTEN and entry.after), None)
 
 
 def _closed_again(decision: Decision, overwritten: Mapping[str, str]) -> Decision:

@@ -42,6 +42,18 @@ _OLDEST = timedelta(days=90)
 
 
 @dataclass(slots=True)
+class _Asked:
+    """What one listing is asked for: each symbol by its key, and the moment to go back to."""
+
+    symbols: dict[str, str] = field(default_factory=dict)
+    since: dict[str, datetime] = field(default_factory=dict)
+
+    def add(self, key: str, symbol: str, since: datetime) -> None:
+        self.symbols.setdefault(key, symbol)
+        self.since[key] = min(since, self.since.get(key, since))
+
+
+@dataclass(slots=True)
 class Lookups:
     """The look-ups of one run: the evidence they build and why some stayed open."""
 
@@ -97,35 +109,35 @@ class Lookups:
 
     def _orders_by_symbol(self, needs: Sequence[Need]) -> None:
         """One listing for all symbols in question; a few single orders are asked for directly."""
-        now = self.broker.now()
-        since: dict[str, datetime] = {}
-        symbols: dict[str, str] = {}
-        single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
         listed = [n for n in needs if isinstance(n, OrdersOf)]
+        single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
+        asked = _Asked()
         for need in listed:
-            symbols[need.key] = need.symbol
-            since[need.key] = min(need.since, since.get(need.key, need.since))
+            asked.add(need.key, need.symbol, need.since)
         if len(single) > _FEW or listed:
-            for order in single:
-                if order.key and order.key not in self.evidence.history and order.key not in self.evidence.truncated:
-                    start = max(order.since or now, now - _OLDEST) - _MARGIN
-                    symbols.setdefault(order.key, order.key)
-                    since[order.key] = min(start, since.get(order.key, start))
-        if not symbols:
+            self._add_single(asked, single)
+        if not asked.since:
             return
-        oldest = min(since.values())
         try:
             names = () if listed else [n.order_id if isinstance(n, OrderById) else n.client_id for n in single]
-            history = self._history(sorted(symbols.values()), oldest, names)
+            history = self._history(sorted(asked.symbols.values()), min(asked.since.values()), names)
         except BrokerError as error:
             self._note("orders by symbol", error)
-            for need in listed:
-                self.evidence.unanswered[f"orders of {need.key}"] = str(error)
+            self.evidence.unanswered.update({f"orders of {need.key}": str(error) for need in listed})
             return
         self.evidence.add_orders(history.orders)
-        if not listed and history.truncated and _names(history).issuperset(names):
-            return
-        for key in symbols:
+        if listed or not history.truncated or not _names(history).issuperset(names):
+            self._note_listed(asked.symbols, history)
+
+    def _add_single(self, asked: _Asked, orders: Iterable[OrderById | OrderByClientId]) -> None:
+        """The symbols of single orders, unless a listing of them is known, or known to be too long."""
+        now, known = self.broker.now(), self.evidence
+        for order in orders:
+            if order.key and order.key not in known.history and order.key not in known.truncated:
+                asked.add(order.key, order.key, max(order.since or now, now - _OLDEST) - _MARGIN)
+
+    def _note_listed(self, keys: Iterable[str], history: History) -> None:
+        for key in keys:
             if history.truncated:
                 self.evidence.truncated.add(key)
             else:

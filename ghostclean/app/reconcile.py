@@ -190,10 +190,10 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
     if run.error == "mass_close_stopped":
         plan = without_unproven(plan, "the breaker tripped")
     fresh = {d.trade_id: d for d in plan.decisions}
-    for trade_id in ids - fresh.keys():
-        if run.skipped[trade_id] is not WriteOutcome.EXISTS:
-            del run.skipped[trade_id]  # the app took it out of the ledger: nothing was left undone
-    decisions = [fresh.get(d.trade_id) if d.trade_id in ids else d for d in run.plan.decisions]
+    # What the app took out of the ledger leaves nothing undone.
+    gone = {i for i in ids - fresh.keys() if run.skipped[i] is not WriteOutcome.EXISTS}
+    run.skipped = {i: outcome for i, outcome in run.skipped.items() if i not in gone}
+    decisions = (fresh.get(d.trade_id) if d.trade_id in ids else d for d in run.plan.decisions)
     run.plan = replace(run.plan, decisions=tuple(d for d in decisions if d is not None))
     return [d for d in run.plan.writing if d.trade_id in ids]
 

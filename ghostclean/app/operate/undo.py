@@ -50,8 +50,8 @@ def undo_run(
         journal = journal_of(ledger, state, lease, kind=KIND, run_id=undo_id, now=at)
         corrections = [_correction(trace, present.get(i), i, run_id, journal) for i, trace in traces.items()]
         if lease is not None:
-            ready = {correction.entry.trade_id for correction in corrections if correction.refusal is None}
-            holds = {i: _hold(trace, run_id) for i, trace in traces.items() if i in ready}
+            ready = [correction.entry.trade_id for correction in corrections if correction.refusal is None]
+            holds = {i: _hold(traces[i], run_id) for i in ready}
             carry_out(
                 journal,
                 corrections,
@@ -157,6 +157,10 @@ def _changed_by(trace: _Trace, record: Record, state: State) -> str:
         return f"{written[-1].run_id} has put it back already"
     if written:
         return f"run {written[-1].run_id} has {written[-1].action} it; undo that one first"
-    names = [name for name, value in trace.after.items() if not says(record, {}, {name: value})]
-    names += [name for name in trace.before.keys() - trace.after.keys() if name in record]
-    return f"the app has written {', '.join(sorted(names))}"
+    return f"the app has written {', '.join(sorted(_differing(trace, record)))}"
+
+
+def _differing(trace: _Trace, record: Record) -> set[str]:
+    """The fields that no longer say what the run wrote, or took out."""
+    changed = {name for name, value in trace.after.items() if not says(record, {}, {name: value})}
+    return changed | ((trace.before.keys() - trace.after.keys()) & record.keys())
