@@ -1,36 +1,49 @@
-"""The brakes of a run: the right account, its first contact with a ledger, the breaker."""
+"""The brakes of a run: the right account, its first contact with a ledger, the breakers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
+from ghostclean.app.journal import WRITTEN
 from ghostclean.app.observation import Observation, refuse_other_account
+from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import ReconcileRun
+from ghostclean.core.alerts import OVERWRITTEN
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.ledger import order_ids
-from ghostclean.core.safety import Pin, breaker, knows_this_ledger, without_unproven
+from ghostclean.core.safety import ORPHAN_ACTIONS, Pin, breaker, knows_this_ledger, orphan_breaker, without_unproven
+from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
 _FIRST_CONTACT_BACK = timedelta(days=30)
+_GONE = frozenset({Verdict.VANISHED, Verdict.FILLED_BUT_GONE})
+_OUR_REASONS = ("duplicate_of:", "never_filled:", "undone:")
+_NAMED = 5
+_MOST_ASKED = 50  # trades that are new to us and gone: each is one question to the journal
 
 
 def check_account(run: ReconcileRun, truth: BrokerTruth) -> None:
     """Refuses another account than the pinned one; the first that answers may be pinned."""
     live = run.parts.broker.live
-    if run.pin is None:
-        run.pin, run.may_pin = Pin(truth.account.id, live), True
-    else:
-        refuse_other_account(run.pin, truth.account, live=live)
+    if run.pin is None and run.to_pin is None:
+        run.to_pin = Pin(truth.account.id, live)
+    refuse_other_account(run.pin or run.to_pin, truth.account, live=live)
 
 
 def brake(run: ReconcileRun) -> None:
     """Holds every close without proof when there are too many, or nothing shows whose account this is."""
     observation, policy = run.observed(), run.policy
     why = None
-    if run.may_pin and run.plan.unproven and not policy.allow_mass_close and not _first_contact(run, observation):
-        why = "nothing shows that this account is the ledger's"
-        run.may_pin = False
-    why = why or breaker(run.plan, observation.memory, policy, observation.truth.at)
+    if run.to_pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
+        run.to_pin = None
+        if run.plan.unproven:
+            why = "nothing shows that this account is the ledger's"
+        else:
+            run.notes.append("this account knows no order of the ledger: it is not pinned as the ledger's")
+    why = why or breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
     if why is not None:
         run.plan = without_unproven(run.plan, "the breaker tripped")
         run.failed(
@@ -38,6 +51,109 @@ def brake(run: ReconcileRun) -> None:
             f"stopped: {why}; none of them was closed, everything proven was; check the account, "
             "then `ghostclean reconcile --allow-mass-close` if they are right",
         )
+
+
+def brake_orphans(run: ReconcileRun, decided: list[Decision]) -> list[Decision]:
+    """Holds back what must not be adopted or sold: a position whose trade left the ledger, or too many at once."""
+    why = orphan_breaker(run.plan, decided, len(run.observed().truth.positions), run.policy)
+    if why is not None:
+        run.failed(
+            "mass_close_stopped",
+            f"stopped: {why}; no orphan was adopted or sold; check that this is the right ledger and that it is whole, "
+            "then `--allow-mass-close` if they are right",
+        )
+    gone = {place: trade_id for trade_id, place in run.left.items()}
+    places = {o.position.symbol: (o.position.key, str(o.position.side)) for o in run.plan.orphans}
+    braked = []
+    for decision in decided:
+        if decision.action in ORPHAN_ACTIONS:
+            trade_id = gone.get(places[decision.ticker])
+            if trade_id is not None:
+                decision = _reported(decision, f"trade {trade_id} has left the ledger")
+            elif why is not None:
+                decision = _reported(decision, "the breaker tripped")
+        braked.append(decision)
+    return braked
+
+
+def _reported(decision: Decision, why: str) -> Decision:
+    return Decision(None, decision.ticker, decision.verdict, Action.KEPT, f"{decision.reason}; only reported: {why}")
+
+
+def find_left(run: ReconcileRun) -> None:
+    """The trades of earlier runs whose record is gone from the ledger, but not their position."""
+    held = {(p.key, str(p.side)) for p in run.observed().truth.positions}
+    known = {i: (str(v.get("key")), str(v.get("side"))) for i, v in run.memory.verdicts.items()}
+    suspects = {i: place for i, place in known.items() if i not in run.plan.own_orders and place in held}
+    if not suspects:
+        return
+    try:
+        present = run.deadline.writing(lambda: run.parts.ledger.get(suspects), reserve=run.deadline.left() / 2)
+    except DeadlineExceeded:
+        present = {}
+    run.left = {i: place for i, place in suspects.items() if i not in present}
+
+
+def note_lost_memory(run: ReconcileRun) -> None:
+    """Says that the state has lost what it knew of a ledger that carries our marks."""
+    observation = run.observed()
+    records = [*observation.view.active, *(r for rows in observation.lookups.closed.values() for r in rows)]
+    if run.pin is None and not run.memory.verdicts and any(map(_is_marked, records)):
+        run.notes.append(
+            f"the state at {run.parts.state.place} remembers nothing of this ledger, which carries the marks of "
+            "earlier runs: pin, journal and breaker count are gone; this run starts as at first contact"
+        )
+
+
+def _is_marked(record: Mapping[str, Any]) -> bool:
+    """Whether a record says what only ghostclean writes."""
+    managed = record.get("autoManage")
+    if isinstance(managed, Mapping) and "lastRunId" in managed:
+        return True
+    adopted = record.get("source") == "broker_backfill" and str(record.get("id")).startswith("adopted-")
+    return adopted or str(record.get("closeReason")).startswith(_OUR_REASONS)
+
+
+def find_overwritten(run: ReconcileRun) -> None:
+    """Trades that are gone again although a run has closed them: the app wrote back an older copy of its ledger.
+
+    A trade that was open in the run before is none of them, so a usual run asks the journal nothing.
+    """
+    run.overwritten = {i: v["overwritten"] for i, v in run.memory.verdicts.items() if v.get("overwritten")}
+    for trade_id in _new_and_gone(run)[:_MOST_ASKED]:
+        last = _last_written(run, trade_id)
+        if last is not None and last.action == Action.CLOSED:
+            run.overwritten[trade_id] = last.run_id
+    again = [f"{d.ticker} {d.trade_id}" for d in run.plan.decisions if d.trade_id in run.overwritten]
+    if again:
+        more = f" and {len(again) - _NAMED} more" if len(again) > _NAMED else ""
+        run.notes.append(f"{OVERWRITTEN} with an older copy of its ledger: {', '.join(again[:_NAMED])}{more}")
+        run.plan = replace(run.plan, decisions=tuple(_closed_again(d, run.overwritten) for d in run.plan.decisions))
+
+
+def _new_and_gone(run: ReconcileRun) -> list[str]:
+    if run.pin is None:
+        return []
+    gone = (d.trade_id for d in run.plan.decisions if d.stale or d.verdict in _GONE)
+    return [trade_id for trade_id in gone if trade_id is not None and trade_id not in run.memory.verdicts]
+
+
+def _last_written(run: ReconcileRun, trade_id: str) -> JournalEntry | None:
+    entries = run.deadline.writing(lambda: run.parts.state.journal(trade_id=trade_id))
+    return next((entry for entry in reversed(entries) if entry.outcome == WRITTEN and entry.after), None)
+
+
+def _closed_again(decision: Decision, overwritten: Mapping[str, str]) -> Decision:
+    by = overwritten.get(decision.trade_id or "")
+    if by is None:
+        return decision
+    return replace(decision, reason=f"{decision.reason}; run {by} has closed it, and the app overwrote that close")
+
+
+def _is_stranger(run: ReconcileRun, observation: Observation) -> bool:
+    """Whether a ledger that names orders, or would lose trades without proof, shows no sign of this account."""
+    names = any(order_ids(record) for record in observation.view.active)
+    return (names or bool(run.plan.unproven)) and not _first_contact(run, observation)
 
 
 def _first_contact(run: ReconcileRun, observation: Observation) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ghostclean.app.bound import bound
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Lease
 from ghostclean.app.run import ReconcileRun
-from ghostclean.core.broker import OrdersOf, RecordsOf, symbol_key
+from ghostclean.core.allocation import Orphan
+from ghostclean.core.broker import OrdersOf, Question, RecordsOf, symbol_key
 from ghostclean.core.ledger import record_id, text
 from ghostclean.core.safety import LOOK_BACK, OrphanView, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Verdict
@@ -18,34 +20,21 @@ _WRITTEN = (Action.ADOPTED, Action.REOPENED)
 
 
 def judge(run: ReconcileRun) -> list[Decision]:
-    """One row an orphan; looks up what adopting or selling it needs."""
+    """One row an orphan; looks up what adopting, selling or reopening it needs."""
     observation, mode = run.observed(), run.policy.orphans
     if not run.plan.orphans:
         return []
     if mode != "report" and not observation.partial:
-        since = observation.truth.at - LOOK_BACK
-        needs = [OrdersOf(o.position.key, o.position.symbol, since) for o in run.plan.orphans]
-        observation.lookups.answer([*needs, *(RecordsOf(o.position.key) for o in run.plan.orphans)])
+        _look_up(observation, run.plan.orphans, records=True)
         run.plan = replace(run.plan, activity=observation.decide_again(observation.view).activity)
-    view = OrphanView(
-        mode=mode,
-        account=observation.truth.account.id,
-        now=observation.truth.at,
-        grace=run.policy.grace,
-        evidence=observation.evidence,
-        unproven=observation.memory.unproven,
-        present={},
-        closed=observation.lookups.closed,
-        first_seen=observation.memory.first_seen,
-        blocked=_blocked(run, observation),
-    )
+    view = _view(run, observation)
     decided = judge_orphans(run.plan, view)
     ids = {d.trade_id for d in decided if d.trade_id} | set(observation.memory.unproven)
     if not ids:
         return decided
     deadline = run.deadline
     try:
-        present = deadline.writing(lambda: run.parts.ledger.get(i for i in ids if i), reserve=deadline.left() / 2)
+        present = deadline.writing(lambda: run.parts.ledger.get(ids), reserve=deadline.left() / 2)
     except DeadlineExceeded as error:
         # Orphans wait; what is proven about the trades must still be written.
         observation.lookups.open.append(f"the records of orphans: {error}")
@@ -55,17 +44,49 @@ def judge(run: ReconcileRun) -> list[Decision]:
     back = {symbol_key(d.ticker) for d in decided if d.action is Action.REOPENED}
     if mode == "report" and back:
         # A position that was bought since is no return of what was closed: its orders tell.
-        since = observation.truth.at - LOOK_BACK
-        returned = (o.position for o in run.plan.orphans if o.position.key in back)
-        observation.lookups.answer([OrdersOf(p.key, p.symbol, since) for p in returned])
+        _look_up(observation, [o for o in run.plan.orphans if o.position.key in back], records=False)
         decided = judge_orphans(run.plan, view)
     return decided
 
 
-def _blocked(run: ReconcileRun, observation: Observation) -> str | None:
-    if any(d.verdict is Verdict.UNREADABLE for d in run.plan.decisions) or observation.view.strangers:
+def _look_up(observation: Observation, orphans: Sequence[Orphan], *, records: bool) -> None:
+    since = observation.truth.at - LOOK_BACK
+    needs: list[Question] = [OrdersOf(o.position.key, o.position.symbol, since) for o in orphans]
+    if records:
+        needs += [RecordsOf(o.position.key) for o in orphans]
+    observation.lookups.answer(needs)
+
+
+def _view(run: ReconcileRun, observation: Observation) -> OrphanView:
+    return OrphanView(
+        mode=run.policy.orphans,
+        account=observation.truth.account.id,
+        now=observation.truth.at,
+        grace=run.policy.grace,
+        evidence=observation.evidence,
+        unproven=observation.memory.unproven,
+        present={},
+        closed=observation.lookups.closed,
+        first_seen=observation.memory.first_seen,
+        blocked=_not_ours(run, observation) or _not_whole(run, observation),
+    )
+
+
+def _not_ours(run: ReconcileRun, observation: Observation) -> str | None:
+    """Why the ledger may not be the account's."""
+    if not observation.view.exists:
+        return "the ledger was never seen"
+    if run.pin is None and not run.policy.allow_mass_close:
+        return "no account is pinned to the ledger yet"
+    return "the breaker tripped" if run.error == "mass_close_stopped" else None
+
+
+def _not_whole(run: ReconcileRun, observation: Observation) -> str | None:
+    """What is open about the ledger, so that a trade of it may explain an orphan."""
+    verdicts = {d.verdict for d in run.plan.decisions}
+    if Verdict.UNREADABLE in verdicts or observation.view.strangers:
         return "a record of the ledger is unreadable"
-    if any(d.verdict is Verdict.UNKNOWN for d in run.plan.decisions) or run.plan.questions:
+    if Verdict.UNKNOWN in verdicts or run.plan.questions:
         return "a look-up is open"
     if not observation.view.complete:
         return "only the ledger's index was read, the next run reads all of it"
@@ -79,14 +100,15 @@ def writes(run: ReconcileRun, observation: Observation) -> list[Decision]:
     known = {record_id(r) for r in observation.view.active}
     present = run.deadline.writing(run.parts.ledger.read).active
     new = {symbol_key(text(r, "ticker", "symbol") or "") for r in present if record_id(r) not in known}
-    why = "the app added a trade of this symbol while we looked; decided in the next run"
-    run.orphan_rows = [
-        Decision(None, d.ticker, d.verdict, Action.KEPT, why)
-        if d.action in _WRITTEN and symbol_key(d.ticker) in new
-        else d
-        for d in run.orphan_rows
-    ]
+    run.orphan_rows = [_unless_explained(d, new) for d in run.orphan_rows]
     return [d for d in run.orphan_rows if d.action in _WRITTEN]
+
+
+def _unless_explained(decision: Decision, new: Collection[str]) -> Decision:
+    if decision.action not in _WRITTEN or symbol_key(decision.ticker) not in new:
+        return decision
+    why = "the app added a trade of this symbol while we looked; decided in the next run"
+    return Decision(None, decision.ticker, decision.verdict, Action.KEPT, why)
 
 
 def sell(run: ReconcileRun, lease: Lease) -> None:

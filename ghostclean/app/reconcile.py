@@ -14,7 +14,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ghostclean.app import index, orphans
-from ghostclean.app.brakes import brake, check_account
+from ghostclean.app.brakes import (
+    brake,
+    brake_orphans,
+    check_account,
+    find_left,
+    find_overwritten,
+    note_lost_memory,
+)
 from ghostclean.app.deadline import explained
 from ghostclean.app.observation import Observation, observe, read_truth
 from ghostclean.app.parts import Options, Parts
@@ -82,8 +89,11 @@ def _work(run: ReconcileRun) -> None:
     # Not before both readings are of the right account is anything of them remembered, or pinned.
     check_account(run, observation.truth)
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
+    note_lost_memory(run)
+    find_overwritten(run)
     brake(run)
-    run.orphan_rows = orphans.judge(run)
+    find_left(run)
+    run.orphan_rows = brake_orphans(run, orphans.judge(run))
     run.partial = observation.partial
     if run.lease is not None:
         _write(run, run.lease)
@@ -166,10 +176,10 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
     if run.error == "mass_close_stopped":
         plan = without_unproven(plan, "the breaker tripped")
     fresh = {d.trade_id: d for d in plan.decisions}
-    for trade_id in ids - fresh.keys():
-        if run.skipped[trade_id] is not WriteOutcome.EXISTS:
-            del run.skipped[trade_id]  # the app took it out of the ledger: nothing was left undone
-    decisions = [fresh.get(d.trade_id) if d.trade_id in ids else d for d in run.plan.decisions]
+    # What the app took out of the ledger leaves nothing undone.
+    gone = {i for i in ids - fresh.keys() if run.skipped[i] is not WriteOutcome.EXISTS}
+    run.skipped = {i: outcome for i, outcome in run.skipped.items() if i not in gone}
+    decisions = (fresh.get(d.trade_id) if d.trade_id in ids else d for d in run.plan.decisions)
     run.plan = replace(run.plan, decisions=tuple(d for d in decisions if d is not None))
     return [d for d in run.plan.writing if d.trade_id in ids]
 

@@ -22,13 +22,19 @@ def recover(run: ReconcileRun, intents: Sequence[JournalEntry]) -> list[JournalE
     settled = []
     for entry in reversed(intents):  # the newest first: what it wrote hides what stood there before
         record = present.get(entry.trade_id)
-        written = record is not None and _shows(record, entry) and not _written_by_another(run, entry, record)
-        settled.append(replace(entry, outcome=WRITTEN if written else SKIPPED))
-        if written and record is not None:
-            _restore(run, entry, record)
-            kept = {n: v for n, v in record.items() if n not in (entry.after or {})}
-            present[entry.trade_id] = {**kept, **(entry.before or {})}
+        if record is None or not _shows(record, entry) or _written_by_another(run, entry, record):
+            settled.append(replace(entry, outcome=SKIPPED))
+            continue
+        settled.append(replace(entry, outcome=WRITTEN))
+        _restore(run, entry, record)
+        present[entry.trade_id] = _without(record, entry)
     return settled[::-1]
+
+
+def _without(record: Mapping[str, Any], entry: JournalEntry) -> dict[str, Any]:
+    """The record as it was before the entry."""
+    kept = {name: value for name, value in record.items() if name not in (entry.after or {})}
+    return {**kept, **(entry.before or {})}
 
 
 def with_restored(run: ReconcileRun, memory: Recalled) -> Recalled:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ghostclean.app import index
 from ghostclean.app.journal import NOTED, WRITTEN
 from ghostclean.app.monitors import MEMORY, SECTION
+from ghostclean.app.observation import Observation
 from ghostclean.app.ports import JournalEntry, RunCommit
 from ghostclean.app.run import ReconcileRun
 from ghostclean.core.broker import BrokerTruth, iso
-from ghostclean.core.ledger import json_value
+from ghostclean.core.ledger import Trade, json_value
 from ghostclean.core.safety import counting, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result
@@ -44,7 +45,7 @@ def _counted(run: ReconcileRun) -> Result:
     done = {id(d) for d in run.written}
     rows = [*run.plan.decisions, *run.orphan_rows]
     made = Counter(d.action for d in rows if dry or id(d) in done)
-    not_written = [d for d in rows if d.action.writes and id(d) not in done] if run.observation and not dry else []
+    failed = _not_written(rows, done) if run.observation and not dry else 0
     return Result(
         run_id=run.run_id,
         source=run.source,
@@ -57,31 +58,41 @@ def _counted(run: ReconcileRun) -> Result:
         backfilled=made[Action.ADOPTED],
         held=sum(1 for d in rows if d.action is Action.HELD),
         orphans=len(run.plan.orphans),
-        failed=sum(1 for d in not_written if d.action is not Action.FLATTENED),
+        failed=failed,
         broker=_broker(run.truth),
         results=tuple(_row(d, written=id(d) in done, dry=dry) for d in rows),
         changed=bool(run.written),
     )
 
 
+def _not_written(rows: Iterable[Decision], done: Collection[int]) -> int:
+    """Changes that did not get into the ledger; a sale has a row of its own for that."""
+    return sum(1 for d in rows if d.action.writes and d.action is not Action.FLATTENED and id(d) not in done)
+
+
 def _row(decision: Decision, *, written: bool, dry: bool) -> dict[str, Any]:
-    action = str(decision.action)
-    if decision.action.writes:
-        done = written or decision.action is Action.FLATTENED
-        action = decision.action.would() if dry else (action if done else str(Action.SKIPPED))
     shows = decision.action.writes and (dry or written)
-    adopted = decision.verdict is Verdict.ORPHAN
+    unnamed = decision.verdict is Verdict.ORPHAN and not written
     return {
-        "id": None if adopted and not (written and decision.trade_id) else decision.trade_id,
+        "id": None if unnamed else decision.trade_id,
         "ticker": decision.ticker,
         "verdict": str(decision.verdict),
         "stale": decision.stale,
-        "action": action,
+        "action": _action(decision, written=written, dry=dry),
         "reason": decision.reason,
         "proof": [json_value(p.to_dict()) for p in decision.proof],
         "before": json_value(decision.before()) if shows else None,
         "after": json_value(dict(decision.fields)) if shows else None,
     }
+
+
+def _action(decision: Decision, *, written: bool, dry: bool) -> str:
+    action = decision.action
+    if not action.writes or written:
+        return str(action)
+    if dry:
+        return action.would()
+    return str(action if action is Action.FLATTENED else Action.SKIPPED)
 
 
 def _broker(truth: BrokerTruth | None) -> dict[str, Any] | None:
@@ -106,8 +117,8 @@ def record(run: ReconcileRun) -> RunCommit:
     if run.dry_run or run.error == "locked":
         return RunCommit(KIND, delivery, listed)
     add = {"runs": 1, "success": int(told.ok), "fail": int(not told.ok), "totalClosed": 0, "totalSynced": 0}
-    if run.parts.monitors.failures:
-        add["outsideFailed"] = len(run.parts.monitors.failures)
+    if listed["outsideFailed"]:
+        add["outsideFailed"] = listed["outsideFailed"]
     put = {
         "lastRunAt": iso(run.started),
         "lastOk": "true" if told.ok else "false",
@@ -123,8 +134,13 @@ def record(run: ReconcileRun) -> RunCommit:
         memory[name] = {**values, **memory.get(name, {})}
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
-    totals = {e.id: _TOTALS[e.action] for e in entries if e.outcome == WRITTEN and e.action in _TOTALS}
-    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals)
+    return RunCommit(KIND, delivery, listed, add, put, entries, memory, _totals(entries, run.overwritten))
+
+
+def _totals(entries: Iterable[JournalEntry], overwritten: Collection[str]) -> dict[str, str]:
+    """The total that each written entry adds to; a close that the app overwrote was counted when it was made first."""
+    counted = (e for e in entries if e.outcome == WRITTEN and e.action in _TOTALS)
+    return {e.id: _TOTALS[e.action] for e in counted if e.action != Action.CLOSED or e.trade_id not in overwritten}
 
 
 def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
@@ -156,66 +172,83 @@ def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
     """What the next runs should know; of a run without a plan only that it has seen the ledger."""
     observation = run.observation
     seen: Mapping[str, Any] = {"seen": True} if run.ledger_seen else {}
-    if observation is None:
-        return {index.SECTION: seen} if seen else {}
-    memory, now, run_id = observation.memory, observation.truth.at, run.run_id
-    written = run.written
-    orphan_names = [orphan_name(o) for o in run.plan.orphans]
+    sections: dict[str, Mapping[str, Any]] = {}
+    if observation is not None:
+        sections = _trade_memory(run, observation)
+        if run.to_pin is not None:
+            at = iso(observation.truth.at)
+            sections["pin"] = {"account": {"id": run.to_pin.account, "live": run.to_pin.live, "at": at}}
+        scanned = run.memory.ledger.get(index.NAME)
+        seen = {**seen, **index.remembered(observation.view, scanned, run.started)} if seen else {}
+    return {name: values for name, values in {**sections, index.SECTION: seen}.items() if values}
+
+
+def _trade_memory(run: ReconcileRun, observation: Observation) -> dict[str, Mapping[str, Any]]:
+    """What is remembered by trade, order or orphan."""
+    memory, now, written = observation.memory, observation.truth.at, run.written
+    trades = observation.world().trades
     gone = {d.trade_id for d in written if d.action is Action.CLOSED}
     owners = {i: ids for i, ids in run.plan.own_orders.items() if i not in gone}
     sections: dict[str, Mapping[str, Any]] = {
         "misses": {} if run.error is not None else counting.misses(run.plan, memory, now),
-        "first_seen": counting.first_seen(observation.world().trades, orphan_names, memory, now),
+        "first_seen": counting.first_seen(trades, map(orphan_name, run.plan.orphans), memory, now),
         "exits": counting.exits(written, memory),
         "orders": counting.final_orders(owners, observation.evidence, run.memory.orders),
-        "unproven": counting.unproven(written, memory, run_id, now),
-        "verdicts": _verdict_memory(run),
+        "unproven": {**counting.unproven(written, memory, run.run_id, now), **_taken_back(written)},
+        "verdicts": _verdict_memory(run, trades),
     }
-    for decision in run.orphan_rows:
-        if decision.verdict is Verdict.REOPENED and decision in written:
-            sections["unproven"] = {**sections["unproven"], decision.trade_id or "": None}
-    if len(observation.world().trades) > run.policy.max_trades:
+    if len(trades) > run.policy.max_trades:
         sections["last_worked"] = {d.trade_id: iso(now) for d in run.plan.decisions if d.trade_id}
-    if run.may_pin and run.pin is not None:
-        sections["pin"] = {"account": {"id": run.pin.account, "live": run.pin.live, "at": iso(now)}}
-    if seen:
-        scanned = run.memory.ledger.get(index.NAME)
-        sections[index.SECTION] = {
-            **seen,
-            **index.remembered(observation.view, scanned, run.started),
-        }
-    return {name: values for name, values in sections.items() if values}
+    return sections
+
+
+def _taken_back(written: Iterable[Decision]) -> dict[str, None]:
+    """The closes without proof that were reopened."""
+    return {d.trade_id or "": None for d in written if d.verdict is Verdict.REOPENED}
 
 
 def _verdict_changes(run: ReconcileRun) -> list[JournalEntry]:
     """A journal entry for every trade whose verdict is another than in the run before."""
     if run.observation is None or run.dry_run or run.lease is None:
         return []
-    changed = {d.trade_id for d in run.written}
-    entries = []
-    for decision in run.plan.decisions:
-        known = run.memory.verdicts.get(decision.trade_id or "")
-        if decision.trade_id is None or decision.trade_id in changed:
-            continue
-        if known is None and decision.action is Action.KEPT:
-            continue
-        if known is None or known.get("verdict") != str(decision.verdict):
-            noted = replace(
-                decision, fields={}, remove=(), action=Action.KEPT if decision.action.writes else decision.action
-            )
-            entries.append(replace(run.journal.decided(noted), outcome=NOTED))
-    return entries
+    written = {d.trade_id for d in run.written}
+    news = [d for d in run.plan.decisions if d.trade_id not in written and _is_news(d, run.memory.verdicts)]
+    return [replace(run.journal.decided(_without_fields(d)), outcome=NOTED) for d in news]
 
 
-def _verdict_memory(run: ReconcileRun) -> dict[str, Any]:
-    now = iso(run.started)
-    present = {d.trade_id: d for d in run.plan.decisions if d.trade_id}
-    changes: dict[str, Any] = {
-        i: {"verdict": str(d.verdict), "reason": d.reason, "since": now, "runId": run.run_id}
-        for i, d in present.items()
-        if run.memory.verdicts.get(i, {}).get("verdict") != str(d.verdict)
-    }
-    closed = {d.trade_id for d in run.written if d.action is Action.CLOSED}
-    listed = run.plan.own_orders.keys()
-    gone = {i: None for i in run.memory.verdicts if i not in listed}
-    return {**changes, **gone, **dict.fromkeys(i for i in closed if i)}
+def _is_news(decision: Decision, verdicts: Mapping[str, Any]) -> bool:
+    known = verdicts.get(decision.trade_id or "")
+    if decision.trade_id is None or (known is None and decision.action is Action.KEPT):
+        return False
+    return known is None or known.get("verdict") != str(decision.verdict)
+
+
+def _without_fields(decision: Decision) -> Decision:
+    """The decision as one that changes nothing."""
+    action = Action.KEPT if decision.action.writes else decision.action
+    return replace(decision, fields={}, remove=(), action=action)
+
+
+def _verdict_memory(run: ReconcileRun, trades: Iterable[Trade]) -> dict[str, Any]:
+    """The last verdict on every trade, and what it is of; a trade that left its position behind is kept."""
+    decided = {d.trade_id: d for d in run.plan.decisions}
+    said = {t.id: _said(run, decided[t.id], t) for t in trades if t.id and t.id in decided}
+    changes = {i: value for i, value in said.items() if value != run.memory.verdicts.get(i)}
+    return {**changes, **dict.fromkeys(_forgotten(run))}
+
+
+def _forgotten(run: ReconcileRun) -> list[str]:
+    """Trades that ended, or left the ledger with their position."""
+    closed = [d.trade_id or "" for d in run.written if d.stale]
+    return closed + [i for i in run.memory.verdicts if i not in run.plan.own_orders and i not in run.left]
+
+
+def _said(run: ReconcileRun, decision: Decision, trade: Trade) -> dict[str, Any]:
+    """The verdict as it is remembered; the same one as before keeps its time and its run."""
+    said = dict(run.memory.verdicts.get(decision.trade_id or "", {}))
+    if said.get("verdict") != str(decision.verdict):
+        said = {"verdict": str(decision.verdict), "reason": decision.reason}
+        said |= {"since": iso(run.started), "runId": run.run_id}
+    said |= {"key": trade.key, "side": str(trade.side)}
+    by = run.overwritten.get(decision.trade_id or "")
+    return {**said, "overwritten": by} if by is not None else said

@@ -110,7 +110,9 @@ class ReconcileRun(Run):
     """The facts of one reconcile run; what is not known yet is None or empty.
 
     `memory` is what earlier runs left; `recovered` and `restored` what a dead run would have left;
-    `skipped` are trades that the app kept us from writing, with the outcome.
+    `skipped` are trades that the app kept us from writing, with the outcome; `left` those whose
+    record is gone though their position (symbol key and side) is still there; `overwritten` names,
+    by trade, the run whose close the app took back with an older copy of its ledger.
     """
 
     policy: Policy
@@ -125,7 +127,9 @@ class ReconcileRun(Run):
     recovered: list[JournalEntry] = field(default_factory=list)
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pin: Pin | None = None
-    may_pin: bool = False
+    to_pin: Pin | None = None
+    left: dict[str, tuple[str, str]] = field(default_factory=dict)
+    overwritten: dict[str, str] = field(default_factory=dict)
     ledger_seen: bool = False
     result: Result | None = None
 

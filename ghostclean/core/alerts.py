@@ -8,6 +8,7 @@ from typing import Any
 
 from ghostclean.core.verdicts import Verdict, needs_person
 
+OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
 _NO_NEWS = frozenset({Verdict.UNKNOWN, Verdict.SETTLING})  # not decided in this run: what was told before still stands
 _SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
 _NOT_LOOKED = "market_closed"
@@ -42,7 +43,9 @@ def changes(
     held = _held(was, document, listed)
     alerts += _people(was, held)
     closing = bool(before.get("closing"))
-    if document["closed"] and not closing:
+    overwritten = [note for note in document.get("notes", ()) if note.startswith(OVERWRITTEN)]
+    alerts += [Alert("close_overwritten", note) for note in overwritten]
+    if document["closed"] and not closing and not overwritten:
         alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
     if error is None or document["closed"]:
         closing = bool(document["closed"])

@@ -117,6 +117,35 @@ def test_one_sign_is_enough_for_the_first_contact(world: World, sign: str) -> No
     assert world.recall("pin") != {}
 
 
+def test_order_ids_that_the_account_does_not_know_are_no_ledger_of_its_whatever_symbols_it_holds(world: World) -> None:
+    """Another account's keys: it holds MSFT too, and knows no order of this ledger."""
+    world.broker.add_position("MSFT", 10, 180)
+    other = UNKNOWN_ORDER[:-1] + ("0" if UNKNOWN_ORDER[-1] != "0" else "1")
+    ours = [
+        long("a", "AAPL", alpacaOrderId=UNKNOWN_ORDER, openedAt=THREE_DAYS_AGO),
+        long("m", "MSFT", alpacaOrderId=other, openedAt=THREE_DAYS_AGO),
+    ]
+    world.ledger(*ours)
+    for _ in range(2):
+        run = world.reconcile()
+        assert (run.code, run.document["error"], run.document["closed"]) == (5, "mass_close_stopped", 0)
+        assert {record["status"] for record in world.store.records().values()} == {"OPEN"}
+        assert world.recall("pin") == {}
+
+
+def test_an_account_that_knows_no_order_of_the_ledger_is_not_pinned_though_nothing_would_be_closed(
+    world: World,
+) -> None:
+    world.ledger(long("m", "MSFT", alpacaOrderId=UNKNOWN_ORDER, openedAt=world.broker.now.isoformat()))
+    run = world.reconcile()
+    assert (run.code, run.verdicts()) == (0, {"m": "settling"})
+    assert world.recall("pin") == {}
+    assert any("not pinned" in note for note in run.document["notes"])
+    world.ledger(live(world))
+    assert world.reconcile().code == 0
+    assert world.recall("pin") != {}
+
+
 def test_a_proven_close_needs_no_sign_and_pins(world: World) -> None:
     world.ledger(sold(world))
     run = world.reconcile()

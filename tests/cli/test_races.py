@@ -327,6 +327,7 @@ def test_the_apps_own_record_appears_while_we_adopt(make_world: MakeWorld, k: in
     """The app writes down late what it bought long ago: there must be one record of it in the end, not two."""
     world = make_world("file")
     entry = world.broker.open_trade("TSLA", 15, 200, at=DAY_AGO)
+    world.pin()
     world.ledger(long("other", "AAPL", status="CLOSED"))
     own = long("own", "TSLA", 15, 200, 190, alpacaOrderId=entry["id"])
     written: list[int] = []
@@ -350,6 +351,7 @@ def test_the_apps_own_record_appears_while_we_adopt(make_world: MakeWorld, k: in
 def test_a_fresh_position_is_not_adopted_within_the_grace(make_world: MakeWorld) -> None:
     """The app may not have written its record yet."""
     world = make_world("file")
+    world.pin()
     world.broker.open_trade("TSLA", 15, 200, at="2026-11-18T14:59:40Z")
     with world.untouched():
         result = world.inside(orphans="adopt")

@@ -90,8 +90,10 @@ def test_pending_trades_are_no_open_trades() -> None:
 
 def test_first_contact_needs_one_sign() -> None:
     w = world([trade()])
-    assert not knows_this_ledger([trade()], w.evidence, [])
-    assert knows_this_ledger([trade()], w.evidence, ["AAPL"])
+    assert not knows_this_ledger([trade(alpacaOrderId=...)], w.evidence, [])
+    assert knows_this_ledger([trade(alpacaOrderId=...)], w.evidence, ["AAPL"])
+    assert not knows_this_ledger([trade()], w.evidence, ["AAPL"])  # it names an order that this account does not know
+    assert not knows_this_ledger([trade(), trade("T2", alpacaOrderId=...)], w.evidence, ["AAPL"])
     for known in (entry(), sale("S"), sale("P"), sale("C")):
         records = [trade(stopOrderId=uid("S"), takeProfitOrderId=uid("P"), closeOrderId=uid("C"))]
         assert knows_this_ledger(records, world([], [known]).evidence, [])

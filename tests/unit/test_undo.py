@@ -192,3 +192,27 @@ def test_an_intent_of_a_killed_run_counts_when_the_ledger_shows_it(shows: bool) 
         with pytest.raises(NothingToDo):
             undo(ledger, state)
     assert state.intents() == [] or not shows
+
+
+def test_a_refusal_names_what_stands_in_the_way() -> None:
+    ledger, state = world(made(), record={**CLOSED, "status": "OPEN", "closePrice": 1})
+    assert "the app has written closePrice, status" in undo(ledger, state).to_dict()["detail"]
+
+
+def test_what_was_undone_already_says_so() -> None:
+    ledger, state = world(made())
+    undo(ledger, state)
+    report = undo(ledger, state, undo_id="undo-2")
+    assert "undo-1 has put it back already" in report.to_dict()["detail"]
+
+
+def test_a_later_run_that_changed_the_trade_is_named() -> None:
+    later = made(1, id="later", runId="run-2", action="synced", after={"closePrice": 2})
+    ledger, state = world(made(), later, record={**CLOSED, "closePrice": 2})
+    assert "run run-2 has synced it; undo that one first" in undo(ledger, state).to_dict()["detail"]
+
+
+def test_a_sale_cannot_be_undone() -> None:
+    sold = made(trade_id="adopted-1", action="flattened", before=None, after={})
+    ledger, state = world(sold)
+    assert "sold at the broker" in undo(ledger, state).to_dict()["detail"]

@@ -133,14 +133,28 @@ def carry_out(
     """
     ready = [correction for correction in corrections if correction.refusal is None]
     journal.state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
-    journal.post([correction.posting for correction in ready])
-    for correction in ready:
+    _post(journal, ready)
+    refused = [correction.entry.trade_id for correction in ready if correction.refusal]
+    changed = [correction.entry.trade_id for correction in ready if not correction.refusal]
+    lifted = [*refused, *(i for i, hold in holds.items() if hold is None)]
+    memory = {"holds": dict.fromkeys(lifted), **{section: dict.fromkeys(changed) for section in forget}}
+    listed, entries = _listed(journal, corrections, subject), (*settled, *journal.entries)
+    journal.state.commit(
+        RunCommit(kind=journal.source, run_id=journal.run_id, run=listed, entries=entries, memory=memory)
+    )
+
+
+def _post(journal: Journal, corrections: Sequence[Correction]) -> None:
+    journal.post([correction.posting for correction in corrections])
+    for correction in corrections:
         if not correction.posting.written:
             correction.refusal = CHANGED_SINCE
-    lifted = [i for i, hold in holds.items() if hold is None]
-    lifted += [correction.entry.trade_id for correction in ready if correction.refusal]
+
+
+def _listed(journal: Journal, corrections: Sequence[Correction], subject: str) -> dict[str, Any]:
+    """The entry of the list of its kind."""
     refused = sum(1 for correction in corrections if correction.refusal)
-    listed = {
+    return {
         "ts": iso(journal.now()),
         "source": journal.source,
         "runId": journal.run_id,
@@ -149,9 +163,3 @@ def carry_out(
         "refused": refused,
         "ok": not refused,
     }
-    changed = [correction.entry.trade_id for correction in ready if not correction.refusal]
-    memory = {"holds": dict.fromkeys(lifted), **{section: dict.fromkeys(changed) for section in forget}}
-    entries = (*settled, *journal.entries)
-    journal.state.commit(
-        RunCommit(kind=journal.source, run_id=journal.run_id, run=listed, entries=entries, memory=memory)
-    )

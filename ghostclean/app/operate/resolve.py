@@ -98,26 +98,33 @@ def _named(parts: Parts, claim: Claim, trade: Trade) -> Order | None:
     order_id = claim.exit_order or claim.entry_order
     if order_id is None:
         return None
+    found = _look_up(parts, order_id)
+    order = found[0]
+    wanted = trade.side.closing if claim.exit_order else trade.side.opening
+    why = None
+    if trade.key not in {leg.key for leg in found}:
+        why = f"is of {order.symbol}, the trade of {trade.symbol}"
+    elif order.side and order.side != wanted:
+        why = f"is a {order.side}, a {wanted} is needed"
+    elif claim.exit_order and not order.filled_qty:
+        why = "filled nothing, so it closed nothing"
+    if why is not None:
+        raise NothingToDo(f"order {order_id} {why}: nothing was changed")
+    return order
+
+
+def _look_up(parts: Parts, order_id: str) -> tuple[Order, ...]:
+    """The order with its legs, by id or client id."""
     try:
         found = parts.broker.order(order_id) if is_uuid(order_id) else None
-        if found is None:
-            found = parts.broker.order_by_client_id(order_id)
+        found = found or parts.broker.order_by_client_id(order_id)
     except BrokerError as error:
         raise BrokerTruthFailed(
             f"order {order_id} cannot be looked up ({error}): nothing was changed; try again"
         ) from None
     if found is None:
         raise NothingToDo(f"the broker knows no order {order_id}: nothing was changed; check the id")
-    order = found[0]
-    wanted = trade.side.closing if claim.exit_order else trade.side.opening
-    legs = {leg.key for leg in found}
-    if trade.key not in legs:
-        raise NothingToDo(f"order {order_id} is of {order.symbol}, the trade of {trade.symbol}: nothing was changed")
-    if order.side and order.side != wanted:
-        raise NothingToDo(f"order {order_id} is a {order.side}, a {wanted} is needed: nothing was changed")
-    if claim.exit_order and not order.filled_qty:
-        raise NothingToDo(f"order {order_id} filled nothing, so it closed nothing: nothing was changed")
-    return order
+    return found
 
 
 def _judge(
@@ -152,22 +159,19 @@ def _change(
         alive = decision.verdict in _ALIVE
         return Change(trade_id, record, fields), f"it is {decision.verdict}: {decision.reason}" if alive else None
     fields = {**claim.link}
-    if decision.action.writes and not decision.unproven:
+    proven = decision.action.writes and not decision.unproven
+    if proven:
         fields |= decision.fields
-    refusal = None
-    closes = decision.action in (Action.CLOSED, Action.REDUCED) and not decision.unproven
-    if claim.exit_order and not closes:  # such as an order whose fills another trade owns
-        refusal = f"with that order it is {decision.verdict}: {decision.reason}"
-    if claim.entry_order and decision.verdict in (Verdict.MISMATCH, Verdict.DUPLICATE):
-        refusal = f"with that order it is {decision.verdict}: {decision.reason}"
+    # An exit order must take the trade out: one whose fills another trade owns does not.
+    if claim.exit_order:
+        fits = proven and decision.action in (Action.CLOSED, Action.REDUCED)
+    else:
+        fits = decision.verdict not in (Verdict.MISMATCH, Verdict.DUPLICATE)
+    refusal = None if fits else f"with that order it is {decision.verdict}: {decision.reason}"
     return Change(trade_id, record, changed(record, fields, now), decision.remove), refusal
 
 
 def _proof(order: Order | None, decision: Decision, facts: str) -> list[dict[str, Any]]:
-    rows = (
-        []
-        if order is None
-        else [{"what": "named by an operator", "at": None, "order": order.id, "status": order.status}]
-    )
+    rows = [{"what": "named by an operator", "at": None, "order": order.id, "status": order.status}] if order else []
     seen = [{"what": "broker facts", "at": None, "fingerprint": facts}] if facts else []
     return [*rows, *(proof.to_dict() for proof in decision.proof), *seen]

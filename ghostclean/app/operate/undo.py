@@ -15,6 +15,7 @@ from typing import Any
 from ghostclean.app.journal import INTENDED, SKIPPED, WRITTEN, Journal, says
 from ghostclean.app.ports import Change, JournalEntry, Ledger, Record, State
 from ghostclean.core.broker import iso
+from ghostclean.core.verdicts import Action
 
 from .corrections import Correction, NothingToDo, Report, carry_out, journal_of, locked
 
@@ -49,8 +50,8 @@ def undo_run(
         journal = journal_of(ledger, state, lease, kind=KIND, run_id=undo_id, now=at)
         corrections = [_correction(trace, present.get(i), i, run_id, journal) for i, trace in traces.items()]
         if lease is not None:
-            ready = {correction.entry.trade_id for correction in corrections if correction.refusal is None}
-            holds = {i: _hold(trace, run_id) for i, trace in traces.items() if i in ready}
+            ready = [correction.entry.trade_id for correction in corrections if correction.refusal is None]
+            holds = {i: _hold(traces[i], run_id) for i in ready}
             carry_out(
                 journal,
                 corrections,
@@ -120,7 +121,7 @@ def _correction(trace: _Trace, record: Record | None, trade_id: str, run_id: str
     change, last = _change(trace, record, trade_id, run_id, journal.now()), trace.last
     reason = f"put back to what it was before run {run_id}"
     made = journal.entry(trade_id, last.ticker, last.verdict, UNDONE, reason, change=change)
-    return Correction.of(change, made, _refusal(trace, record))
+    return Correction.of(change, made, _refusal(trace, record, journal.state))
 
 
 def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, now: datetime) -> Change:
@@ -136,7 +137,30 @@ def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, no
     return Change(trade_id, record, trace.before, tuple(sorted(trace.after.keys() - trace.before.keys())))
 
 
-def _refusal(trace: _Trace, record: Record | None) -> str | None:
+def _refusal(trace: _Trace, record: Record | None, state: State) -> str | None:
+    if trace.last.action == Action.FLATTENED:
+        return "its shares were sold at the broker: no undo buys them back"
     if record is None:
         return "the trade is no longer in the ledger"
-    return None if says(record, trace.before, trace.after) else "the trade has changed since that run"
+    if says(record, trace.before, trace.after):
+        return None
+    return f"the trade has changed since that run: {_changed_by(trace, record, state)}"
+
+
+def _changed_by(trace: _Trace, record: Record, state: State) -> str:
+    """Whose later change stands in the way: a later run's, an earlier undo's, else the app's."""
+    entries = state.journal(trade_id=trace.last.trade_id)
+    known = [entry.id for entry in entries]
+    later = entries[known.index(trace.last.id) + 1 :] if trace.last.id in known else []
+    written = [entry for entry in later if entry.outcome == WRITTEN and entry.after is not None]
+    if written and written[-1].action == UNDONE:
+        return f"{written[-1].run_id} has put it back already"
+    if written:
+        return f"run {written[-1].run_id} has {written[-1].action} it; undo that one first"
+    return f"the app has written {', '.join(sorted(_differing(trace, record)))}"
+
+
+def _differing(trace: _Trace, record: Record) -> set[str]:
+    """The fields that no longer say what the run wrote, or took out."""
+    changed = {name for name, value in trace.after.items() if not says(record, {}, {name: value})}
+    return changed | ((trace.before.keys() - trace.after.keys()) & record.keys())

@@ -1,9 +1,11 @@
 """The brakes on what may be written, orphans, and what a run remembers for the next."""
 
 from .breaker import (
+    ORPHAN_ACTIONS,
     Pin,
     breaker,
     knows_this_ledger,
+    orphan_breaker,
     short,
     without_unproven,
 )
@@ -17,12 +19,14 @@ from .orphans import (
 
 __all__ = [
     "LOOK_BACK",
+    "ORPHAN_ACTIONS",
     "OrphanView",
     "Pin",
     "adopted_id",
     "breaker",
     "judge_orphans",
     "knows_this_ledger",
+    "orphan_breaker",
     "orphan_name",
     "short",
     "without_unproven",

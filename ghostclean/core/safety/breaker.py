@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from ghostclean.core.inputs import Memory, Policy
 from ghostclean.core.ledger import order_ids, text
 from ghostclean.core.verdicts import Action, Decision, Plan
 
+ORPHAN_ACTIONS = frozenset({Action.ADOPTED, Action.FLATTENED})
 _RECENT = timedelta(hours=1)
 
 
@@ -38,12 +39,15 @@ def short(account_id: str) -> str:
     return f"{account_id[:8]}…" if len(account_id) > 8 else account_id
 
 
-def breaker(plan: Plan, memory: Memory, policy: Policy, now: datetime) -> str | None:
+def breaker(
+    plan: Plan, memory: Memory, policy: Policy, now: datetime, again: Collection[str | None] = ()
+) -> str | None:
     """Why the closes without proof must not be written; None when they may.
 
     Counted are those decided now, suspects whose look-ups are open, and those of the last hour.
+    Closes made `again`, because the app overwrote the first, were counted then.
     """
-    decided = len(plan.unproven)
+    decided = sum(1 for decision in plan.unproven if decision.trade_id not in again)
     if not decided or policy.allow_mass_close:
         return None
     recent = sum(1 for entry in memory.unproven.values() if _is_recent(entry, now))
@@ -62,14 +66,25 @@ def _is_recent(entry: Mapping[str, Any], now: datetime) -> bool:
 
 
 def knows_this_ledger(records: Iterable[Mapping[str, Any]], evidence: Evidence, position_keys: Iterable[str]) -> bool:
-    """One sign that the account is the ledger's: a known order id, or a position of a record."""
-    held = set(position_keys)
+    """One sign that the account is the ledger's: a known order id; a position only where no record names an order."""
+    symbols: set[str] = set()
+    named: set[str] = set()
     for record in records:
-        if symbol_key(text(record, "ticker", "symbol") or "") in held:
-            return True
-        if any(evidence.find(order_id) is not None for order_id in order_ids(record)):
-            return True
-    return False
+        symbols.add(symbol_key(text(record, "ticker", "symbol") or ""))
+        named.update(order_ids(record))
+    if named:
+        return any(evidence.find(order_id) is not None for order_id in named)
+    return not symbols.isdisjoint(position_keys)
+
+
+def orphan_breaker(plan: Plan, decided: Iterable[Decision], positions: int, policy: Policy) -> str | None:
+    """Why no orphan may be adopted or sold, as `breaker` for closes without proof."""
+    acting = sum(1 for decision in decided if decision.action in ORPHAN_ACTIONS)
+    if policy.allow_mass_close or acting <= policy.max_unproven_closes or acting * 3 <= positions:
+        return None
+    return (
+        f"{acting} of the account's {positions} positions would be adopted or sold, with {plan.open_trades} open trades"
+    )
 
 
 def without_unproven(plan: Plan, why: str) -> Plan:
