@@ -73,7 +73,9 @@ def _view(run: ReconcileRun, observation: Observation) -> OrphanView:
 
 
 def _not_ours(run: ReconcileRun, observation: Observation) -> str | None:
-    """Why the ledger may not be the account's."""
+    """Why the ledger may not be the account's, where something is to be done about its orphans."""
+    if run.policy.orphans == "report":
+        return None
     if not observation.view.exists:
         return "the ledger was never seen"
     if run.pin is None and not run.policy.allow_mass_close:
