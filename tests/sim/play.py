@@ -150,10 +150,10 @@ class Play:
         process = Process(self, run_id, faults)
         state = SimState(self.store, process.effect)
         parts = Parts(
-            SimBroker(self.world, process.effect),
             SimLedger(self.store, process.effect, run_id, one_text=self.one_text),
             state,
             SimSpool(self.store, process.effect),
+            SimBroker(self.world, process.effect),
             wall=self.clock.wall,
             pause=self.clock.advance,
         )

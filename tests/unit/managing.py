@@ -121,10 +121,10 @@ class Office:
             sleep=lambda seconds: None,
         )
         parts = Parts(
-            broker,
             FileLedger(self.path),
             state,
             FolderSpool(self.folder / "spool", ledger_place="test"),
+            broker,
             pause=self.pause,
         )
         policy = Policy()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean import wiring
+from ghostclean import api
 from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
 from ghostclean.app.ports import OrderRequest
 from ghostclean.errors import BadSettings, BrokerError, Refused
@@ -325,7 +325,7 @@ def test_a_snapshot_has_the_time_of_its_decision(fake: FakeBroker, recorder: Rec
 def test_a_snapshot_of_the_first_schema_decides_as_it_did_then(tmp_path: Path) -> None:
     document = json.loads(SCHEMA_1.read_text())
     (tmp_path / "trades.json").write_text(json.dumps(document["ledger"]["trades"]))
-    result = wiring.reconcile(
+    result = api.reconcile(
         settings={
             "GHOSTCLEAN_LEDGER": f"file:{tmp_path}/trades.json",
             "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/state.db",
