@@ -1,0 +1,58 @@
+"""The map in docs/architecture.md is the house: every arrow is an import, every name a place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+PAGE = (TOP / "docs" / "architecture.md").read_text()
+PACKAGE = TOP / "ghostclean"
+ARROWS = re.findall(r"^(\S+) +-> (\S+)", PAGE, flags=re.MULTILINE)
+CORE = ("broker", "ledger", "allocation", "verdicts")
+
+
+def source(place: str) -> list[Path]:
+    """The files of a place: a module, or all of a room."""
+    module = PACKAGE / f"{place}.py"
+    return [module] if module.exists() else sorted((PACKAGE / place).glob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The places that a file imports, as the map names them."""
+    found: set[str] = set()
+    inside = path.relative_to(PACKAGE).parent.as_posix()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = (node.module or "").removeprefix("ghostclean").strip(".").replace(".", "/")
+            base = f"{inside}/{base}".strip("/") if node.level else base
+            found |= {base, *(f"{base}/{alias.name}".strip("/") for alias in node.names)}
+    return found
+
+
+def test_the_map_has_both_ways() -> None:
+    assert {left for left, _ in ARROWS} >= {"app/reconcile", "app/auto_manage", "core/allocation/books"}
+    assert len(ARROWS) > 25
+
+
+@pytest.mark.parametrize(("left", "right"), ARROWS)
+def test_every_arrow_is_an_import(left: str, right: str) -> None:
+    assert source(left), f"{left} is no place"
+    assert source(right), f"{right} is no place"
+    assert any(right in imported(path) for path in source(left)), f"{left} does not import {right}"
+
+
+def test_every_path_on_the_page_exists() -> None:
+    for name in re.findall(r"`((?:app|core|adapters)/[a-z_/]+(?:\.py)?)`", PAGE):
+        assert (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists(), name
+
+
+@pytest.mark.parametrize("room", CORE)
+def test_the_rooms_of_the_core_stand_one_above_the_other(room: str) -> None:
+    above = {f"core/{name}" for name in (*CORE[CORE.index(room) + 1 :], "safety", "protection")}
+    for path in source(f"core/{room}"):
+        seen = {"/".join(place.split("/")[:2]) for place in imported(path)}
+        assert not seen & above, f"{path.name} looks up to {seen & above}"
