@@ -21,9 +21,9 @@ from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import OWED, JournalEntry, Lease, State
 from ghostclean.core.allocation import Orphan
-from ghostclean.core.broker import iso, plain
+from ghostclean.core.broker import OrderGraph, iso, plain
 from ghostclean.core.ledger import order_ids, read_trade
-from ghostclean.core.protection import ORPHAN, BegunClose, Exposure, KnownOrders, SymbolView
+from ghostclean.core.protection import ORPHAN, BegunClose, Exposure, SymbolView
 from ghostclean.core.safety import adopted_id, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Proof, Verdict, decide
 from ghostclean.errors import BrokerError, DeadlineExceeded
@@ -165,12 +165,12 @@ class OrphanSeller:
         same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
         return any(o.awaited_by is None for o in same)
 
-    def _owned(self, known: KnownOrders) -> frozenset[str]:
+    def _owned(self, known: OrderGraph) -> frozenset[str]:
         """The orders of every record that is not closed, with their legs, parents and replace chains."""
         active = self.observed.view.active
         named = {i for record in active for i in order_ids(record)}
         tags = {tag for record in active for tag in read_trade(record).tags}
-        return known.family(named | known.named(named, tags))
+        return known.tied_to(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:
         market = read_market(self.parts.broker, self.deadline, self.notes)

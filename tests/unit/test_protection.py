@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from ghostclean.adapters.alpaca.records import read_orders, read_position
 from ghostclean.core.allocation import first_stop
-from ghostclean.core.broker import Order, Side, client_id
+from ghostclean.core.broker import Order, OrderGraph, Side, client_id
 from ghostclean.core.ledger import read_trade
 from ghostclean.core.protection import (
-    KnownOrders,
     Protection,
     ages_out,
     can_take,
@@ -67,8 +66,8 @@ def holding(name: str = "t1", qty: str = "10", entry_row: dict[str, Any] | None 
 
 
 def protect(holdings: list[Holding], working: list[Order], known: list[Order] | None = None) -> dict[str, Protection]:
-    known_orders = KnownOrders()
-    known_orders.add(known or [])
+    known_orders = OrderGraph()
+    known_orders.add_orders(known or [])
     known_orders.set_working(working)
     return protections(holdings, known_orders)
 
@@ -260,14 +259,14 @@ def test_the_last_stop_is_the_one_that_ended_last() -> None:
         raw("s2", status="expired", expired_at="2026-11-17T21:00:00Z", stop_price="96"),
         raw("s3", status="replaced", replaced_at="2026-11-17T22:00:00Z"),
     )
-    known_orders = KnownOrders({o.id: o for o in rows})
+    known_orders = OrderGraph({o.id: o for o in rows})
     found = last_stop(holding(), known_orders, {"s1", "s2", "s3"})
     assert found is not None
     assert found.id == "s2"
 
 
 def test_a_side_of_short_looks_for_buy_stops() -> None:
-    known_orders = KnownOrders()
+    known_orders = OrderGraph()
     known_orders.set_working(orders(raw("s1", side="buy"), raw("s2")))
     assert [o.id for o in known_orders.closing("AAPL", Side.SHORT)] == ["s1"]
 
@@ -303,12 +302,12 @@ def test_a_stop_that_two_trades_name_is_shared_by_both_and_held_by_none() -> Non
 
 
 def test_a_family_is_everything_tied_to_an_order() -> None:
-    known_orders = KnownOrders()
-    known_orders.add(
+    known_orders = OrderGraph()
+    known_orders.add_orders(
         orders(entry(status="new", filled_qty="0", legs=[raw("sl", status="replaced", replaced_by="sl2")]))
     )
-    known_orders.add(orders(raw("sl2", replaces="sl"), raw("other")))
-    assert known_orders.family(["entry"]) == {"entry", "sl", "sl2"} == known_orders.family(["sl2"])
+    known_orders.add_orders(orders(raw("sl2", replaces="sl"), raw("other")))
+    assert known_orders.tied_to(["entry"]) == {"entry", "sl", "sl2"} == known_orders.tied_to(["sl2"])
 
 
 def test_a_free_stop_covers_what_an_own_one_leaves() -> None:

@@ -22,12 +22,11 @@ from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
 from ghostclean.app.gateway.sending import Sender, blocked
 from ghostclean.app.ports import Broker, OrderRequest, State
-from ghostclean.core.broker import ZERO, Order, Position, parse_client_id, plain
+from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, is_tagged, parse_client_id, plain
 from ghostclean.core.protection import (
     GONE,
     BegunClose,
     Exposure,
-    KnownOrders,
     Market,
     SymbolView,
     allowance,
@@ -35,7 +34,6 @@ from ghostclean.core.protection import (
     free,
     is_gone,
     is_replaceable_now,
-    is_tagged,
     is_through,
     is_tighter,
     stop_limit,
@@ -93,11 +91,11 @@ class OrderGateway:
         *,
         grace: timedelta,
         verify: Callable[[], None],
-        known: KnownOrders | None = None,
+        known: OrderGraph | None = None,
         dry_run: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.known = known if known is not None else KnownOrders()
+        self.known = known if known is not None else OrderGraph()
         self.looker = Looker(broker, deadline, self.known, grace=grace, sleep=sleep)
         self.names = Names(self.looker, state)
         self._sender = Sender(broker, self.looker, self.names, deadline, verify=verify, dry_run=dry_run)

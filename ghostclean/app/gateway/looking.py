@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, Price
-from ghostclean.core.broker import BadNumber, Fill, Order, Position, number
-from ghostclean.core.protection import Exposure, KnownOrders, SymbolView
+from ghostclean.core.broker import BadNumber, Fill, Order, OrderGraph, Position, number
+from ghostclean.core.protection import Exposure, SymbolView
 from ghostclean.errors import BrokerError
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Looker:
         self,
         broker: Broker,
         deadline: Deadline,
-        known: KnownOrders,
+        known: OrderGraph,
         *,
         grace: timedelta,
         sleep: Callable[[float], None] = time.sleep,
@@ -146,7 +146,7 @@ class Looker:
             found = self.ask(lambda: self._broker.history(symbols, since, 1)).orders
         except BrokerError:
             return set()
-        self.known.add(found)
+        self.known.add_orders(found)
         return {order.id for order in found}
 
     def order_named(self, client_id: str) -> Order | None:
@@ -156,7 +156,7 @@ class Looker:
     def _found(self, answer: tuple[Order, ...] | None) -> Order | None:
         if answer is None:
             return None
-        self.known.add(answer)
+        self.known.add_orders(answer)
         return self.known.get(answer[0].id)
 
     def watch(self, order_id: str, seconds: float) -> Order | None:

@@ -9,8 +9,8 @@ from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Broker, Lease
-from ghostclean.core.broker import eastern_date
-from ghostclean.core.protection import KnownOrders, Market
+from ghostclean.core.broker import OrderGraph, eastern_date
+from ghostclean.core.protection import Market
 from ghostclean.errors import BrokerError
 
 
@@ -37,8 +37,8 @@ def open_gateway(
     dry_run: bool = False,
 ) -> OrderGateway:
     """The gateway after an observation: it knows every order that the observation saw, `held` legs included."""
-    known = KnownOrders()
-    known.add(observed.evidence.orders.values())
+    known = OrderGraph()
+    known.add_orders(observed.evidence.orders.values())
     known.set_working(observed.truth.orders)
     return OrderGateway(
         parts.broker,

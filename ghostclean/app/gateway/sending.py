@@ -110,7 +110,7 @@ class Sender:
         try:
             now = self._looker.order(placed.id) or placed
         except (BrokerError, DeadlineExceeded):
-            self._looker.known.add((placed,))
+            self._looker.known.add_orders((placed,))
         if now.status in _NEVER_PLACED and not now.filled_qty:
             return _said(request, Outcome.REFUSED, f"the order was {now.status} after it was taken", now)
         return _said(request, Outcome.SENT, "read back", now)
@@ -154,7 +154,7 @@ class Sender:
             return None
 
     def _read_replacement(self, request: dict[str, Any], old: Order, new: Order, stop: Decimal) -> Answer:
-        self._looker.known.add((new,))
+        self._looker.known.add_orders((new,))
         before = self._looker.watch(old.id, _REPLACE_SECONDS)
         now = self._looker.order(new.id)
         if before is not None and before.status == "filled":

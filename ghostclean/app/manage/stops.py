@@ -13,10 +13,9 @@ from ghostclean.app.gateway.gateway import REST, OrderGateway
 from ghostclean.app.manage.closing import Closer, CloseState, CloseTarget
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade
-from ghostclean.core.broker import ZERO, Order, plain
+from ghostclean.core.broker import ZERO, Order, OrderGraph, plain
 from ghostclean.core.protection import (
     BegunClose,
-    KnownOrders,
     ManagePolicy,
     Market,
     Risk,
@@ -58,7 +57,7 @@ class StopOutcome:
     over: bool = False
 
 
-def stop_fields(known: KnownOrders, answer: Answer) -> tuple[dict[str, Any], str]:
+def stop_fields(known: OrderGraph, answer: Answer) -> tuple[dict[str, Any], str]:
     """The ledger fields of a stop as it was read back, and the same in words; an OCO's stop is its leg."""
     order = answer.order
     if order is None:

@@ -10,9 +10,9 @@ from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Ledger
-from ghostclean.core.broker import Order, parse_time
+from ghostclean.core.broker import Order, is_tagged, parse_time
 from ghostclean.core.ledger import Trade, order_ids, read_trade
-from ghostclean.core.protection import Exposure, is_tagged
+from ghostclean.core.protection import Exposure
 from ghostclean.core.verdicts import Plan
 
 _CANCEL_SECONDS = 3.0

@@ -197,7 +197,7 @@ class OpenTrades:
         """The orders of closed trades of its symbol: their fills took nothing of this one."""
         key, lookups = holding.position.key, self.observed.lookups
         lookups.answer([RecordsOf(key)])
-        return self._known.family({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
+        return self._known.tied_to({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
 
     def _has_no_stop(self, holding: Holding) -> bool:
         """Whether no stop is known of which 1R could be told."""

@@ -17,7 +17,9 @@ from .evidence import (
     RecordsOf,
 )
 from .graph import (
+    OrderGraph,
     connected,
+    is_tagged,
     ties,
 )
 from .instrument import (
@@ -82,6 +84,7 @@ __all__ = [
     "Order",
     "OrderByClientId",
     "OrderById",
+    "OrderGraph",
     "OrdersOf",
     "Position",
     "Question",
@@ -95,6 +98,7 @@ __all__ = [
     "eastern_date",
     "expiry",
     "is_option",
+    "is_tagged",
     "is_uuid",
     "iso",
     "json_number",

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .client_ids import parse_client_id
 from .instrument import Side
 from .records import Order, is_uuid
 
@@ -41,16 +42,22 @@ class OrderGraph:
             known = self.orders.get(order.id)
             if known is not None:
                 order = order.joined(known)
-            before = self.orders.get(order.replaces or "")
-            if order.parent is None and before is not None and before.parent is not None:
-                order = order.under(before.parent)  # a replaced leg hands its parent on
             self.orders[order.id] = order
             if order.client_id:
                 self.by_client[order.client_id] = order.id
             for leg in order.legs:
-                child = self.orders.get(leg)
-                if child is not None and child.parent is None:
-                    self.orders[leg] = child.under(order.id)
+                self._set_parent(leg, order.id)
+            # A replaced leg hands its parent on: the order that took its place is shown without one.
+            before = self.orders.get(order.replaces or "")
+            if before is not None and before.parent is not None:
+                self._set_parent(order.id, before.parent)
+            if order.parent is not None and order.replaced_by is not None:
+                self._set_parent(order.replaced_by, order.parent)
+
+    def _set_parent(self, order_id: str, parent: str) -> None:
+        child = self.orders.get(order_id)
+        if child is not None and child.parent is None:
+            self.orders[order_id] = child.under(parent)
 
     def set_working(self, orders: Iterable[Order]) -> None:
         """Replaces the working list; an answer that stood only in the old one is stale."""
@@ -76,6 +83,26 @@ class OrderGraph:
         if is_uuid(name) and name not in self.absent:
             return self.orders.get(name)
         return self.find(name)
+
+    def get(self, order_id: str | None) -> Order | None:
+        """The order with this id."""
+        return self.orders.get(order_id or "")
+
+    def named(self, names: Collection[str], tags: Collection[str], key: str | None = None) -> set[str]:
+        """The ids of orders with one of these client order ids, or with one of ours in that symbol."""
+        return {
+            o.id for o in self.orders.values() if o.client_id in names or (key in (None, o.key) and is_tagged(o, tags))
+        }
+
+    def legs_of(self, entry: Order | None) -> set[str]:
+        """The ids of an entry's legs, by the entry's word or by theirs."""
+        if entry is None:
+            return set()
+        return {*entry.legs, *(o.id for o in self.orders.values() if o.parent == entry.id)}
+
+    def tied_to(self, seeds: Iterable[str], without: Collection[str] = ()) -> frozenset[str]:
+        """The ids with all that legs, parents and replace chains tie to them; `without` are left out."""
+        return frozenset(connected(self.orders.values(), seeds, without))
 
     def is_absent(self, name: str) -> bool:
         """Proven unknown to the broker under this text, both as id and as client order id."""
@@ -143,18 +170,24 @@ def ties(order: Order) -> list[str]:
     return [i for i in (order.replaced_by, order.replaces, order.parent, *order.legs) if i]
 
 
-def connected(orders: Iterable[Order], seeds: Iterable[str]) -> set[str]:
+def connected(orders: Iterable[Order], seeds: Iterable[str], without: Collection[str] = ()) -> set[str]:
     """The ids reached from some, in both directions of every tie among these orders."""
     neighbours: dict[str, list[str]] = defaultdict(list)
     for order in orders:
         for other in ties(order):
             neighbours[order.id].append(other)
             neighbours[other].append(order.id)
-    reached = set(seeds)
+    reached = set(seeds).difference(without)
     queue = list(reached)
     while queue:
         for other in neighbours.get(queue.pop(), ()):
-            if other not in reached:
+            if other not in reached and other not in without:
                 reached.add(other)
                 queue.append(other)
     return reached
+
+
+def is_tagged(order: Order, tags: Collection[str]) -> bool:
+    """Whether an order carries one of our client order ids with one of these tags."""
+    ours = parse_client_id(order.client_id)
+    return ours is not None and ours.trade in tags

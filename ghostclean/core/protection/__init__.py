@@ -21,10 +21,8 @@ from .market import (
     Market,
 )
 from .orders import (
-    KnownOrders,
     can_take,
     exclusive,
-    is_tagged,
     remaining,
 )
 from .policy import (
@@ -67,7 +65,6 @@ __all__ = [
     "WORTHWHILE",
     "BegunClose",
     "Exposure",
-    "KnownOrders",
     "ManagePolicy",
     "Market",
     "Protection",
@@ -87,7 +84,6 @@ __all__ = [
     "is_fresh_sale",
     "is_gone",
     "is_replaceable_now",
-    "is_tagged",
     "is_through",
     "is_tighter",
     "last_stop",

@@ -13,30 +13,30 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, Side
+from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, OrderGraph, Side
 from ghostclean.core.verdicts import Holding
 
-from .orders import KnownOrders, can_take, remaining
+from .orders import can_take, remaining
 
 GTC_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=5)  # a long weekend, a holiday and a day on which nothing could be sent
 _AT_THE_EXCHANGE = frozenset({"new", "held", "done_for_day"})
 
 
-def own_ids(holding: Holding, known: KnownOrders) -> frozenset[str]:
+def own_ids(holding: Holding, known: OrderGraph) -> frozenset[str]:
     """The closing orders that belong to a trade: named, nested, along the chain, or sent by us."""
     trade, entry = holding.trade, holding.entry
     named = set(trade.exit_orders)
     seeds = {o.id for o in holding.exits} | named | known.legs_of(entry)
     seeds |= known.named(named, trade.tags, holding.position.key)
-    return known.family(seeds, {entry.id} if entry else ())
+    return known.tied_to(seeds, {entry.id} if entry else ())
 
 
 def _id(holding: Holding) -> str:
     return holding.trade.id or ""
 
 
-def exits_of(holding: Holding, known: KnownOrders) -> list[Order]:
+def exits_of(holding: Holding, known: OrderGraph) -> list[Order]:
     """The closing orders of a trade that are known, whatever became of them."""
     found = {o.id: o for o in holding.exits} | {i: o for i in own_ids(holding, known) if (o := known.get(i))}
     return [o for o in found.values() if o.side == holding.trade.side.closing]
@@ -88,7 +88,7 @@ class Protection:
         return tuple(o for o in self.stops if o.id not in self.shared)
 
 
-def protections(holdings: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
+def protections(holdings: Sequence[Holding], known: OrderGraph) -> dict[str, Protection]:
     """The protection of every holding, by trade id; orders are shared out symbol by symbol."""
     groups: dict[tuple[str, Side], list[Holding]] = {}
     for holding in holdings:
@@ -99,7 +99,7 @@ def protections(holdings: Sequence[Holding], known: KnownOrders) -> dict[str, Pr
     return found
 
 
-def _of_symbol(group: Sequence[Holding], known: KnownOrders) -> dict[str, Protection]:
+def _of_symbol(group: Sequence[Holding], known: OrderGraph) -> dict[str, Protection]:
     owners = _owners(group, known)
     common = _common(owners)
     shared = [*itertools.chain.from_iterable(common.values())]
@@ -129,14 +129,14 @@ def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[H
     return common
 
 
-def _owners(group: Sequence[Holding], known: KnownOrders) -> list[tuple[Order, tuple[Holding, ...]]]:
+def _owners(group: Sequence[Holding], known: OrderGraph) -> list[tuple[Order, tuple[Holding, ...]]]:
     """Each working closing order of a symbol with the trades that own it."""
     closing = known.closing(group[0].position.key, group[0].trade.side)
     owned = [(holding, own_ids(holding, known)) for holding in group]
     return [(o, tuple(holding for holding, ids in owned if o.id in ids)) for o in closing]
 
 
-def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], known: KnownOrders) -> Protection:
+def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], known: OrderGraph) -> Protection:
     side = holding.trade.side
     stops, waiting, targets = [], [], []
     why = None
@@ -173,7 +173,7 @@ def _needed(holding: Holding) -> Decimal:
     return holding.open_qty
 
 
-def _why_dormant(order: Order, entry: Order | None, known: KnownOrders) -> str | None:
+def _why_dormant(order: Order, entry: Order | None, known: OrderGraph) -> str | None:
     """Why a working stop would not fire, None when it would; `entry` is its trade's."""
     if order.status == "pending_cancel":
         return "its stop is being cancelled"
@@ -198,7 +198,7 @@ def _lent(
     group: Sequence[Holding],
     orders: Sequence[Order],
     found: Mapping[str, Protection],
-    known: KnownOrders,
+    known: OrderGraph,
     *,
     may_own: bool = False,
 ) -> dict[str, Protection]:
@@ -268,7 +268,7 @@ def ages_out(order: Order, now: datetime) -> bool:
     return end is not None and end - now <= RENEW_BEFORE
 
 
-def last_stop(holding: Holding, known: KnownOrders, ids: Collection[str]) -> Order | None:
+def last_stop(holding: Holding, known: OrderGraph, ids: Collection[str]) -> Order | None:
     """The latest of a trade's own stops that ended without a successor: when and at which price."""
     found = {o.id: o for o in (*holding.exits, *map(known.get, ids)) if o is not None}
     dated = [(o.last_time, o) for o in found.values() if _is_ended_stop(o) and o.last_time is not None]
