@@ -20,31 +20,29 @@ def number(value: object) -> Decimal | None:
 
     Raises BadNumber for booleans, containers, words, NaN, infinities and sizes that no amount has.
     """
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, Decimal):
-        result = value
-    elif isinstance(value, bool):
-        raise BadNumber("a true/false where a number belongs")
-    elif isinstance(value, int):
-        result = Decimal(value)
-    elif isinstance(value, float):
-        result = Decimal(repr(value))
-    elif isinstance(value, str):
-        text = value.strip()
-        if not text:
-            return None
-        try:
-            result = Decimal(text)
-        except InvalidOperation:
-            raise BadNumber(f"{text[:40]!r} is no number") from None
-    else:
-        raise BadNumber(f"a {type(value).__name__} where a number belongs")
+    result = _decimal(value)
     if not result.is_finite():
         raise BadNumber(f"{value!s:.40} is no finite number")
     if _is_huge(result):
         raise BadNumber(f"{result:.6E} is no amount of anything")
     return result
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, bool):
+        raise BadNumber("a true/false where a number belongs")
+    if isinstance(value, Decimal | int):
+        return Decimal(value)
+    if isinstance(value, float):
+        return Decimal(repr(value))
+    if not isinstance(value, str):
+        raise BadNumber(f"a {type(value).__name__} where a number belongs")
+    try:
+        return Decimal(value.strip())
+    except InvalidOperation:
+        raise BadNumber(f"{value.strip()[:40]!r} is no number") from None
 
 
 def _is_huge(value: Decimal) -> bool:
