@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ghostclean.core.inputs import Memory
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
 from tests.builders import (
     DAY,
+    NOW,
     Record,
     after,
     ago,
@@ -285,3 +287,26 @@ def test_the_link_from_target_to_stop_of_a_bracket_is_no_moved_stop() -> None:
 def test_a_held_trade_that_vanishes_later_keeps_its_order_facts() -> None:
     decision = decided([trade()], [entry()], memory=missed())
     assert (decision.verdict, decision.unproven) == (Verdict.VANISHED, True)
+
+
+# --------------------------------------------------------------------------- fields, as apps write them
+
+
+def test_a_field_that_no_rule_reads_makes_no_trade_unreadable() -> None:
+    decision = decided([trade(takeProfitPrice="n/a")], [entry()], [position()])
+    assert decision.verdict is Verdict.LIVE
+
+
+@pytest.mark.parametrize("spelled", ["BRK.B", "BRK-B", "BRK/B", "brk-b"])
+def test_a_class_of_shares_is_one_symbol_however_it_is_spelled(spelled: str) -> None:
+    plan = decide(world([trade(ticker=spelled, alpacaOrderId=...)], [], [position("BRK.B")]))
+    assert of(plan).verdict is Verdict.LIVE
+    assert plan.orphans == ()
+
+
+@pytest.mark.parametrize("unit", [1, 1000])
+@pytest.mark.parametrize("form", [int, float, str])
+def test_an_epoch_is_a_time_in_seconds_or_milliseconds(unit: int, form: type) -> None:
+    opened = form(int((NOW - timedelta(seconds=20)).timestamp()) * unit)
+    decision = decided([trade(createdAt=opened)], [entry()])
+    assert decision.verdict is Verdict.SETTLING

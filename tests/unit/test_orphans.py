@@ -286,7 +286,7 @@ def test_a_strangers_close_without_a_price_is_reopened_by_adopt_only() -> None:
     "record",
     [
         stranger() | {"closePrice": 190},
-        {k: v for k, v in stranger().items() if k != "closePrice"},
+        {k: v for k, v in stranger().items() if k not in ("closePrice", "alpacaOrderId")},
         stranger() | {"closeReason": "never_filled:canceled"},
         stranger() | {"closeReason": "duplicate_of:T0"},
         stranger() | {"side": "SHORT"},
@@ -298,6 +298,11 @@ def test_a_strangers_close_without_a_price_is_reopened_by_adopt_only() -> None:
 def test_what_ended_properly_is_not_reopened(record: dict[str, Any]) -> None:
     assert is_final(record)
     assert one(world([record], [entry()], [position()]), [record]).action is Action.ADOPTED
+
+
+def test_a_close_that_never_had_a_price_is_reopened_by_its_entry_order() -> None:
+    record = {k: v for k, v in stranger().items() if k != "closePrice"}
+    assert one(world([record], [entry()], [position()]), [record]).action is Action.REOPENED
 
 
 def test_a_closed_trade_that_is_explained_by_its_sale_is_no_business_of_ours() -> None:

@@ -330,7 +330,9 @@ def test_an_expired_option_has_price_zero_only_with_the_activity() -> None:
     assert decision.fields["closeReason"] == "option_expired"
     assert decision.fields["closePrice"] == 0
     assert decision.fields["realizedPnL"] == -700
-    without = decided(*option())
+    late = decided(*option())
+    assert (late.verdict, late.action) == (Verdict.SETTLING, Action.HELD), "on paper the activity comes a day late"
+    without = decided(*option(), now=NOW + timedelta(days=2))
     assert (without.verdict, without.fields["closeReason"]) == (Verdict.EXITED, "option_expired")
     assert without.fields["closePrice"] is None
     assert without.fields["realizedPnL"] is None
@@ -785,7 +787,7 @@ def test_an_assignment_that_names_no_quantity_ends_the_option() -> None:
 
 def test_an_option_is_closed_at_its_end_and_not_when_it_was_seen() -> None:
     with_activity = decided(*option(), activities=[activity("OPEXP", CALL, qty="-2")])
-    for decision in (with_activity, decided(*option())):
+    for decision in (with_activity, decided(*option(), now=NOW + timedelta(days=2))):
         assert decision.fields["closedAt"].startswith("2026-11-17T")
 
 

@@ -16,6 +16,7 @@ CRYPTO_DUST = Decimal("0.005")
 # A fractional sale can leave a hair of the share behind.
 STOCK_DUST = Decimal("0.000001")
 _OCC = re.compile(r"^([A-Z0-9.]{1,6})(\d{2})(\d{2})(\d{2})([CP])(\d{8})$")
+_CLASS = re.compile(r"([A-Z]+)[./-]([A-Z]{1,2})")  # a class of shares; a currency has three letters or more
 _QUOTES = ("USD", "USDT", "USDC", "BTC")
 
 
@@ -41,8 +42,11 @@ class Side(StrEnum):
 
 
 def symbol_key(symbol: str) -> str:
-    """One key for every spelling of a symbol: `btc/usd`, `BTC/USD` and `BTCUSD` are one."""
-    return symbol.strip().upper().replace("/", "")
+    """One key for every spelling: `btc/usd` and `BTCUSD` are one, and so are `BRK-B`, `BRK/B` and `BRK.B`."""
+    key = symbol.strip().upper()
+    if (share := _CLASS.fullmatch(key)) is not None:
+        return f"{share[1]}.{share[2]}"
+    return key.replace("/", "")
 
 
 def crypto_pair(symbol: str) -> str:

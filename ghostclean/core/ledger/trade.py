@@ -37,7 +37,6 @@ class Trade:
     entry_price: Decimal | None
     stop_price: Decimal | None
     initial_stop: Decimal | None
-    target_price: Decimal | None
     filled_qty: Decimal | None
     avg_fill_price: Decimal | None
     entry_orders: tuple[str, ...]
@@ -213,7 +212,6 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         entry_price=numeric("entryPrice"),
         stop_price=numeric("stopPrice"),
         initial_stop=numeric("initialStopPrice", "originalStopPrice"),
-        target_price=numeric("takeProfitPrice", "targetPrice"),
         filled_qty=numeric("filledQty"),
         avg_fill_price=numeric("avgFillPrice"),
         entry_orders=_entry_orders(record),

@@ -204,7 +204,7 @@ def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView
         trade = read_trade(record)
         if trade_id is None or status_of(record) != "CLOSED" or record.get("closePrice") is not None:
             continue
-        if "closePrice" not in record or trade.side is not orphan.position.side or trade.size is None:
+        if trade.side is not orphan.position.side or trade.size is None:
             continue
         if not _is_back(trade.size, _cost(trade.size, record), orphan):
             continue
@@ -212,9 +212,11 @@ def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView
             continue
         if _was_built_since(orphan, record, parse_time(record.get("closedAt")), openings):
             continue
-        entry = trade.entry_order
-        if entry is not None and openings and entry not in {i for o in openings for i in (o.id, o.client_id)}:
+        entry, built_it = trade.entry_order, {i for o in openings for i in (o.id, o.client_id)}
+        if entry is not None and openings and entry not in built_it:
             continue  # the position was built by another order
+        if "closePrice" not in record and entry not in built_it:
+            continue  # a record that never had a price is known by its entry order alone
         names = ("closedAt", "closeReason", "closePrice", "realizedPnL", "realizedR", "closeOrderId")
         remove = tuple(name for name in names if name in record)
         order = view.evidence.find(entry)

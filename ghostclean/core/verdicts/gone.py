@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 from ghostclean.core.allocation import SPLIT_RATIOS, Allocation, Books, Execution, Match, average, is_dust, total
@@ -13,6 +14,7 @@ from .fields import unfilled_fields, vanished_fields
 from .standing import rival_sale, settling, settling_since
 
 _OPTION_ENDS = {"OPEXP": "option_expired", "OPASN": "option_assigned", "OPEXC": "option_exercised"}
+_ACTIVITY_COMES_LATE = timedelta(days=2)
 _TAKES_AWAY = frozenset({"MA", "NC", "SPLIT", "SPIN", "REORG", "OPCA"})
 
 
@@ -124,6 +126,9 @@ def option_end(books: Books, allocation: Allocation) -> Decision | None:
         return close_option(books, allocation, _OPTION_ENDS[row.type], at, why, worthless=worthless, sold=sold)
     if books.now < ends:
         return None
+    if books.now < ends + _ACTIVITY_COMES_LATE:
+        why = "it is past its date and no longer held, and its activity has not come yet (up to two days)"
+        return hold(books, allocation, Verdict.SETTLING, why)
     why = "past its date and no longer held"
     return close_option(books, allocation, "option_expired", ends, why, worthless=False)
 

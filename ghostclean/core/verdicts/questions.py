@@ -85,7 +85,9 @@ def _symbol(books: Books, allocation: Allocation) -> str:
     position, last = books.positions.get(allocation.key), allocation.family.last
     if position is not None and not position.is_crypto:
         return position.symbol
-    return last.symbol if last is not None and last.symbol else allocation.trade.symbol
+    if last is not None and last.symbol:
+        return last.symbol
+    return allocation.trade.symbol if allocation.crypto else allocation.key
 
 
 def activities(books: Books, allocation: Allocation) -> Questions:
