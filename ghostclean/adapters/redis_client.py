@@ -114,10 +114,13 @@ class RedisServer:
         with self.client.client() as own:
             connection, executed = own.connection, False
             try:
-                sending = commands(_exchange(connection, [("WATCH", *watched), *questions])[1:])
+                # Where the server refuses WATCH or MULTI, nothing may follow: it would be carried out unguarded.
+                watching, *answers, multi = _exchange(connection, [("WATCH", *watched), *questions, ("MULTI",)])
+                checked((watching, multi))
+                sending = commands(answers)
                 if not sending:
                     return True
-                outcome = checked(_exchange(connection, [("MULTI",), *sending, ("EXEC",)]))[-1]
+                outcome = checked(_exchange(connection, [*sending, ("EXEC",)]))[-1]
                 executed = True
             finally:
                 if not executed:

@@ -694,3 +694,17 @@ def test_a_spool_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateFailed, match="Cure:"):
         FolderSpool(tmp_path / "file", ledger_place=LEDGER).put(commit("r1"))
+
+
+@pytest.mark.parametrize("piece", ["MULTI", "WATCH", "EXEC"])
+def test_a_refused_piece_of_the_guard_means_that_nothing_is_stored(piece: str) -> None:
+    def commit(state: RedisState) -> None:
+        state.open()
+        state.commit(RunCommit("reconcile", "r1", {"runId": "r1"}, {"runs": 1}))
+
+    with redis_server(None, "--rename-command", piece, "") as url, redis.Redis.from_url(url) as client:
+        state = RedisState(RedisServer(url), ledger_place=LEDGER)
+        with pytest.raises(StateFailed):
+            commit(state)
+        assert not client.exists("telemetry:reconcile:summary", "telemetry:reconcile:runs")
+        state.close()
