@@ -110,15 +110,27 @@ def _broker(truth: BrokerTruth | None) -> dict[str, Any] | None:
 
 
 def record(run: ReconcileRun) -> RunCommit:
-    """All that the run leaves, for one transaction; dry runs and locked ones are listed, not counted."""
+    """All that the run leaves, for one transaction; dry, locked and interrupted runs are listed, not counted."""
     told = report(run)
     # A run id may be used again, and its record must not be taken for a copy of the first.
     delivery, listed = f"{run.run_id}@{iso(run.started)}", _listed(run, told)
     if run.dry_run or run.error == "locked":
         return RunCommit(KIND, delivery, listed)
+    add, put = ({}, {}) if run.interrupted else _summary(run, told)
+    entries = (*run.recovered, *run.journal.entries, *_verdict_changes(run))
+    memory = dict(_memory(run))
+    for name, values in run.restored.items():
+        memory[name] = {**values, **memory.get(name, {})}
+    if run.alerted is not None:
+        memory[SECTION] = {MEMORY[KIND]: run.alerted}
+    return RunCommit(KIND, delivery, listed, add, put, entries, memory, _totals(entries, run.overwritten))
+
+
+def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str, str]]:
+    """What the run adds to the summary, and what it puts there."""
     add = {"runs": 1, "success": int(told.ok), "fail": int(not told.ok), "totalClosed": 0, "totalSynced": 0}
-    if listed["outsideFailed"]:
-        add["outsideFailed"] = listed["outsideFailed"]
+    if run.parts.monitors.failures:
+        add["outsideFailed"] = len(run.parts.monitors.failures)
     put = {
         "lastRunAt": iso(run.started),
         "lastOk": "true" if told.ok else "false",
@@ -128,13 +140,7 @@ def record(run: ReconcileRun) -> RunCommit:
         "lastSynced": str(told.synced),
         "lastChecked": str(told.checked),
     }
-    entries = (*run.recovered, *run.journal.entries, *_verdict_changes(run))
-    memory = dict(_memory(run))
-    for name, values in run.restored.items():
-        memory[name] = {**values, **memory.get(name, {})}
-    if run.alerted is not None:
-        memory[SECTION] = {MEMORY[KIND]: run.alerted}
-    return RunCommit(KIND, delivery, listed, add, put, entries, memory, _totals(entries, run.overwritten))
+    return add, put
 
 
 def _totals(entries: Iterable[JournalEntry], overwritten: Collection[str]) -> dict[str, str]:

@@ -207,6 +207,7 @@ def test_a_run_stopped_after_its_write_says_what_it_wrote(
     assert run.stderr.splitlines() == [f"ghostclean: {document['detail']}"]
     assert (world.runs()[0]["runId"], world.runs()[0]["closed"]) == ("MINE", len(SYMBOLS))
     assert world.summary()["totalClosed"] == str(len(SYMBOLS))
+    assert world.summary()["fail"] == "0", "an interrupted run is listed and not counted"
     shown = world.run("reconcile", "--quiet")
     assert (shown.code, shown.stdout) == (0, "")
 
