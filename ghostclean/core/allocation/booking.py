@@ -7,16 +7,19 @@ others (one sale for several trades); what no family explains is unallocated.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 from ghostclean.core.broker import ZERO, Evidence, Order, Side
 
 from .allocation import Allocation, Closed, Coverage
 from .execution import Execution, average, total, whole
+
+T = TypeVar("T", bound=Hashable)
 
 _CLOCKS_DIFFER = timedelta(minutes=10)  # a record's opening is the app's time, not the broker's
 _INFINITE = Decimal("Infinity")
@@ -46,15 +49,17 @@ class Booking:
         self._given: dict[str, Decimal] = defaultdict(Decimal)
         for record in closed:
             self._book_closed_exits(record)
-        _mark_duplicates(allocations, self._claim)
+        if len(allocations) > 1:
+            _mark_duplicates(allocations, self._claim)
         active = [a for a in allocations if a.duplicate_of is None and a.family.defect is None]
-        self._shared = Counter(a.family.chain[0].id for a in active if a.certain)
+        self._shared = _count(a.family.chain[0].id for a in active if a.certain)
         for allocation in active:
             self._book_entries(allocation)
         self._book_exits(active, allocations)
         for allocation in active:
             _settle_quantity(allocation, self._claimed(allocation))
-        self.surplus += self._surplus_of_closed({i for a in allocations for i in a.family.ids()})
+        if closed:
+            self.surplus += self._surplus_of_closed({i for a in allocations for i in a.family.ids()})
 
     # ------------------------------------------------------------------ closed records
 
@@ -137,7 +142,7 @@ class Booking:
 
         An order that several trades name and that does not suffice for all proves nothing of any.
         """
-        crowd = Counter(a.side for a in active)
+        crowd = _count(a.side for a in active)
         twins: dict[str | None, list[Order]] = defaultdict(list)
         for allocation in everyone:
             if allocation.duplicate_of is not None:
@@ -179,6 +184,13 @@ class Booking:
             self.taken[exit_.order_id] += part
             allocation.exits.append(exit_.part(part))
             allocation.open_qty = max(ZERO, allocation.open_qty - part)
+
+
+def _count(names: Iterable[T]) -> dict[T, int]:
+    found: dict[T, int] = {}
+    for name in names:
+        found[name] = found.get(name, 0) + 1
+    return found
 
 
 def _mark_duplicates(

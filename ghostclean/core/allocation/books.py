@@ -40,7 +40,7 @@ class Books:
         self.positions = {p.key: p for p in world.truth.positions}
         self._by_asset = {p.asset_id: p for p in world.truth.positions if p.asset_id and not p.is_crypto}
         readable, self.unreadable = _readable(world)
-        ours = _our_orders(world.evidence, {tag: t.id for t in readable if t.id for tag in t.tags})
+        ours = _our_orders(world.evidence, readable)
         allocations = [self._allocation(trade, ours) for trade in readable]
         self.allocations = sorted(allocations, key=lambda a: (a.opened, a.name))
         self.groups: dict[str, list[Allocation]] = defaultdict(list)
@@ -334,12 +334,15 @@ def _readable(world: World) -> tuple[list[Trade], list[tuple[Trade, str]]]:
     return readable, unreadable
 
 
-def _our_orders(evidence: Evidence, tags: Mapping[str, str]) -> dict[str, list[Order]]:
+def _our_orders(evidence: Evidence, trades: Iterable[Trade]) -> dict[str, list[Order]]:
     """Orders that carry our own client order ids, by trade id."""
+    named = {i: ours for i in evidence.by_client if (ours := parse_client_id(i)) is not None}
+    if not named:
+        return {}
+    owners = {tag: trade.id for trade in trades if trade.id for tag in trade.tags}
     found: dict[str, list[Order]] = defaultdict(list)
-    for client_id, order_id in evidence.by_client.items():
-        ours = parse_client_id(client_id)
-        order = evidence.orders.get(order_id)
-        if ours is not None and ours.trade in tags and order is not None:
-            found[tags[ours.trade]].append(order)
+    for client_id, ours in named.items():
+        order = evidence.orders.get(evidence.by_client[client_id])
+        if ours.trade in owners and order is not None:
+            found[owners[ours.trade]].append(order)
     return found

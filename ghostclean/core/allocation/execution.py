@@ -42,7 +42,10 @@ def whole(order: Order, evidence: Evidence) -> Execution:
 
 def total(executions: Iterable[Execution]) -> Decimal:
     """The quantity of several."""
-    return sum((e.qty for e in executions), ZERO)
+    result = ZERO
+    for execution in executions:
+        result += execution.qty
+    return result
 
 
 def value(executions: Iterable[Execution]) -> Decimal | None:

@@ -103,7 +103,7 @@ class Evidence(OrderGraph):
 
     def all_fills_of(self, order: Order) -> list[Fill]:
         """The fills of an order where they add up to all it filled, else nothing."""
-        rows = self.fills_of(order.id)
+        rows = self.fills_of(order.id) if self.fills else []
         return rows if sum((f.qty for f in rows), ZERO) == order.filled_qty else []
 
     def price_of(self, order: Order) -> Decimal | None:
