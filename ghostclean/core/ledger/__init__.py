@@ -38,6 +38,7 @@ from .trade import (
     status_of,
     text,
 )
+from .whose import account_marks, other_account
 
 __all__ = [
     "COMPACT",
@@ -51,6 +52,7 @@ __all__ = [
     "Edit",
     "Layout",
     "Trade",
+    "account_marks",
     "append",
     "changed",
     "dumps",
@@ -63,6 +65,7 @@ __all__ = [
     "json_value",
     "loads",
     "order_ids",
+    "other_account",
     "read_trade",
     "record_id",
     "record_size",
