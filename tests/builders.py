@@ -21,13 +21,14 @@ from ghostclean.adapters.alpaca.records import (
 )
 from ghostclean.core.broker import BrokerTruth, Evidence, MarketClock, Order, iso, symbol_key
 from ghostclean.core.inputs import Memory, Policy, World
-from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, json_value, read_trade, status_of
+from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, json_value, other_account, read_trade, status_of
 from ghostclean.core.safety import counting
 from ghostclean.core.verdicts import Action, Decision, Plan
 
 NOW = datetime(2026, 11, 18, 16, 0, tzinfo=UTC)  # a Wednesday, in the session
 GRACE = 120.0
 DAY = 86_400.0
+ACCOUNT, NUMBER = "account-1", "PA3TESTING01"
 Record = dict[str, Any]
 
 
@@ -156,6 +157,7 @@ def world(
     memory: Memory | None = None,
     market_open: bool = True,
     now: datetime = NOW,
+    live: bool = False,
     **options: Any,
 ) -> World:
     """A World in which every look-up was answered (unless `complete` is off).
@@ -163,6 +165,7 @@ def world(
     Final records go where the shell puts them; orders that work are the working list, the rest
     are answers to look-ups; `absent` names are unknown to the broker by both ids.
     """
+    account = read_account({"id": ACCOUNT, "account_number": NUMBER, "status": "ACTIVE"})
     evidence = Evidence()
     parsed = read_orders(list(orders))
     evidence.add_orders(o for o in parsed if o.is_final)
@@ -181,15 +184,16 @@ def world(
         evidence.activities = tuple(a for row in activities if (a := read_activity(row)) is not None)
         evidence.activities_since = long_ago
         evidence.clock = clock(is_open=market_open)
-        closed = {k: tuple(r for r in records if is_final(r) and key_of(r) == k) for k in keys}
+        ours = [r for r in records if is_final(r) and other_account(r, account, live=live) is None]
+        closed = {k: tuple(r for r in ours if key_of(r) == k) for k in keys}
     trades, others = split(records)
     truth = BrokerTruth(
-        read_account({"id": "account-1", "status": "ACTIVE"}),
+        account,
         tuple(o for o in parsed if not o.is_final),
         tuple(read_position(row) for row in positions),
         now,
     )
-    return World(trades, others, closed, truth, evidence, memory or Memory(), policy(**options), now)
+    return World(trades, others, closed, truth, evidence, memory or Memory(), policy(**options), now, live)
 
 
 def key_of(record: Mapping[str, Any]) -> str:

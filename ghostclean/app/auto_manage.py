@@ -217,6 +217,8 @@ class _Run:
     def _chosen(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> list[Holding]:
         """The trades to manage now; raises _Stop for the reasons to skip."""
         now, journal = self.parts.broker.now(), self.journal
+        if trades.observed.plan.about_elsewhere is not None:
+            journal.notes.append(trades.observed.plan.about_elsewhere)
         self._note_missed_close(trades, market, now)
         self._cancel_stray_exits(trades, gateway, market, now)
         if not trades.ids:

@@ -83,7 +83,8 @@ def _reported(decision: Decision, why: str) -> Decision:
 def find_left(run: ReconcileRun) -> None:
     """The trades of earlier runs whose record is gone from the ledger, but not their position."""
     held = {(p.key, str(p.side)) for p in run.observed().truth.positions}
-    known = {i: (str(v.get("key")), str(v.get("side"))) for i, v in run.memory.verdicts.items()}
+    ours = {i: v for i, v in run.memory.verdicts.items() if v.get("verdict") != Verdict.OTHER_ACCOUNT}
+    known = {i: (str(v.get("key")), str(v.get("side"))) for i, v in ours.items()}
     suspects = {i: place for i, place in known.items() if i not in run.plan.own_orders and place in held}
     if not suspects:
         return
@@ -152,12 +153,13 @@ def _closed_again(decision: Decision, overwritten: Mapping[str, str]) -> Decisio
 
 def _is_stranger(run: ReconcileRun, observation: Observation) -> bool:
     """Whether a ledger that names orders, or would lose trades without proof, shows no sign of this account."""
+    # Orders of another account's records count: where no others are named, nothing shows that this account is right.
     names = any(order_ids(record) for record in observation.view.active)
     return (names or bool(run.plan.unproven)) and not _first_contact(run, observation)
 
 
 def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
-    records = [*observation.view.active, *(r for rows in observation.lookups.closed.values() for r in rows)]
+    records = [*observation.ours, *(r for rows in observation.lookups.closed.values() for r in rows)]
     held = (p.key for p in observation.truth.positions)
     return knows_this_ledger(records, observation.evidence, held) or _traded_for_it(run, observation)
 
@@ -171,4 +173,5 @@ def _traded_for_it(run: ReconcileRun, observation: Observation) -> bool:
     except (BrokerError, DeadlineExceeded):
         return False
     known = {fill.order_id for fill in fills}
-    return any(order_id in known for record in closed for order_id in order_ids(record))
+    ours = filter(observation.lookups.ours, closed)
+    return any(order_id in known for record in ours for order_id in order_ids(record))

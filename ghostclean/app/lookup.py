@@ -56,12 +56,16 @@ class _Asked:
 
 @dataclass(slots=True)
 class Lookups:
-    """The look-ups of one run: the evidence they build and why some stayed open."""
+    """The look-ups of one run: the evidence they build and why some stayed open.
+
+    `closed` are the final records by symbol, as far as they are `ours`: not of another account.
+    """
 
     broker: Broker
     ledger: Ledger
     deadline: Deadline
     evidence: Evidence
+    ours: Callable[[Mapping[str, Any]], bool] = lambda record: True
     closed: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -105,7 +109,7 @@ class Lookups:
             return False
         for record in records:
             key = symbol_key(text(record, "ticker", "symbol") or "")
-            if key in found:
+            if key in found and self.ours(record):
                 found[key].append(record)
         self.closed.update({key: tuple(records) for key, records in found.items()})
         return True

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import RECONCILE_MEMORY, LedgerView, Recalled
+from ghostclean.app.ports import RECONCILE_MEMORY, LedgerView, Recalled, Record
 from ghostclean.core.broker import Account, BrokerTruth, Evidence, recall_orders
 from ghostclean.core.inputs import Policy, World
-from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, read_trade, status_of
+from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, other_account, read_trade, status_of
 from ghostclean.core.safety import Pin
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
 from ghostclean.errors import AccountMismatch, BrokerError, BrokerTruthFailed, DeadlineExceeded
@@ -37,6 +37,7 @@ class Observation:
     policy: Policy
     agreed: frozenset[str] | None = None
     reread_failed: str | None = None
+    live: bool = False
     _split: tuple[LedgerView, tuple[Trade, ...], tuple[Trade, ...]] | None = None
 
     @property
@@ -59,7 +60,12 @@ class Observation:
         _, trades, others = self._split
         now = self.truth.at
         closed = self.lookups.closed
-        return World(trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now)
+        return World(trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now, self.live)
+
+    @property
+    def ours(self) -> list[Record]:
+        """The active records but for those of another account."""
+        return [record for record in self.view.active if self.lookups.ours(record)]
 
     def confirmed(self, plan: Plan) -> Plan:
         """Takes back what only one of the two readings would close or reduce."""
@@ -108,7 +114,7 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
             why="broker truth was not complete in time",
         ) from None
     why = truth.contradiction()
-    if why is None and account.is_bare and view is not None and any(map(is_open, view.active)):
+    if why is None and account.is_bare and view is not None and _has_open(view, account, live=broker.live):
         why = "the account has neither equity nor cash, the ledger has open trades"
     if why is not None:
         raise BrokerTruthFailed(
@@ -116,6 +122,10 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
             why=f"broker truth contradicts itself ({why})",
         )
     return truth
+
+
+def _has_open(view: LedgerView, account: Account, *, live: bool) -> bool:
+    return any(is_open(record) and other_account(record, account, live=live) is None for record in view.active)
 
 
 def observe(
@@ -132,8 +142,13 @@ def observe(
     evidence = Evidence()
     evidence.add_orders(recall_orders(memory.orders.values()))
     evidence.set_working(truth.orders)
-    lookups = Lookups(parts.broker, parts.ledger, deadline, evidence)
-    observation = Observation(view, memory, truth, lookups, Plan(()), policy)
+    account, live = truth.account, parts.broker.live
+
+    def is_ours(record: Record) -> bool:
+        return other_account(record, account, live=live) is None
+
+    lookups = Lookups(parts.broker, parts.ledger, deadline, evidence, is_ours)
+    observation = Observation(view, memory, truth, lookups, Plan(()), policy, live=live)
     observation.plan = _decide_with_lookups(observation)
     closing = _rests_on_absence(observation.plan)
     if not closing or not look_again:

@@ -167,7 +167,7 @@ class OrphanSeller:
 
     def _owned(self, known: OrderGraph) -> frozenset[str]:
         """The orders of every record that is not closed, with their legs, parents and replace chains."""
-        active = self.observed.view.active
+        active = self.observed.ours
         named = {i for record in active for i in order_ids(record)}
         tags = {tag for record in active for tag in read_trade(record).tags}
         return known.tied_to(named | known.named(named, tags))

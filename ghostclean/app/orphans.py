@@ -11,7 +11,7 @@ from ghostclean.app.ports import Lease
 from ghostclean.app.run import ReconcileRun
 from ghostclean.core.allocation import Orphan
 from ghostclean.core.broker import OrdersOf, Question, RecordsOf, symbol_key
-from ghostclean.core.ledger import record_id, text
+from ghostclean.core.ledger import account_marks, record_id, text
 from ghostclean.core.safety import LOOK_BACK, OrphanView, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import DeadlineExceeded
@@ -39,7 +39,8 @@ def judge(run: ReconcileRun) -> list[Decision]:
         # Orphans wait; what is proven about the trades must still be written.
         observation.lookups.open.append(f"the records of orphans: {error}")
         return judge_orphans(run.plan, replace(view, mode="report"))
-    view = replace(view, present=present)
+    unproven = {i: v for i, v in view.unproven.items() if observation.lookups.ours(present.get(i, {}))}
+    view = replace(view, present=present, unproven=unproven)
     decided = judge_orphans(run.plan, view)
     back = {symbol_key(d.ticker) for d in decided if d.action is Action.REOPENED}
     if mode == "report" and back:
@@ -58,16 +59,19 @@ def _look_up(observation: Observation, orphans: Sequence[Orphan], *, records: bo
 
 
 def _view(run: ReconcileRun, observation: Observation) -> OrphanView:
+    account, closed = observation.truth.account, observation.lookups.closed
+    records = [*observation.view.active, *(r for rows in closed.values() for r in rows)]
     return OrphanView(
         mode=run.policy.orphans,
-        account=observation.truth.account.id,
+        account=account.id,
         now=observation.truth.at,
         grace=run.policy.grace,
         evidence=observation.evidence,
         unproven=observation.memory.unproven,
         present={},
-        closed=observation.lookups.closed,
+        closed=closed,
         first_seen=observation.memory.first_seen,
+        marks=account_marks(records, account, live=observation.live),
         blocked=_not_ours(run, observation) or _not_whole(run, observation),
     )
 

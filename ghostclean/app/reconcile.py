@@ -90,6 +90,8 @@ def _work(run: ReconcileRun) -> None:
     check_account(run, observation.truth)
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
     note_lost_memory(run)
+    if run.plan.about_elsewhere is not None:
+        run.notes.append(run.plan.about_elsewhere)
     find_overwritten(run)
     brake(run)
     find_left(run)

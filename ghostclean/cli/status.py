@@ -72,6 +72,7 @@ def look(settings: "Settings", limit: int = 5, *, with_broker: bool = False) -> 
             interval=timedelta(seconds=settings.interval),
             limit=limit,
             look=(lambda: observed(settings, DEFAULT_MAX_OPEN)) if with_broker else None,
+            live=settings.live,
         )
 
 

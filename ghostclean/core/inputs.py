@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.core.broker import BrokerTruth, Evidence, parse_time
-from ghostclean.core.ledger import Trade
+from ghostclean.core.ledger import Trade, other_account
 
 MISS_EXPIRES = timedelta(days=1)
 
@@ -65,7 +65,8 @@ class World:
 
     `trades` are the open and pending records, `others` the remaining non-final ones (ERROR and
     statuses we do not know), `closed` the final records of symbols in question, None until they
-    have been read.
+    have been read. `live` says whether the account is the live one. Of another account's records
+    `closed` has none.
     """
 
     trades: tuple[Trade, ...]
@@ -76,3 +77,8 @@ class World:
     memory: Memory
     policy: Policy
     now: datetime
+    live: bool = False
+
+    def other_account(self, trade: Trade) -> str | None:
+        """Why a record is of another account than this one, by its own word."""
+        return other_account(trade.record, self.truth.account, live=self.live)

@@ -18,6 +18,7 @@ README = Path(__file__).parents[2] / "README.md"
 # What can be done about each verdict; `skipped` (under --no-close) can stand for any close.
 ACTIONS: dict[Verdict, set[Action]] = {
     Verdict.UNREADABLE: {Action.HELD},
+    Verdict.OTHER_ACCOUNT: {Action.KEPT},
     Verdict.DUPLICATE: {Action.CLOSED},
     Verdict.EXITED: {Action.CLOSED},
     Verdict.LIVE: {Action.SYNCED, Action.KEPT},
@@ -41,6 +42,7 @@ def scenes() -> Iterator[tuple[list[Record], list[Record], list[Record], dict[st
     held = [position()]
     synced = trade(autoEntryStatus="OPEN", alpacaStatus="filled", brokerStatus="filled", filledQty=10, avgFillPrice=180)
     yield [trade(quantity="x")], [], [], {}
+    yield [trade(paper=False)], [], [], {}
     yield [trade(), trade("B", alpacaOrderId=uid("E-T1"), createdAt=ago(60))], [entry()], held, {}
     yield [trade()], [entry(), sale("X")], [], {}
     yield [trade()], [entry()], held, {}

@@ -60,6 +60,7 @@ def read_account(raw: object) -> Account:
         blocked=any(data.get(name) is True for name in _BLOCKED),
         equity=_optional(data, "equity"),
         cash=_optional(data, "cash"),
+        number=_text(data, "account_number"),
     )
 
 

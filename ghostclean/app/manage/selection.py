@@ -37,9 +37,9 @@ def list_naked(journal: TradeJournal, trades: OpenTrades, holdings: Sequence[Hol
 
 def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
     """Why an open trade gets no order in this run."""
-    ready = {h.trade.id for h in trades.manageable()}
+    ready, ids = {h.trade.id for h in trades.manageable()}, trades.ids
     for decision in trades.observed.plan.decisions:
-        if decision.trade_id in ready or decision.trade_id not in trades.ids:
+        if decision.trade_id in ready or decision.trade_id not in ids:
             continue
         why = "options never get orders" if is_option(decision.ticker) else f"{decision.verdict}: {decision.reason}"
         journal.notes.append(f"{decision.ticker} {decision.trade_id}: no order ({why})")
@@ -48,10 +48,10 @@ def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
 def note_held_overnight(journal: TradeJournal, trades: OpenTrades) -> list[str]:
     """Held trades that the close of the day finds open, because nothing may be sent for them: one failure each."""
     positions = {p.key for p in trades.observed.truth.positions if not p.is_crypto}
-    failures = []
+    failures, ids = [], trades.ids
     for decision in trades.observed.plan.decisions:
         settles = decision.verdict is Verdict.SETTLING  # the next run of this session may flatten it
-        held = decision.action is Action.HELD and decision.trade_id in trades.ids and not settles
+        held = decision.action is Action.HELD and decision.trade_id in ids and not settles
         if held and symbol_key(decision.ticker) in positions and not is_option(decision.ticker):
             journal.notes.append(
                 f"{decision.ticker} {decision.trade_id}: {BLOCKED}: it is held ({decision.verdict}) and stays open"

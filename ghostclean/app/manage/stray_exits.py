@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.observation import Observation
-from ghostclean.app.ports import Ledger
+from ghostclean.app.ports import Ledger, Record
 from ghostclean.core.broker import Order, is_tagged, parse_time
 from ghostclean.core.ledger import Trade, order_ids, read_trade
 from ghostclean.core.protection import Exposure
@@ -33,7 +33,7 @@ def cancel_stray_exits(
     active record names too, and symbols with an orphan, which the order may be protecting.
     """
     free = _unowned(observed)
-    stray = _of_closed(free, ledger, now - grace) if free else []
+    stray = _of_closed(free, ledger, now - grace, observed.lookups.ours) if free else []
     for trade, order in stray:
         exposure = Exposure.behind(order, trade.id or "", trade.side, now)
         left = gateway.cancel(exposure, [order], _CANCEL_SECONDS, "leftover of a closed trade")
@@ -42,9 +42,11 @@ def cancel_stray_exits(
     return len(stray)
 
 
-def _of_closed(free: Sequence[Order], ledger: Ledger, before: datetime) -> list[tuple[Trade, Order]]:
+def _of_closed(
+    free: Sequence[Order], ledger: Ledger, before: datetime, ours: Callable[[Record], bool]
+) -> list[tuple[Trade, Order]]:
     closed = ledger.history(frozenset(o.key for o in free))
-    trades = [read_trade(record) for record in closed if not _is_recent(record, before)]
+    trades = [read_trade(record) for record in closed if ours(record) and not _is_recent(record, before)]
     return [(trade, order) for trade in trades for order in free if _is_exit_of(order, trade)]
 
 
@@ -54,7 +56,7 @@ def _still(left: Sequence[Order]) -> str:
 
 def _unowned(observed: Observation) -> list[Order]:
     """Working orders that no active record can own."""
-    active, plan = observed.view.active, observed.plan
+    active, plan = observed.ours, observed.plan
     named = {i for record in active for i in order_ids(record)} | _exits_of(plan)
     tags = {tag for record in active for tag in read_trade(record).tags}
     orphans = {orphan.position.key for orphan in plan.orphans}

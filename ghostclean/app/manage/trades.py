@@ -132,8 +132,8 @@ class OpenTrades:
 
     @property
     def ids(self) -> set[str | None]:
-        """The open trades of the ledger."""
-        return {record_id(r) for r in self.observed.view.active if is_open(r)}
+        """The open trades of the ledger, but for those of another account."""
+        return {record_id(r) for r in self.observed.ours if is_open(r)}
 
     def manageable(self) -> list[Holding]:
         """Open trades that are proven to be there on their own side, and are no options."""

@@ -26,7 +26,7 @@ from .corrections import Correction, NothingToDo, Report, carry_out, journal_of,
 
 KIND = "resolve"
 
-_ALIVE = frozenset({Verdict.LIVE, Verdict.REDUCED, Verdict.WORKING, Verdict.SETTLING})
+_ALIVE = frozenset({Verdict.LIVE, Verdict.REDUCED, Verdict.WORKING, Verdict.SETTLING, Verdict.OTHER_ACCOUNT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _change(
     if claim.exit_order:
         fits = proven and decision.action in (Action.CLOSED, Action.REDUCED)
     else:
-        fits = decision.verdict not in (Verdict.MISMATCH, Verdict.DUPLICATE)
+        fits = decision.verdict not in (Verdict.MISMATCH, Verdict.DUPLICATE, Verdict.OTHER_ACCOUNT)
     refusal = None if fits else f"with that order it is {decision.verdict}: {decision.reason}"
     return Change(trade_id, record, changed(record, fields, now), decision.remove), refusal
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import Ledger, LedgerView, Record, Telemetry
 from ghostclean.core.broker import BrokerTruth, iso, parse_time, symbol_key
-from ghostclean.core.ledger import is_open, is_pending, text
+from ghostclean.core.ledger import is_open, is_pending, other_account, text
 from ghostclean.durations import spell
 from ghostclean.errors import LedgerFailed
 
@@ -85,6 +85,7 @@ def status_document(
     interval: timedelta,
     limit: int,
     look: Callable[[], tuple[BrokerTruth | None, Gate]] | None = None,
+    live: bool = False,
 ) -> dict[str, Any]:
     """The document of `status --json`; raises StateFailed, other failures stand inside it.
 
@@ -109,7 +110,7 @@ def status_document(
         "reconcileTelemetry": telemetry_document(Telemetry(known.summary, known.runs[:limit])),
         "autoManageTelemetry": telemetry_document(manage),
         "ledger": None if view is None else ledger_counts(view),
-        "broker": None if truth is None else compare(truth, view),
+        "broker": None if truth is None else compare(truth, view, live=live),
         "entryState": None if gate is None else gate.entry_state(),
         "lock": None if lock is None else {"holder": lock.holder, "secondsLeft": round(lock.seconds_left, 1)},
         "spooled": stores.spool.waiting(),
@@ -157,13 +158,14 @@ def _opening(record: Record) -> datetime | None:
     return next((moment for moment in times if moment is not None), None)
 
 
-def compare(truth: BrokerTruth, view: LedgerView | None) -> dict[str, Any]:
+def compare(truth: BrokerTruth, view: LedgerView | None, *, live: bool) -> dict[str, Any]:
     """Broker truth against the ledger by symbol, both ways.
 
     A working entry stands for its trade; an exit order does not: a ghost may have left one behind.
     A ledger that could not be read leaves both lists empty.
     """
-    opened, waiting = _symbols(view)
+    active = view.active if view is not None else ()
+    opened, waiting = _symbols(r for r in active if other_account(r, truth.account, live=live) is None)
     held = {position.key: position for position in truth.positions}
     working = {symbol_key(symbol) for symbol in entries(truth.orders, held)}
     only_there = [p.symbol for key, p in held.items() if view and key not in opened and key not in waiting]
@@ -176,11 +178,11 @@ def compare(truth: BrokerTruth, view: LedgerView | None) -> dict[str, Any]:
     }
 
 
-def _symbols(view: LedgerView | None) -> tuple[dict[str, str], set[str]]:
+def _symbols(records: Iterable[Record]) -> tuple[dict[str, str], set[str]]:
     """The symbols of the open trades as the ledger writes them, by key, and the keys of the pending ones."""
     opened: dict[str, str] = {}
     waiting: set[str] = set()
-    for record in view.active if view is not None else ():
+    for record in records:
         symbol = text(record, "ticker", "symbol")
         if symbol and is_open(record):
             opened[symbol_key(symbol)] = symbol

@@ -40,6 +40,8 @@ class Books:
         self.positions = {p.key: p for p in world.truth.positions}
         self._by_asset = {p.asset_id: p for p in world.truth.positions if p.asset_id and not p.is_crypto}
         readable, self.unreadable = _readable(world)
+        readable, self.elsewhere = _of_this_account(world, readable)
+        self._others = [trade for trade in world.others if world.other_account(trade) is None]
         ours = _our_orders(world.evidence, readable)
         allocations = [self._allocation(trade, ours) for trade in readable]
         self.allocations = sorted(allocations, key=lambda a: (a.opened, a.name))
@@ -195,9 +197,10 @@ class Books:
     def _owned(self) -> set[str]:
         """Order ids that some record names, or that an earlier run allocated to one."""
         owned = {i for a in self.allocations for i in a.family.ids()}
-        for trade in (*self.world.trades, *self.world.others):
-            owned.update(order_ids(trade.record))
         present = {a.name for a in self.allocations}
+        for trade in (*(a.trade for a in self.allocations), *(t for t, _ in self.unreadable), *self._others):
+            owned.update(order_ids(trade.record))
+        present |= {trade.id or "" for trade, _ in self.elsewhere}
         for trade_id, ids in self.world.memory.exits.items():
             if trade_id not in present:  # those of a present trade are in its family
                 owned.update(ids)
@@ -227,7 +230,7 @@ class Books:
         """
         claims: dict[tuple[str, Side], Decimal] = defaultdict(Decimal)
         beside: set[str] = set()
-        for trade in (*self.world.others, *(t for t, _ in self.unreadable)):
+        for trade in (*self._others, *(t for t, _ in self.unreadable)):
             claims[trade.key, trade.side] += trade.size or trade.filled_qty or ZERO
             beside.add(trade.key)
         for allocation in self.allocations:
@@ -332,6 +335,19 @@ def _readable(world: World) -> tuple[list[Trade], list[tuple[Trade, str]]]:
         else:
             readable.append(trade)
     return readable, unreadable
+
+
+def _of_this_account(world: World, trades: Iterable[Trade]) -> tuple[list[Trade], list[tuple[Trade, str]]]:
+    """Splits off trades that say they are of another account: nothing here is theirs."""
+    ours: list[Trade] = []
+    elsewhere: list[tuple[Trade, str]] = []
+    for trade in trades:
+        why = world.other_account(trade)
+        if why is None:
+            ours.append(trade)
+        else:
+            elsewhere.append((trade, why))
+    return ours, elsewhere
 
 
 def _our_orders(evidence: Evidence, trades: Iterable[Trade]) -> dict[str, list[Order]]:

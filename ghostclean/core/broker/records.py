@@ -31,7 +31,10 @@ def canonical_id(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account that answered; amounts in USD, None where the API did not say."""
+    """The account that answered; amounts in USD, None where the API did not say.
+
+    `number` is the account number of the broker's dashboard, masked but for its end in a snapshot.
+    """
 
     id: str
     status: str
@@ -40,6 +43,7 @@ class Account:
     blocked: bool
     equity: Decimal | None = None
     cash: Decimal | None = None
+    number: str = ""
 
     @property
     def is_bare(self) -> bool:

@@ -38,6 +38,10 @@ from .trade import (
     status_of,
     text,
 )
+from .whose import (
+    account_marks,
+    other_account,
+)
 
 __all__ = [
     "COMPACT",
@@ -51,6 +55,7 @@ __all__ = [
     "Edit",
     "Layout",
     "Trade",
+    "account_marks",
     "append",
     "changed",
     "dumps",
@@ -63,6 +68,7 @@ __all__ = [
     "json_value",
     "loads",
     "order_ids",
+    "other_account",
     "read_trade",
     "record_id",
     "record_size",

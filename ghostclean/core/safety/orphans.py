@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -40,7 +40,8 @@ class OrphanView:
 
     `present` are the ledger's records by id as they stand now (those of earlier unproven closes
     and of candidates), `closed` the final records of the orphans' symbols, `first_seen` when an
-    orphan was first seen, `blocked` why nothing may be done about any of them.
+    orphan was first seen, `blocked` why nothing may be done about any of them, `marks` how records
+    of this ledger say which account they are of.
     """
 
     mode: str
@@ -53,6 +54,7 @@ class OrphanView:
     closed: Mapping[str, Sequence[Mapping[str, Any]]]
     first_seen: Mapping[str, str]
     blocked: str | None
+    marks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def orphan_name(orphan: Orphan) -> str:
@@ -95,7 +97,11 @@ def _judge_unknown(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequenc
 
 
 def _named(plan: Plan) -> frozenset[str]:
-    """The order ids of every open and pending trade."""
+    """The order ids of every open and pending trade.
+
+    Those of another account count: whose order stands here may be wrong about its account, and an
+    adopted trade would be there twice.
+    """
     return frozenset().union(*plan.own_orders.values())
 
 
@@ -261,6 +267,7 @@ def _adopt(orphan: Orphan, openings: Sequence[Order], named: frozenset[str], vie
         "quantity": orphan.qty,
         "entryPrice": position.avg_price,
         "source": "broker_backfill",
+        **view.marks,
         "autoEntryStatus": "OPEN",
         "createdAt": iso(view.now),
         "openedAt": iso(opened),

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from ghostclean.core.allocation import Allocation, Books, Coverage, Orphan
 from ghostclean.core.broker import ZERO, Question, Side, is_option
 from ghostclean.core.inputs import World
-from ghostclean.core.ledger import Trade
+from ghostclean.core.ledger import Trade, order_ids
 
 from . import gone, questions, standing
 from .decision import Action, Decision, Verdict, change, hold, unknown
@@ -63,15 +63,20 @@ def decide(world: World) -> Plan:
                 allocation.family.last,
                 allocation.family.exits,
             )
+    # They need no work, so they take no place of another trade under `--max`.
+    places = max(0, world.policy.max_trades - len(decisions))
+    decisions += [_other_account(trade, why) for trade, why in books.elsewhere[:places]]
     decisions.sort(key=lambda d: (d.ticker, d.trade_id or "", d.reason))
     return Plan(
         tuple(decisions),
         holdings,
         _orphans(books, {d.trade_id for d in decisions if d.action is not Action.HELD}),
         books.last_activity(),
-        sum(1 for t in world.trades if not t.is_pending),
+        sum(1 for t in world.trades if not t.is_pending) - sum(1 for t, _ in books.elsewhere if not t.is_pending),
         {t.id: frozenset() for t, _ in books.unreadable if t.id}
+        | {t.id: frozenset(order_ids(t.record)) for t, _ in books.elsewhere if t.id}
         | {a.name: frozenset(a.family.ids()) for a in books.allocations},
+        len(books.elsewhere),
     )
 
 
@@ -178,6 +183,10 @@ LADDER: tuple[Step, ...] = (
 
 def _unreadable(trade: Trade, why: str) -> Decision:
     return Decision(trade.id, trade.symbol, Verdict.UNREADABLE, Action.HELD, why, base=trade.record)
+
+
+def _other_account(trade: Trade, why: str) -> Decision:
+    return Decision(trade.id, trade.symbol, Verdict.OTHER_ACCOUNT, Action.KEPT, why, base=trade.record)
 
 
 def _selected(books: Books) -> list[Allocation]:

@@ -17,6 +17,7 @@ class Verdict(StrEnum):
     """What a trade is, by broker truth; in order of precedence."""
 
     UNREADABLE = "unreadable"
+    OTHER_ACCOUNT = "other_account"
     DUPLICATE = "duplicate"
     EXITED = "exited"
     LIVE = "live"

@@ -11,7 +11,7 @@ from ghostclean.core.allocation import Orphan
 from ghostclean.core.broker import Order, Position, Question
 from ghostclean.core.ledger import Trade
 
-from .decision import Action, Decision
+from .decision import Action, Decision, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Holding:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Decisions in a stable order; `activity` is the latest moment anything happened in a symbol (by key),
-    `own_orders` the order ids of every trade.
+    `own_orders` the order ids of every trade, `elsewhere` how many are of another account.
     """
 
     decisions: tuple[Decision, ...]
@@ -43,11 +43,20 @@ class Plan:
     activity: Mapping[str, datetime] = field(default_factory=dict)
     open_trades: int = 0
     own_orders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    elsewhere: int = 0
 
     @property
     def questions(self) -> tuple[Question, ...]:
         """The look-ups that would settle what is open."""
         return tuple(sorted({q for d in self.decisions for q in d.questions}, key=repr))
+
+    @property
+    def about_elsewhere(self) -> str | None:
+        """One line about the trades of another account."""
+        if not self.elsewhere:
+            return None
+        what = "1 trade says it is" if self.elsewhere == 1 else f"{self.elsewhere} trades say they are"
+        return f"{what} of another account than this run's: left alone ({Verdict.OTHER_ACCOUNT})"
 
     @property
     def suspects(self) -> int:
