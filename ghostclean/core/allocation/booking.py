@@ -120,20 +120,24 @@ class Booking:
         family, initial = allocation.family, allocation.trade.initial_size or ZERO
         twins = (a for a in others if a is not allocation and a.certain and a.family.chain[0].id == family.chain[0].id)
         copied = any(a.trade.initial_size == initial for a in twins)
-        now = (allocation.trade.size or family.filled) + self._earlier_exits(allocation)
+        now = (allocation.trade.size or family.filled) + self.earlier_exits(allocation)
         return now if copied else max(initial, now)
 
-    def _earlier_exits(self, allocation: Allocation) -> Decimal:
+    def earlier_exits(self, allocation: Allocation) -> Decimal:
         """What earlier runs allocated to it as sold; the record's size is net of that."""
         orders = (self._evidence.find(i) for i in self._allocated.get(allocation.name, ()))
         return sum((o.filled_qty for o in orders if o is not None), ZERO)
 
     def _claimed(self, allocation: Allocation) -> Decimal:
         """What the ledger says the trade entered in all; zero where that is only a wish."""
-        trade = allocation.trade
         if not allocation.certain or not allocation.family.filled_whole or allocation.is_part:
             return ZERO
-        return max(trade.initial_size or ZERO, (trade.size or ZERO) + self._earlier_exits(allocation))
+        return self._stated(allocation)
+
+    def _stated(self, allocation: Allocation) -> Decimal:
+        """What the ledger's sizes make of the trade in all, be it a wish or not."""
+        trade = allocation.trade
+        return max(trade.initial_size or ZERO, (trade.size or ZERO) + self.earlier_exits(allocation))
 
     # ------------------------------------------------------------------ exits
 
@@ -179,7 +183,10 @@ class Booking:
     def _take(self, allocation: Allocation, exit_: Execution, *, beyond: bool) -> None:
         """Books an exit; `beyond`: also what exceeds the known entry (a scale-in, a split)."""
         free = exit_.qty - self.taken[exit_.order_id]
-        part = free if beyond and allocation.open_qty > 0 else min(free, allocation.open_qty)
+        if beyond and allocation.open_qty <= 0:
+            sold = total(allocation.exits)
+            beyond = sold > allocation.entry_qty or sold + free <= self._stated(allocation)
+        part = free if beyond else min(free, allocation.open_qty)
         if part > 0:
             self.taken[exit_.order_id] += part
             allocation.exits.append(exit_.part(part))
@@ -196,7 +203,12 @@ def _count(names: Iterable[T]) -> dict[T, int]:
 def _mark_duplicates(
     allocations: Sequence[Allocation], claim_of: Callable[[Allocation, Sequence[Allocation]], Decimal]
 ) -> None:
-    """Marks the newer of two trades on one entry order whose fill does not cover both."""
+    """Marks the newer of two trades on one entry order whose fill does not cover both.
+
+    Both records are of one and the same trade where one of them is of the whole fill, or both say
+    the same. Any other sizes are parts of a shared entry, one of them enlarged since: which part
+    is whose can't be told then.
+    """
     first: dict[tuple[str, Side], tuple[Allocation, Decimal]] = {}
     for allocation in sorted(allocations, key=lambda a: a.trade.is_pending):
         if not allocation.certain or allocation.family.defect is not None:
@@ -208,9 +220,22 @@ def _mark_duplicates(
         last = family.chain[-1]
         most = max(family.filled, last.qty or ZERO) if last.works else family.filled
         if older is not None and claimed + claim > most:
-            allocation.duplicate_of = older.trade.id
+            wholes = (family.filled, most, last.qty)
+            if claim == claimed or claim in wholes or claimed in wholes:
+                allocation.duplicate_of = older.trade.id
+            else:
+                _mark_oversold([a for a in allocations if a.certain and a.family.chain[0].id == identity[0]])
         else:
             first[identity] = (older or allocation, claimed + claim)
+
+
+def _mark_oversold(sharing: Iterable[Allocation]) -> None:
+    """Trades that share an entry order which filled less than their sizes together."""
+    for allocation in sharing:
+        if allocation.family.defect is None and allocation.duplicate_of is None:
+            order = allocation.family.chain[0].id
+            allocation.family.defect = f"its entry order {order} filled less than the trades that share it have entered"
+            allocation.open_qty = allocation.trade.size or ZERO
 
 
 def _after_entry(allocation: Allocation, exits: Iterable[Execution]) -> list[Execution]:

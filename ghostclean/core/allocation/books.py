@@ -152,18 +152,56 @@ class Books:
 
     def _book_scale_ins(self, key: str, members: Sequence[Allocation]) -> None:
         """Books the purchases behind scale-ins once they are known; a claim without any was only a wish."""
-        claiming = [a for a in members if a.scale_in and self.knows_executions(a)]
-        for allocation in claiming:
+        known = [a for a in members if self.knows_executions(a)]
+        claiming = [a for a in known if a.scale_in]
+        for allocation in known:
             opens = self.unallocated(key).opening(allocation.side, allocation.start)
-            found = match_scale_in(allocation, opens, alone=len(claiming) == 1)
+            alone = len(claiming) == 1 if allocation.scale_in else not claiming
+            found = self._scale_in(allocation, opens, alone=alone) if opens else None
             if found:
                 allocation.entries += found
                 allocation.scale_in = ZERO
+                allocation.open_qty = max(ZERO, allocation.entry_qty - total(allocation.exits))
                 rest = tuple(e for e in self.unallocated(key).executions if e not in found)
                 self._unallocated[key] = Unallocated(rest)
-            elif not opens and not self._is_held(allocation):
+            elif allocation.scale_in and not opens and not self._is_held(allocation):
                 allocation.scale_in = ZERO
                 allocation.open_qty = max(ZERO, allocation.entry_qty - total(allocation.exits))
+
+    def _scale_in(self, allocation: Allocation, opens: Sequence[Execution], *, alone: bool) -> list[Execution] | None:
+        """The purchases that are a trade's, by the first of its possible claims that they fit."""
+        if allocation.scale_in:
+            found = match_scale_in(allocation, opens, allocation.scale_in, alone=alone)
+            if found:
+                return found
+        sole = len(same_side(self.groups[allocation.key], allocation.side)) == 1
+        if not sole or not allocation.certain or allocation.is_part or allocation.family.works:
+            return None
+        for wanted in self._claims(allocation):
+            if found := match_scale_in(allocation, opens, wanted, alone=True):
+                return found
+        return None
+
+    def _claims(self, allocation: Allocation) -> list[Decimal]:
+        """How much more than its entry orders a sole trade may have entered, by the sizes in the ledger.
+
+        An app writes its size before or after it knows of an exit: with each exit since the entry
+        the sum is another one. A size that the exits alone explain claims nothing.
+        """
+        trade, entered = allocation.trade, allocation.entry_qty
+        sales = self.unallocated(allocation.key).closing(allocation.side, allocation.start)
+        gone = [ZERO]
+        for exit_ in sorted((*allocation.exits, *sales), key=lambda e: e.when):
+            gone.append(gone[-1] + exit_.qty)
+        if trade.size is None:
+            return []
+        # What an earlier run allocated, it took off the size.
+        booked = self._bookings[allocation.key].earlier_exits(allocation)
+        gone = [out for out in gone if out >= booked]
+        sums = [trade.initial_size or ZERO]
+        if total(allocation.exits) > entered or all(trade.size != entered - out for out in gone):
+            sums += (trade.size + out for out in gone)
+        return [more for s in dict.fromkeys(sums) if (more := s - entered) > allocation.tolerance]
 
     def _is_held(self, allocation: Allocation) -> bool:
         """Whether the position is exactly its open quantity."""

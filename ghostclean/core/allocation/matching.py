@@ -88,9 +88,10 @@ def match_part(
     return {only: Match(taken, is_whole)}
 
 
-def match_scale_in(allocation: Allocation, opens: Sequence[Execution], *, alone: bool) -> list[Execution] | None:
-    """The purchases behind a trade's scale-in; None when they can't be told from others."""
-    wanted = allocation.scale_in
+def match_scale_in(
+    allocation: Allocation, opens: Sequence[Execution], wanted: Decimal, *, alone: bool
+) -> list[Execution] | None:
+    """The purchases behind a trade's scale-in of so much; None when they can't be told from others."""
     if alone and abs(total(opens) - wanted) <= allocation.tolerance:
         return list(opens)
     by_order: dict[str, list[Execution]] = defaultdict(list)

@@ -19,7 +19,17 @@ _TAKES_AWAY = frozenset({"MA", "NC", "SPLIT", "SPIN", "REORG", "OPCA"})
 
 
 def exited_by_own_orders(books: Books, allocation: Allocation) -> Decision | None:
-    """Its own exits took everything out, whoever else holds the symbol."""
+    """Its own exits took everything out, whoever else holds the symbol.
+
+    Exits of more than its entries brought, or of a part of a shared entry that may be larger than
+    its present size, leave open how much it entered: while shares stand there it may be these.
+    """
+    shown, size = allocation.may_show, allocation.trade.size or ZERO
+    more = allocation.certain and total(allocation.exits) - allocation.entry_qty > allocation.tolerance
+    if shown > 0 and (more or (allocation.is_part and shown >= size)):
+        sold, entered = plain(total(allocation.exits)), plain(allocation.entry_qty)
+        why = f"its exits took {sold}, its entry is known for {entered}, and {plain(shown)} more stand at the broker"
+        return hold(books, allocation, Verdict.MISMATCH, why)
     return close_with(books, allocation, allocation.exits, "closed by its own orders")
 
 
