@@ -39,6 +39,7 @@ class Booking:
         closed: Sequence[Closed],
         evidence: Evidence,
         allocated: Mapping[str, Sequence[str]],
+        held: Decimal,
     ) -> None:
         self._evidence = evidence
         self._allocated = allocated
@@ -50,7 +51,7 @@ class Booking:
         for record in closed:
             self._book_closed_exits(record)
         if len(allocations) > 1:
-            _mark_duplicates(allocations, self._claim)
+            _mark_duplicates(allocations, self._claim, held)
         active = [a for a in allocations if a.duplicate_of is None and a.family.defect is None]
         self._shared = _count(a.family.chain[0].id for a in active if a.certain)
         for allocation in active:
@@ -201,32 +202,34 @@ def _count(names: Iterable[T]) -> dict[T, int]:
 
 
 def _mark_duplicates(
-    allocations: Sequence[Allocation], claim_of: Callable[[Allocation, Sequence[Allocation]], Decimal]
+    allocations: Sequence[Allocation],
+    claim_of: Callable[[Allocation, Sequence[Allocation]], Decimal],
+    held: Decimal,
 ) -> None:
     """Marks the newer of two trades on one entry order whose fill does not cover both.
 
-    Both records are of one and the same trade where one of them is of the whole fill, or both say
-    the same. Any other sizes are parts of a shared entry, one of them enlarged since: which part
-    is whose can't be told then.
+    Both records are of one and the same trade where the older one is of the whole fill, or both say
+    the same, and no more than that stands at the broker. Other sizes are parts of a shared entry,
+    one of them enlarged since: whose is whose can't be told.
     """
-    first: dict[tuple[str, Side], tuple[Allocation, Decimal]] = {}
+    first: dict[tuple[str, Side], tuple[Allocation, Decimal, Decimal]] = {}
     for allocation in sorted(allocations, key=lambda a: a.trade.is_pending):
         if not allocation.certain or allocation.family.defect is not None:
             continue
         family = allocation.family
         identity = (family.chain[0].id, allocation.side)
         claim = claim_of(allocation, allocations)
-        older, claimed = first.get(identity, (None, ZERO))
+        older, older_claim, claimed = first.get(identity, (None, ZERO, ZERO))
         last = family.chain[-1]
         most = max(family.filled, last.qty or ZERO) if last.works else family.filled
         if older is not None and claimed + claim > most:
-            wholes = (family.filled, most, last.qty)
-            if claim == claimed or claim in wholes or claimed in wholes:
+            same = older_claim == claimed == claim and held < claimed + claim
+            if same or (older_claim >= family.filled and held <= family.filled):
                 allocation.duplicate_of = older.trade.id
             else:
                 _mark_oversold([a for a in allocations if a.certain and a.family.chain[0].id == identity[0]])
         else:
-            first[identity] = (older or allocation, claimed + claim)
+            first[identity] = (older or allocation, older_claim or claim, claimed + claim)
 
 
 def _mark_oversold(sharing: Iterable[Allocation]) -> None:

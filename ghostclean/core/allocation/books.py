@@ -57,7 +57,9 @@ class Books:
         self._matches: dict[tuple[str, Side], Matches] = {}
         self._orphan_sizes: dict[Side, _Sizes] | None = None
         for key, members in self.groups.items():
-            self._bookings[key] = Booking(members, self.closed(key), world.evidence, world.memory.exits)
+            self._bookings[key] = Booking(
+                members, self.closed(key), world.evidence, world.memory.exits, self._held(key)
+            )
             self._book_scale_ins(key, members)
             self._left[key] = share_out(members, self.positions.get(key))
         self.orphans = self._find_orphans()
@@ -207,6 +209,10 @@ class Books:
         """Whether the position is exactly its open quantity."""
         position = self.positions.get(allocation.key)
         return position is not None and position.side is allocation.side and position.qty == allocation.open_qty
+
+    def _held(self, key: str) -> Decimal:
+        position = self.positions.get(key)
+        return position.qty if position is not None else ZERO
 
     def proven_since(self, allocation: Allocation) -> datetime | None:
         """The first entry of the proven trades that hold this instrument and side now."""
