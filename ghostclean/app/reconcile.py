@@ -100,7 +100,7 @@ def _work(run: ReconcileRun) -> None:
     if run.lease is not None:
         _write(run, run.lease)
     if run.partial and run.error is None:
-        run.failed("deadline_exceeded", _why_partial(run))
+        run.failed(*_why_partial(run))
 
 
 def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
@@ -125,16 +125,18 @@ def _recall(run: ReconcileRun) -> None:
         raise too_late(run, "state") from None
 
 
-def _why_partial(run: ReconcileRun) -> str:
-    observation = run.observed()
+def _why_partial(run: ReconcileRun) -> tuple[str, str]:
     if run.out_of_time:
-        return "time ran out: what was written stays and is journaled, the next run starts with the rest"
-    why = (
-        observation.lookups.open[0]
-        if observation.lookups.open
-        else f"the second reading failed ({observation.reread_failed})"
-    )
-    return f"not everything could be looked up ({why}): those trades are held, the next run starts with them"
+        return (
+            "deadline_exceeded",
+            "time ran out: what was written stays and is journaled, the next run starts with the rest",
+        )
+    observation = run.observed()
+    held, lookups = "those trades are held, the next run starts with them", observation.lookups
+    if lookups.wrong and not lookups.open and observation.reread_failed is None:
+        return "broker_truth_failed", f"a look-up was answered wrongly ({lookups.wrong[0]}): {held}"
+    why = lookups.open[0] if lookups.open else f"the second reading failed ({observation.reread_failed})"
+    return "deadline_exceeded", f"not everything could be looked up ({why}): {held}"
 
 
 # --------------------------------------------------------------------------- writing

@@ -374,8 +374,11 @@ print(json.dumps({{"done": [[r.exit_code, r.closed] for r in done], "dead": dead
 
 
 def test_the_function_is_safe_in_threads_and_raises_only_for_settings(world: World) -> None:
-    world.broker.open_trade("AAPL", 10, 180, at=YESTERDAY)
-    ledger = [long("a", "AAPL"), long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER, openedAt=DAY_AGO)]
+    entry = world.broker.open_trade("AAPL", 10, 180, at=YESTERDAY)
+    ledger = [
+        long("a", "AAPL", alpacaOrderId=entry["id"]),
+        long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER, openedAt=DAY_AGO),
+    ]
     world.ledger(*ledger)
     (world.folder / "other.json").write_text(json.dumps(ledger))
     environment = world.environment()
