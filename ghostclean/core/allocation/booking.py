@@ -208,9 +208,9 @@ def _mark_duplicates(
 ) -> None:
     """Marks the newer of two trades on one entry order whose fill does not cover both.
 
-    Both records are of one and the same trade where the older one is of the whole fill, or both say
-    the same, and no more than that stands at the broker. Other sizes are parts of a shared entry,
-    one of them enlarged since: whose is whose can't be told.
+    Both records are of one and the same trade where both are of the whole fill; where they say the
+    same or the older one is of the whole fill, as long as no more than that stands at the broker.
+    Other sizes are parts of a shared entry, one of them enlarged since: whose is whose can't be told.
     """
     first: dict[tuple[str, Side], tuple[Allocation, Decimal, Decimal]] = {}
     for allocation in sorted(allocations, key=lambda a: a.trade.is_pending):
@@ -223,7 +223,7 @@ def _mark_duplicates(
         last = family.chain[-1]
         most = max(family.filled, last.qty or ZERO) if last.works else family.filled
         if older is not None and claimed + claim > most:
-            same = older_claim == claimed == claim and held < claimed + claim
+            same = older_claim == claimed == claim and (claim >= family.filled or held < claimed + claim)
             if same or (older_claim >= family.filled and held <= family.filled):
                 allocation.duplicate_of = older.trade.id
             else:
