@@ -380,10 +380,14 @@ def test_a_state_that_is_lost_after_the_cancel_gives_the_stop_back(
 ) -> None:
     stop_by_hand(world)
 
-    def lost(*_: object, **__: object) -> None:
-        raise StateFailed("the state is gone")
+    transact = SqliteState._transact
 
-    at_request(world, "cancel", lambda: monkeypatch.setattr(SqliteState, "remember", lost))
+    def lost(state: SqliteState, doing: str, *rest: Any) -> None:
+        if doing == "Writing the state":
+            raise StateFailed("the state is gone")
+        transact(state, doing, *rest)
+
+    at_request(world, "cancel", lambda: monkeypatch.setattr(SqliteState, "_transact", lost))
     assert flatten(world).error == "state_failed"
     assert (stops(world), sales(world)) == (STOP, [])
     monkeypatch.undo()
