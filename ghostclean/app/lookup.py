@@ -43,18 +43,6 @@ _OLDEST = timedelta(days=90)
 
 
 @dataclass(slots=True)
-class _Asked:
-    """What one listing is asked for: each symbol by its key, and the moment to go back to."""
-
-    symbols: dict[str, str] = field(default_factory=dict)
-    since: dict[str, datetime] = field(default_factory=dict)
-
-    def add(self, key: str, symbol: str, since: datetime) -> None:
-        self.symbols.setdefault(key, symbol)
-        self.since[key] = min(since, self.since.get(key, since))
-
-
-@dataclass(slots=True)
 class Lookups:
     """The look-ups of one run: the evidence they build and why some stayed open.
 

@@ -8,7 +8,7 @@ the app under test cannot see: it is what the oracles judge by.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -78,7 +78,7 @@ class SimOrder:
             "replaced_by": self.replaced_by, "replaces": self.replaces,
         }  # fmt: skip
         order = next(iter(read_order(raw)))
-        self.versions.append((t, order.with_legs(tuple(self.legs)) if self.legs else order))
+        self.versions.append((t, replace(order, legs=tuple(self.legs)) if self.legs else order))
 
     def at(self, t: float) -> Order | None:
         for since, order in reversed(self.versions):

@@ -106,11 +106,6 @@ class TradeJournal:
         """The memory of one trade; changes to it are kept at the end of the run."""
         return self.managed.setdefault(trade.id or "", {})
 
-    def keep_now(self, trade: Trade) -> None:
-        """Stores a trade's memory at once, before something that a kill must not hide."""
-        if not self.dry_run:
-            self._state.remember(MANAGED, {trade.id or "": self.of(trade)})
-
     # ------------------------------------------------------------------ ledger
 
     def write(self, changes: Sequence[TradeChange]) -> dict[str, bool]:

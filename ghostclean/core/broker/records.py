@@ -148,10 +148,6 @@ class Order:
             return self
         return replace(self, legs=self.legs or earlier.legs, parent=self.parent or earlier.parent)
 
-    def with_legs(self, legs: tuple[str, ...]) -> Order:
-        """The same order with legs that are known by id only."""
-        return replace(self, legs=legs)
-
     def under(self, parent: str) -> Order:
         """The same order, known to be a leg of another."""
         return replace(self, parent=parent)
