@@ -26,7 +26,6 @@ def test_killed_at_every_effect(make_scene: MakeScene, pair: tuple[str, str], ho
         "intend",
         "write",
         "commit",
-        "release",
         "positions",
     }
     for at in range(1, len(effects) + 1):
