@@ -150,7 +150,7 @@ sys.exit(main())
     [
         "ghostclean.cli.app",  # before the command line is read
         "ghostclean.api",  # while the command begins
-        "ghostclean.adapters.snapshot",
+        "ghostclean.adapters.alpaca.snapshot",
         "ghostclean.app.report",  # in the middle of the run
     ],
 )
