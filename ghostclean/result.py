@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ghostclean.core.attention import Attention
+
 EXIT_CODES: Mapping[str | None, int] = {
     None: 0,
     "reconcile_failed": 1,
@@ -53,6 +55,7 @@ class Result:
     broker: Mapping[str, Any] | None = None
     results: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    attention: Attention = field(default_factory=Attention)
     error: str | None = None
     detail: str | None = None
     changed: bool = field(default=False)
@@ -86,6 +89,7 @@ class Result:
             "broker": dict(self.broker) if self.broker is not None else None,
             "results": [dict(row) for row in self.results],
             "notes": list(self.notes),
+            **self.attention.to_dict(),
             "error": self.error,
             "detail": self.detail,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -52,18 +52,17 @@ class Monitors:
         state: State | None,
         now: datetime,
         left: Callable[[], float],
-        listed: Collection[str | None] = (),
     ) -> Memory | None:
         """A run is over; returns what the next one of its kind compares with, None when unknown.
 
         `state` is None when it is lost: then only a change between failing and succeeding is told.
-        `listed` are the ids still open in the ledger, `left` gives the seconds until the deadline.
+        `left` gives the seconds until the deadline.
         """
         if not self.channels:
             return None
         memory = None if state is None else self._recall(state, MEMORY[kind], left())
         local = self._asked(lambda memo: memo.recall())
-        alerts, after = _news(kind, document, memory, local, listed, now)
+        alerts, after = _news(kind, document, memory, local, now)
         unsent = [Alert(str(event), str(text)) for event, text in after.pop("untold", ())]
         run = EndedRun(kind, document, [*unsent, *alerts][-_MOST_UNSENT:], parse_time(after.get("lastSuccess")), now)
         sent = self._tell(run, left)
@@ -121,7 +120,6 @@ def _news(
     document: Mapping[str, Any],
     memory: Memory | None,
     local: str | None,
-    listed: Collection[str | None],
     now: datetime,
 ) -> tuple[list[Alert], Memory]:
     """The alerts that a run calls for, and the memory after it; `local` was told while the state was lost."""
@@ -134,7 +132,7 @@ def _news(
     if kind == "auto-manage":
         alerts, after = manage_changes(memory, document)
         return alerts, {**memory, **after}
-    alerts, after = changes({**known, "error": local} if local else known, document, listed)
+    alerts, after = changes({**known, "error": local} if local else known, document)
     return alerts, {**known, **after}
 
 

@@ -274,7 +274,8 @@ class Recalled(Memory):
     By order id: `orders`, final answers. By trade id: `verdicts`, the last one and since when;
     `flatten`, closes begun; `managed`, what auto-manage knows. By orphan: `owed_stops`, taken away
     for a sale. By names of their own: `pin` (`account`), `ledger` (`seen`, `scanned`), `eod`
-    (`last`). `intents` are journal entries whose run died. What was not asked for is empty.
+    (`last`); `attention` by the names of its items. `intents` are journal entries whose run died.
+    What was not asked for is empty.
 
     Two more sections are read by name alone: `numbers` (of client order ids) and `alerts`.
     """
@@ -284,6 +285,7 @@ class Recalled(Memory):
     owed_stops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
+    attention: Mapping[str, Any] = field(default_factory=dict)
     flatten: Mapping[str, Any] = field(default_factory=dict)
     managed: Mapping[str, Any] = field(default_factory=dict)
     eod: Mapping[str, Any] = field(default_factory=dict)
@@ -299,9 +301,9 @@ class Recalled(Memory):
 # What a kind of run reads at its start.
 RECONCILE_MEMORY = (
     "first_seen", "last_worked", "misses", "exits", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin",
-    "ledger", "intents",
+    "ledger", "attention", "intents",
 )  # fmt: skip
-MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod")
+MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod", "attention")
 
 
 @dataclass(frozen=True, slots=True)

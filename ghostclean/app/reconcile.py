@@ -195,4 +195,4 @@ def _tell(run: ReconcileRun) -> None:
     """Heartbeat, metrics and alerts."""
     # A failed run inside auto-manage is only noted: its few seconds make no alarm.
     if not (run.inner and run.error):
-        run.tell(KIND, report(run).to_dict(), listed=run.plan.own_orders.keys())
+        run.tell(KIND, report(run).to_dict())

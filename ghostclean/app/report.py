@@ -13,13 +13,17 @@ from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import JournalEntry, RunCommit
 from ghostclean.app.run import ReconcileRun
+from ghostclean.core import attention
+from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.broker import BrokerTruth, iso
-from ghostclean.core.ledger import Trade, json_value
+from ghostclean.core.ledger import PENDING, Trade, json_value
 from ghostclean.core.safety import counting, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result
 
 KIND = "reconcile"
+_NAMED = 5
+_UNDERSTOOD = PENDING | {"ERROR", "FAILED"}  # statuses of records that are no open trades
 _TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSynced", "reopened": "totalSynced"}
 
 
@@ -61,8 +65,37 @@ def _counted(run: ReconcileRun) -> Result:
         failed=failed,
         broker=_broker(run.truth),
         results=tuple(_row(d, written=id(d) in done, dry=dry) for d in rows),
+        attention=_attention(run),
         changed=bool(run.written),
     )
+
+
+def _attention(run: ReconcileRun) -> Attention:
+    """What needs a person after this run; one that has decided nothing says nothing by silence."""
+    before, found = attention.recall(run.memory.attention), []
+    if run.error == "mass_close_stopped":
+        found.append(Item(Kind.BREAKER, str(run.detail), "ghostclean reconcile --dry-run"))
+    observation = run.observation
+    if observation is None:
+        return attention.follow(before, found, lambda item: True, iso(run.started))
+    now, plan, policy = observation.truth.at, run.plan, run.policy
+    found += attention.breaks(plan, run.memory.verdicts, policy.patience, now)
+    found += attention.unexplained(plan, run.orphan_rows, policy.grace, now)
+    found += _unfit(run, observation)
+    return attention.follow(before, found, attention.stands(plan, partial=run.partial), iso(run.started))
+
+
+def _unfit(run: ReconcileRun, observation: Observation) -> list[Item]:
+    """A ledger that was never there, or whose words mean nothing to us, is watched in vain."""
+    if not observation.view.exists:
+        why = f"there is no ledger at {run.parts.ledger.place}"
+        return [Item(Kind.LEDGER, why, "ghostclean doctor")]
+    world = observation.world()
+    words = Counter(trade.status or "none" for trade in world.others if trade.status not in _UNDERSTOOD)
+    if world.trades or not words:
+        return []
+    said = ", ".join(f"{status} ({count})" for status, count in words.most_common(_NAMED))
+    return [Item(Kind.LEDGER, f"no trade is open, and these statuses are not known: {said}", "ghostclean doctor")]
 
 
 def _not_written(rows: Iterable[Decision], done: Collection[int]) -> int:
@@ -121,6 +154,8 @@ def record(run: ReconcileRun) -> RunCommit:
     memory = dict(_memory(run))
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
+    if not (run.inner and run.error):  # such a run is not told, so the next one has to find it new
+        memory["attention"] = told.attention.memory()
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
     return RunCommit(KIND, delivery, listed, add, put, entries, memory, _totals(entries, run.overwritten))

@@ -7,7 +7,7 @@ record that is committed or, when the state is lost, spooled for a later run to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -93,15 +93,14 @@ class Run:
         tell()
         self.notes += [f"outside: {failure}" for failure in failures[before:]]
 
-    def tell(self, kind: str, document: Mapping[str, Any], *, listed: Collection[str | None] = ()) -> None:
-        """Tells the monitors that the run is over; `listed` are the ids still open in the ledger."""
+    def tell(self, kind: str, document: Mapping[str, Any]) -> None:
+        """Tells the monitors that the run is over."""
         self.alerted = self.parts.monitors.ended(
             kind,
             document,
             state=self.parts.state if self.state_ok else None,
             now=self.started,
             left=self.deadline.left,
-            listed=listed,
         )
 
 

@@ -24,6 +24,8 @@ closed only with a proof, and every change is journaled before it is written. Wh
 incomplete nothing is closed.
 """
 
+_NAMED = 5
+
 
 @command("reconcile", _HELP, "Close ghosts and sync live trades: one run.", softens=True)
 def reconcile(
@@ -96,11 +98,10 @@ def lines(document: dict[str, Any], common: Common) -> Iterable[str]:
 
 def warnings(document: dict[str, Any]) -> Iterator[str]:
     """What a person must look at although the run did not fail."""
-    from ghostclean.core.verdicts import needs_person
+    from ghostclean.core.attention import describe
 
-    unsolved = [row for row in document["results"] if needs_person(row)]
-    if unsolved and document["error"] is None:
-        listed = ", ".join(f"{row['ticker'] or '?'} {row['verdict']}" for row in unsolved[:5])
-        more = f" and {len(unsolved) - 5} more" if len(unsolved) > 5 else ""
-        need = "trade needs" if len(unsolved) == 1 else "trades need"
-        yield f"{len(unsolved)} {need} a person: {listed}{more}; `ghostclean explain TRADE_ID` says why"
+    items = document["attention"] if document["error"] is None else []
+    for item in items[:_NAMED]:
+        yield f"needs you: {describe(item)}"
+    if len(items) > _NAMED:
+        yield f"needs you: {len(items) - _NAMED} more; `ghostclean status` lists them"

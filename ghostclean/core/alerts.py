@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ghostclean.core.verdicts import Verdict, needs_person
+from ghostclean.core.attention import describe, of
 
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
-_NO_NEWS = frozenset({Verdict.UNKNOWN, Verdict.SETTLING})  # not decided in this run: what was told before still stands
 _SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
 _NOT_LOOKED = "market_closed"
 _SHOWN = 5
@@ -24,24 +23,18 @@ class Alert:
     text: str
 
 
-def changes(
-    before: Mapping[str, Any], document: Mapping[str, Any], listed: Collection[str | None] = ()
-) -> tuple[list[Alert], dict[str, Any]]:
+def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
     """The alerts that a finished run calls for, and what the next run compares with.
 
-    `document` is the run's JSON document; `listed` are the ids that are still open in the ledger,
-    worked on in this run or not. Raised are: the first ghost closed after a run without one, the
-    breaker, the first failure and the recovery, trades that begin or cease to need a person. Only
-    a run that did not fail can say by silence that a trade needs nobody any more.
+    `document` is the run's JSON document. Raised are: the first ghost closed after a run without
+    one, the breaker, the first failure and the recovery, items of attention that begin or end.
     """
     alerts: list[Alert] = []
     error = document["error"]
     health = health_change(before.get("error"), document)
     if health is not None:
         alerts.append(health)
-    was = dict(before.get("held") or {})
-    held = _held(was, document, listed)
-    alerts += _people(was, held)
+    alerts += attention_changes(document)
     closing = bool(before.get("closing"))
     overwritten = [note for note in document.get("notes", ()) if note.startswith(OVERWRITTEN)]
     alerts += [Alert("close_overwritten", note) for note in overwritten]
@@ -49,7 +42,21 @@ def changes(
         alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
     if error is None or document["closed"]:
         closing = bool(document["closed"])
-    return alerts, {"error": error, "held": held, "closing": closing}
+    return alerts, {"error": error, "closing": closing}
+
+
+def attention_changes(document: Mapping[str, Any]) -> list[Alert]:
+    """What begins to need a person, and what no longer does."""
+    began = [describe(item) for item in document["attention"] if item["new"]]
+    ended = [f"{of(item)}: {item['kind']}" for item in document["settled"]]
+    return [*_few("needs_a_person", "needs a person: ", began), *_few("cleared", "settled: ", ended)]
+
+
+def _few(event: str, start: str, texts: Sequence[str]) -> list[Alert]:
+    alerts = [Alert(event, f"{start}{text}") for text in texts[:_SHOWN]]
+    if len(texts) > _SHOWN:
+        alerts.append(Alert(event, f"{start}{len(texts) - _SHOWN} more; `ghostclean status` lists them"))
+    return alerts
 
 
 def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
@@ -89,44 +96,10 @@ def _kind(error: str | None) -> str | None:
     return error if error is None or error in _SAFETY else "failed"
 
 
-def _held(before: Mapping[str, str], document: Mapping[str, Any], listed: Collection[str | None]) -> dict[str, str]:
-    """The trades that need a person after this run, each with its symbol and verdict."""
-    held = dict(before)
-    rows = {_key(row): row for row in document["results"] if row["verdict"] != Verdict.ORPHAN}
-    for key, row in rows.items():
-        if needs_person(row):
-            held[key] = f"{row['ticker'] or '?'} {row['verdict']}"
-        elif row["verdict"] not in _NO_NEWS:
-            held.pop(key, None)
-    left = () if document["error"] is not None else held.keys() - rows.keys() - set(listed)
-    for key in left:
-        del held[key]
-    return held
-
-
-def _key(row: Mapping[str, Any]) -> str:
-    return str(row["id"] or f"{row['ticker'] or '?'} without id")
-
-
-def _people(before: Mapping[str, str], now: Mapping[str, str]) -> list[Alert]:
-    appeared = [now[i] for i in sorted(now) if before.get(i) != now[i]]
-    cleared = [before[i] for i in sorted(before) if i not in now]
-    alerts = []
-    if appeared:
-        alerts.append(Alert("needs_a_person", f"needs a person: {_few(appeared)}"))
-    if cleared:
-        alerts.append(Alert("cleared", f"settled: {_few(cleared)}"))
-    return alerts
-
-
 def _listed(document: Mapping[str, Any]) -> str:
     closed = [f"{row['ticker']} ({row['verdict']})" for row in document["results"] if row["action"] == "closed"]
-    return f": {_few(closed)}" if closed else ""
-
-
-def _few(texts: list[str]) -> str:
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
+    more = f" and {len(closed) - _SHOWN} more" if len(closed) > _SHOWN else ""
+    return f": {', '.join(closed[:_SHOWN])}{more}" if closed else ""
 
 
 def report(document: Mapping[str, Any]) -> str:

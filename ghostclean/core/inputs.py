@@ -26,6 +26,12 @@ class Policy:
     orphans: str = "report"
     allow_mass_close: bool = False
     max_trades: int = 500
+    interval: timedelta = timedelta(seconds=300)
+
+    @property
+    def patience(self) -> timedelta:
+        """How long nobody is called: two runs as they are expected."""
+        return 2 * self.interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ghostclean.core.attention import describe, of
 from ghostclean.durations import spell
 
 Document = Mapping[str, Any]
@@ -56,6 +57,7 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
         if shown(row, quiet=quiet, verbose=verbose):
             yield row_line(row)
     if quiet:
+        yield from attention_lines(document)
         return
     for note in document["notes"]:
         yield f"note: {printable(note)}"
@@ -64,6 +66,12 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
     partial = ", partial" if document["partial"] else ""
     took = spell(document["durationMs"] / 1000)
     yield f"{word} {state}: {totals(document)}{partial} in {took} (run {printable(document['runId'], 80)})"
+
+
+def attention_lines(document: Document) -> Iterator[str]:
+    """What begins to need a person with this run, and what no longer does."""
+    yield from (f"needs you: {printable(describe(item))}" for item in document["attention"] if item["new"])
+    yield from (f"settled: {printable(of(item))} ({item['kind']})" for item in document["settled"])
 
 
 def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:

@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from ghostclean.cli.reconcile import warnings
 from ghostclean.core.alerts import changes, manage_changes, report
-from ghostclean.core.verdicts import Verdict
 from ghostclean.result import EXIT_CODES
-
-NEED_A_PERSON = sorted(verdict for verdict in Verdict if verdict.needs_person)
 
 Row = dict[str, Any]
 
@@ -23,22 +20,29 @@ def row(trade_id: str | None, verdict: str, action: str = "held", ticker: str = 
     return {"id": trade_id, "ticker": ticker, "verdict": verdict, "action": action, "reason": "why"}
 
 
-def run(*rows: Row, error: str | None = None, closed: int | None = None) -> dict[str, Any]:
+def run(
+    *rows: Row,
+    error: str | None = None,
+    closed: int | None = None,
+    attention: Sequence[Row] = (),
+    settled: Sequence[Row] = (),
+) -> dict[str, Any]:
     done = sum(r["action"] == "closed" for r in rows) if closed is None else closed
     counters = dict.fromkeys(("checked", "synced", "backfilled", "held", "orphans", "failed"), 0)
     return {
         "runId": "r-1", "source": "test", "ok": error is None, "error": error,
         "detail": "the detail" if error else None,
-        "results": list(rows), "closed": done, "durationMs": 12, **counters,
+        "results": list(rows), "closed": done, "durationMs": 12,
+        "attention": attention, "settled": settled, **counters,
     }  # fmt: skip
 
 
-def told(*documents: dict[str, Any], listed: Sequence[str] = ()) -> list[list[str]]:
+def told(*documents: dict[str, Any]) -> list[list[str]]:
     """The events of each run of a series."""
     state: dict[str, Any] = {}
     events = []
     for document in documents:
-        alerts, state = changes(state, document, listed)
+        alerts, state = changes(state, document)
         events.append([alert.event for alert in alerts])
     return events
 
@@ -75,70 +79,45 @@ def test_a_wrong_account_is_told_even_among_failures() -> None:
     assert told(run(error="ledger_failed"), run(error="account_mismatch")) == [["failed"], ["failed"]]
 
 
-@pytest.mark.parametrize("verdict", NEED_A_PERSON)
-def test_a_trade_that_needs_a_person_is_told_when_it_appears_and_when_it_clears(verdict: str) -> None:
-    bad, good = run(row("a", verdict)), run(row("a", "live", "kept"))
-
-    assert told(good, bad, bad, good, good) == [[], ["needs_a_person"], [], ["cleared"], []]
-
-
-def test_a_trade_that_changes_from_one_trouble_to_another_is_told() -> None:
-    assert told(run(row("a", "mismatch")), run(row("a", "ambiguous"))) == [["needs_a_person"], ["needs_a_person"]]
+def item(trade_id: str | None, kind: str, *, new: bool = True) -> Row:
+    return {
+        "kind": kind, "symbol": "AAPL", "id": trade_id, "why": "why", "new": new,
+        "command": f"ghostclean explain {trade_id}", "since": "2026-11-24T15:00:00.000Z",
+    }  # fmt: skip
 
 
-def test_a_trade_without_id_is_told_once() -> None:
-    assert told(run(row(None, "unreadable")), run(row(None, "unreadable")), run()) == [
-        ["needs_a_person"], [], ["cleared"]
-    ]  # fmt: skip
+def test_an_item_of_attention_is_told_when_it_begins_and_when_it_ends() -> None:
+    begins, stands = run(attention=[item("a", "mismatch")]), run(attention=[item("a", "mismatch", new=False)])
+    ends = run(settled=[item("a", "mismatch")])
+
+    assert told(begins, stands, ends) == [["needs_a_person"], [], ["cleared"]]
 
 
-def test_an_orphan_is_no_trade() -> None:
-    assert told(run(row(None, "orphan", "kept"))) == [[]]
+def test_an_alert_names_the_trade_the_reason_and_the_next_command() -> None:
+    (begun,), state = changes({}, run(attention=[item("a", "mismatch")]))
+    (ended,), _ = changes(state, run(settled=[item("a", "mismatch")]))
+
+    assert begun.text == "needs a person: AAPL a: mismatch: why -> ghostclean explain a"
+    assert ended.text == "settled: AAPL a: mismatch"
 
 
-@pytest.mark.parametrize("verdict", ["unknown", "settling"])
-def test_an_undecided_run_neither_clears_nor_repeats(verdict: str) -> None:
-    bad, open_ = run(row("a", "mismatch")), run(row("a", verdict))
+def test_many_items_make_a_few_alerts() -> None:
+    alerts, _ = changes({}, run(attention=[item(f"t-{n}", "mismatch") for n in range(12)]))
 
-    assert told(bad, open_, bad, run(row("a", "live", "kept"))) == [["needs_a_person"], [], [], ["cleared"]]
-
-
-def test_a_trade_not_worked_on_in_a_limited_run_is_not_taken_for_settled() -> None:
-    assert told(run(row("a", "mismatch")), run(), run(row("a", "mismatch")), listed=["a"]) == [
-        ["needs_a_person"], [], []
-    ]  # fmt: skip
-
-
-def test_a_trade_that_left_the_ledger_is_settled() -> None:
-    assert told(run(row("a", "mismatch")), run(), listed=["b"]) == [["needs_a_person"], ["cleared"]]
+    assert len(alerts) == 6
+    assert alerts[-1].text == "needs a person: 7 more; `ghostclean status` lists them"
 
 
 @pytest.mark.parametrize("error", [word for word in EXIT_CODES if word])
-def test_a_failed_run_says_nothing_by_silence(error: str) -> None:
-    bad = run(row("a", "mismatch"))
+def test_a_failed_run_is_told_as_what_it_is(error: str) -> None:
+    expected = "breaker" if error == "mass_close_stopped" else "failed"
 
-    assert told(bad, run(error=error), run(row("a", "mismatch"))) == [
-        ["needs_a_person"], ["breaker" if error == "mass_close_stopped" else "failed"], ["recovered"]
-    ]  # fmt: skip
+    assert told(run(), run(error=error), run()) == [[], [expected], ["recovered"]]
 
 
-def test_many_trades_make_a_short_line() -> None:
-    alerts, _ = changes({}, run(*(row(str(n), "mismatch", ticker=f"T{n}") for n in range(12))))
-
-    assert [alert.text for alert in alerts] == [
-        "needs a person: T0 mismatch, T1 mismatch, T10 mismatch, T11 mismatch, T2 mismatch and 7 more"
-    ]
-
-
-ROWS = st.builds(
-    row,
-    st.sampled_from([None, "a", "b", "c"]),
-    st.sampled_from([*NEED_A_PERSON, "live", "unknown", "settling", "exited", "orphan"]),
-    st.sampled_from(["held", "kept"]),
-)
 RUNS = st.builds(
-    lambda rows, error: run(*{str(r["id"]): r for r in rows}.values(), error=error),
-    st.lists(ROWS, max_size=4),
+    lambda rows, error: run(*rows, error=error),
+    st.lists(st.builds(row, st.sampled_from("ab"), st.just("exited"), st.sampled_from(["closed", "kept"])), max_size=3),
     st.sampled_from([None, "broker_truth_failed", "mass_close_stopped", "deadline_exceeded"]),
 )
 
@@ -235,12 +214,9 @@ def test_the_same_auto_manage_run_twice_tells_nothing_the_second_time(
     assert manage_told(*past, last, last)[-1] == []
 
 
-def test_the_command_names_the_same_trades_as_the_alert() -> None:
-    document = run(*(row(str(verdict), str(verdict)) for verdict in Verdict))
+def test_the_command_says_the_same_as_the_alert() -> None:
+    document = run(attention=[item("a", "mismatch")])
 
-    (warning,) = warnings(document)
-    _, state = changes({}, document)
+    (alert,), _ = changes({}, document)
 
-    assert warning.startswith(f"{len(NEED_A_PERSON)} trades need a person: ")
-    assert all(f"AAPL {verdict}" in warning for verdict in NEED_A_PERSON)
-    assert sorted(state["held"]) == NEED_A_PERSON
+    assert [*warnings(document)] == [alert.text.replace("needs a person", "needs you")]

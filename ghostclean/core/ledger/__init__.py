@@ -27,6 +27,7 @@ from .jsontext import (
 from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
+    PENDING,
     SIZE_FIELDS,
     Trade,
     is_open,
@@ -48,6 +49,7 @@ __all__ = [
     "ENTRY_ORDER_FIELDS",
     "FINAL",
     "NOT_FOUND",
+    "PENDING",
     "POSITION_OPEN",
     "PRETTY",
     "SIZE_FIELDS",

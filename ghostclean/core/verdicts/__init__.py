@@ -8,7 +8,6 @@ from .decision import (
     Decision,
     Proof,
     Verdict,
-    needs_person,
 )
 from .fields import (
     vanished_fields,
@@ -30,7 +29,6 @@ __all__ = [
     "Proof",
     "Verdict",
     "decide",
-    "needs_person",
     "settle",
     "settle_part",
     "vanished_fields",

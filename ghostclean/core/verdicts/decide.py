@@ -217,7 +217,8 @@ def _held_after_undo(world: World, decision: Decision) -> Decision:
     if not held or not decision.action.writes or held.get("facts") not in (None, decision.facts):
         return decision
     why = f"{decision.reason}; undone by an operator and held until its broker facts change"
-    return _unwritten(decision, Action.KEPT if decision.action is Action.SYNCED else Action.HELD, why)
+    action = Action.KEPT if decision.action is Action.SYNCED else Action.HELD
+    return replace(_unwritten(decision, action, why), undone=True)
 
 
 def _unwritten(decision: Decision, action: Action, reason: str) -> Decision:

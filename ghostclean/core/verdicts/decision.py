@@ -75,11 +75,6 @@ _WOULD = {
 }
 
 
-def needs_person(row: Mapping[str, Any]) -> bool:
-    """Whether a row of a run's `results` is a trade that needs a person."""
-    return row["action"] == Action.HELD and Verdict(row["verdict"]).needs_person
-
-
 @dataclass(frozen=True, slots=True)
 class Proof:
     """One thing a verdict rests on, with the time it was seen or happened."""
@@ -98,7 +93,8 @@ class Decision:
 
     `unproven` marks the close that rests on absence alone, `suspect` a trade that may yet become
     one, `facts` fingerprints the broker facts behind the verdict (for holds after an undo),
-    `exit_orders` are the orders whose fills took the trade out, `questions` what would settle it.
+    `exit_orders` are the orders whose fills took the trade out, `questions` what would settle it;
+    `undone` says that an operator took this very change back.
     """
 
     trade_id: str | None
@@ -115,6 +111,7 @@ class Decision:
     facts: str = ""
     exit_orders: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
+    undone: bool = False
 
     @property
     def stale(self) -> bool:
