@@ -15,7 +15,7 @@ from ghostclean.cli.output import Common, Failure, finish, interrupted
 from ghostclean.cli.process import hold_signals
 
 _LISTED = (
-    "reconcile", "auto-manage", "status", "gate", "explain", "resolve",
+    "reconcile", "auto-manage", "status", "gate", "explain", "history", "resolve",
     "undo", "snapshot", "doctor", "migrate", "schedule", "demo",
 )  # fmt: skip
 app.registered_commands.sort(key=lambda command: _LISTED.index(str(command.name)))

@@ -65,8 +65,13 @@ def _gate(error: str, detail: str, given: Given) -> Document:
 
 def _explain(error: str, detail: str, given: Given) -> Document:
     del error, detail
-    unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince"))
-    return {"id": given.get("trade_id"), **unknown, "entries": []}
+    unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince", "held", "note"))
+    return {"id": given.get("subject"), **unknown, "entries": [], "attention": [], "candidates": [], "cure": []}
+
+
+def _history(error: str, detail: str, given: Given) -> Document:
+    del error, detail
+    return {"subject": given.get("subject"), "since": None, "entries": [], "sums": []}
 
 
 def _operators_change(error: str, detail: str, given: Given) -> Document:
@@ -87,6 +92,7 @@ _SHAPES: Mapping[str, Callable[[str, str, Given], Document]] = {
     "status": _status,
     "gate": _gate,
     "explain": _explain,
+    "history": _history,
     "resolve": _operators_change,
     "undo": _operators_change,
 }

@@ -124,6 +124,25 @@ def describe(item: Mapping[str, Any]) -> str:
 # --------------------------------------------------------------------------- what a run finds
 
 
+_CURES = {
+    Kind.NAKED: "ghostclean auto-manage --dry-run",
+    Kind.MISSED: "ghostclean auto-manage --dry-run",
+    Kind.UNFINISHED: "ghostclean auto-manage",
+    Kind.STOP: "ghostclean auto-manage --dry-run",
+    Kind.UNKNOWN: "ghostclean reconcile",
+    Kind.UNREADABLE: "ghostclean doctor",
+}
+
+
+def cure(item: Item) -> str | None:
+    """What is done about an item once it was looked at."""
+    if item.kind in _CURES:
+        return _CURES[item.kind]
+    if item.kind in _OF_TRADES and item.id is not None:
+        return f"ghostclean resolve {shlex.quote(item.id)}"
+    return None
+
+
 def about(kind: Kind, symbol: str | None, trade_id: str | None, why: str) -> Item:
     """An item of a trade: its record and its journal are the next thing to look at."""
     command = f"ghostclean explain {shlex.quote(trade_id)}" if trade_id else "ghostclean doctor"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ Document = Mapping[str, Any]
 
 _QUIET_ACTIONS = frozenset({"kept", "held", "skipped"})
 _WOULD_BE = {"closed": "to close", "synced": "to sync", "backfilled": "to adopt"}
+CSV_COLUMNS = ("at", "action", "ticker", "id", "verdict", "closeReason", "closePrice", "pnl", "runId", "source")
 _COUNTERS = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
 
 
@@ -89,7 +92,23 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
 
 
 def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:
-    """What is known of a trade: where it stands now, then its journal."""
+    """What is known of a trade, or of those of a symbol, a run or an order; the cure stands last."""
+    if document["kind"] != "trade":
+        yield from (f"needs you: {printable(describe(item))}" for item in document["attention"])
+        for trade in document["trades"]:
+            yield from _trade_lines(trade, verbose=verbose)
+            yield ""
+    else:
+        yield from _trade_lines(document, verbose=verbose)
+    if not document["cure"]:
+        yield "nothing needs to be done"
+        return
+    yield "what can be done:"
+    yield from (f"    {printable(command)}" for command in document["cure"])
+
+
+def _trade_lines(document: Document, *, verbose: bool) -> Iterator[str]:
+    """Where a trade stands now, then its journal, then the orders that may settle it."""
     if document["status"] is None:
         now = "no longer in the ledger, or the ledger cannot be read"
     else:
@@ -101,6 +120,61 @@ def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]
     if not document["entries"]:
         yield "no run has changed it, or its verdict, as far back as the journal keeps"
     yield from entry_lines(document["entries"], verbose=verbose)
+    if document["held"] is not None:
+        yield from _candidate_lines(document)
+    if document["note"]:
+        yield f"note: {printable(document['note'])}"
+
+
+def choice_lines(document: Document) -> Iterator[str]:
+    """What a person can choose from to settle a trade."""
+    if "verdict" not in document:
+        yield "runs do not work on this trade"
+        return
+    yield f"{printable(document['ticker'], 24)}  {printable(document['id'], 60)}: {document['verdict']}"
+    yield f"    {printable(document['reason'])}"
+    yield from _candidate_lines(document)
+    for candidate in document["candidates"]:
+        yield f"    {printable(candidate['command'])}"
+
+
+def _candidate_lines(document: Document) -> Iterator[str]:
+    """The broker's side, and the orders that may have opened or closed the trade, oldest first."""
+    yield f"the broker holds {document['held']}; orders that filled there:"
+    if not document["candidates"]:
+        yield "    none"
+    for number, row in enumerate(document["candidates"], start=1):
+        price = f" @ {row['price']}" if row["price"] is not None else ""
+        owner = printable(row["owner"] or "nobody's", 40)
+        what = f"{row['at'] or 'time unknown'}  {row['side']} {row['filledQty']}{price}  {row['status']}"
+        yield f"    {number:>2}. {what}  {row['orderId']}  ({owner})"
+
+
+def history_lines(document: Document) -> Iterator[str]:
+    """One line a change, then count and P&L by reason."""
+    for row in document["entries"]:
+        what = f"{row['at']}  {row['action']:<9} {printable(row['ticker'], 24):<8} {printable(row['id'], 60)}"
+        price = f" @ {row['closePrice']}" if row["closePrice"] is not None else ""
+        why = printable(row["closeReason"] or row["verdict"], 60)
+        yield f"{what}  {why}{price}{_pnl(row['pnl'])}  run {printable(row['runId'], 80)}"
+    if not document["entries"]:
+        yield "nothing was changed, as far back as the journal keeps"
+    for row in document["sums"]:
+        unknown = f", {row['unknown']} without P&L" if row["unknown"] else ""
+        yield f"{row['count']:>6} {printable(row['reason'], 60)}{_pnl(row['pnl'])}{unknown}"
+
+
+def _pnl(value: float | None) -> str:
+    return f"  P&L {value:+.2f}" if value is not None else ""
+
+
+def csv_lines(document: Document) -> Iterator[str]:
+    """The changes as comma-separated values under a header line."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(document["entries"])
+    return iter(buffer.getvalue().splitlines())
 
 
 def entry_lines(entries: Iterable[Document], *, verbose: bool = False) -> Iterator[str]:

@@ -15,7 +15,7 @@ from tests.cli.conftest import MakeWorld
 from tests.cli.world import DAY_AGO, PASSWORD, ROOT, SENTINEL, UNKNOWN_ORDER, YESTERDAY, World, long
 
 COMMANDS = (
-    "reconcile", "auto-manage", "status", "gate", "explain", "resolve",
+    "reconcile", "auto-manage", "status", "gate", "explain", "history", "resolve",
     "undo", "snapshot", "doctor", "migrate", "schedule", "demo",
 )  # fmt: skip
 
@@ -42,7 +42,7 @@ def test_every_command_has_the_four_options(world: World, command: str) -> None:
         ("gate", "--max-open", "-1"),
         ("explain",),
         ("schedule", "daily"),
-        ("resolve", "t"),
+        ("resolve", "t", "--vanished", "--exit-order", "x"),
         ("migrate", "file:a"),
     ],
 )

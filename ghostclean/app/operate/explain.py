@@ -1,37 +1,136 @@
-"""Every change of a trade, and of its verdict, with its proof, as far back as the journal keeps."""
+"""What is known of a trade, a symbol, a run or an order: verdicts, changes, proof, and the cure as commands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ghostclean.app.journal import WRITTEN
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import JournalEntry, Ledger, Record, State
-from ghostclean.core.ledger import text
-from ghostclean.errors import LedgerFailed
+from ghostclean.core import attention
+from ghostclean.core.attention import Item
+from ghostclean.core.broker import canonical_id, symbol_key
+from ghostclean.core.ledger import order_ids, record_id, text
+from ghostclean.core.verdicts import Verdict
+from ghostclean.errors import GhostcleanError, LedgerFailed
+
+from .candidates import Choice
+from .undo import UNDONE
+
+_BREAKS = frozenset(str(verdict) for verdict in Verdict if verdict.needs_person)
+
+Find = Callable[[Record], Choice | None]
 
 
-def explain_trade(stores: Stores, trade_id: str) -> dict[str, Any]:
-    """The document of `explain`; an id that neither journal nor ledger knows is an error in it."""
+def explain(stores: Stores, subject: str, find: Find) -> dict[str, Any]:
+    """The document of `explain`; what neither journal nor ledger knows is an error in it.
+
+    A trade's document stands by itself; a symbol, a run or an order is answered with those of its
+    `trades`. `find` asks the broker which orders may settle a trade that needs a person.
+    """
+    document = explain_trade(stores, subject, find)
+    if document["ok"] or document["error"] != "reconcile_failed":
+        return document
+    items = attention.recall(stores.state.recall("attention"))
+    of_symbol = [i for i in items if i.id is None and i.symbol and symbol_key(i.symbol) == symbol_key(subject)]
+    kind, ids = _named_otherwise(stores, subject)
+    if not ids and not of_symbol:
+        return document
+    trades = [explain_trade(stores, trade_id, find) for trade_id in ids]
+    cure = [f"ghostclean undo {shlex.quote(subject)} --dry-run"] if kind == "run" else [i.command for i in of_symbol]
+    cure += [command for trade in trades for command in trade["cure"]]
+    return {
+        "ok": True,
+        "id": subject,
+        "kind": kind,
+        "attention": [item.to_dict() for item in of_symbol],
+        "trades": trades,
+        "cure": [*dict.fromkeys(cure)],
+        "error": None,
+        "detail": None,
+    }
+
+
+def _named_otherwise(stores: Stores, subject: str) -> tuple[str, list[str]]:
+    """What else the subject is, and the trades of it: a run, an order, else a symbol."""
+    run = [entry.trade_id for entry in stores.state.journal(run_id=subject)]
+    if run:
+        return "run", [*dict.fromkeys(run)]
+    entries, active = stores.state.journal(), stores.ledger.read().active
+    key, name = symbol_key(subject), canonical_id(subject)
+    of_order = [i for r in active if name in order_ids(r) and (i := record_id(r))]
+    of_order += [entry.trade_id for entry in entries if name in _orders_in(entry)]
+    if of_order:
+        return "order", [*dict.fromkeys(of_order)]
+    of_symbol = [i for r in active if symbol_key(text(r, "ticker", "symbol") or "") == key and (i := record_id(r))]
+    of_symbol += [entry.trade_id for entry in entries if symbol_key(entry.ticker) == key]
+    return "symbol", [*dict.fromkeys(of_symbol)]
+
+
+def _orders_in(entry: JournalEntry) -> set[str]:
+    """The orders that a journal entry names, in its proof or in what it wrote."""
+    named = {str(value) for row in entry.proof for name, value in row.items() if name in ("orderId", "order")}
+    return named | {*order_ids(entry.after or {}), *order_ids(entry.before or {})}
+
+
+def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
+    """One trade's document."""
     entries = stores.state.journal(trade_id=trade_id)
     record, error, detail = _record(stores.ledger, trade_id)
     if entries:
         error = detail = None  # the journal alone is an answer
     elif record is None and error is None:
         error = "reconcile_failed"
-        detail = f"neither the journal nor the ledger knows a trade {trade_id!r}; nothing was changed; check the id"
+        detail = (
+            f"neither the journal nor the ledger knows a trade, symbol, run or order {trade_id!r}; "
+            "nothing was changed; check the id"
+        )
     status = None if record is None else text(record, "status")
     ticker = entries[-1].ticker if entries else None if record is None else text(record, "ticker", "symbol")
+    items = [i for i in attention.recall(stores.state.recall("attention")) if trade_id == i.id]
+    choice, note = _choice(record, items, find)
     return {
         "ok": error is None,
         "id": trade_id,
+        "kind": "trade",
         "ticker": ticker,
         "status": status,
         **_verdict(stores.state, trade_id, entries),
         "entries": [entry.to_dict() for entry in entries],
+        "attention": [item.to_dict() for item in items],
+        "held": choice.held if choice is not None else None,
+        "candidates": [candidate.to_dict() for candidate in choice.candidates] if choice is not None else [],
+        "cure": _cure(trade_id, items, entries, choice),
+        "note": note,
         "error": error,
         "detail": detail,
     }
+
+
+def _choice(record: Record | None, items: Sequence[Item], find: Find) -> tuple[Choice | None, str | None]:
+    """The candidates of a trade whose verdict needs a person; a broker that does not answer is only noted."""
+    if record is None or all(item.kind not in _BREAKS for item in items):
+        return None, None
+    try:
+        return find(record), None
+    except GhostcleanError as failure:
+        return None, f"its orders were not looked up: {failure}"
+
+
+def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry], choice: Choice | None) -> list[str]:
+    """Commands to paste, the likeliest first; none where nothing needs doing."""
+    name = shlex.quote(trade_id)
+    commands = [c.command for c in choice.candidates if c.owner in (None, "this trade")] if choice is not None else []
+    if choice is not None and choice.held == "nothing":
+        commands.append(f"ghostclean resolve {name} --vanished --dry-run")
+    if choice is None:
+        commands += [cure for item in items if (cure := attention.cure(item)) is not None]
+    written = [e for e in entries if e.outcome == WRITTEN and e.after is not None]
+    if written and written[-1].action != UNDONE:
+        commands.append(f"ghostclean undo {shlex.quote(written[-1].run_id)} --trade {name} --dry-run")
+    return [*dict.fromkeys(commands)]
 
 
 def _record(ledger: Ledger, trade_id: str) -> tuple[Record | None, str | None, str | None]:

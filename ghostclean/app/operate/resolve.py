@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.observation import observe, read_truth, refuse_other_account
+from ghostclean.app.observation import Observation, observe, read_truth, refuse_other_account
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import RECONCILE_MEMORY, Change, LedgerView, Record
 from ghostclean.core.broker import BrokerTruth, Order, is_uuid
@@ -22,6 +23,7 @@ from ghostclean.core.ledger import Trade, changed, is_open, is_pending, read_tra
 from ghostclean.core.verdicts import Action, Decision, Verdict, vanished_fields
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
+from .candidates import unexplained_without
 from .corrections import Correction, NothingToDo, Report, carry_out, journal_of, locked
 
 KIND = "resolve"
@@ -61,17 +63,20 @@ def resolve_trade(
     at = datetime.now(UTC)
     with locked(parts.state, f"resolve {trade_id}", dry_run=dry_run) as lease:
         view = parts.ledger.read()
-        record = _record(view, trade_id)
+        record = open_record(view, trade_id)
         trade = read_trade(record)
         truth = read_truth(parts, deadline)
         refuse_other_account(parts.state.recall_all(["pin"]).pinned, truth.account, live=parts.broker.live)
         order = _named(parts, claim, trade)
         if order is not None:
             claim = claim.named(order.id)
-        decision = _judge(parts, deadline, policy, view, record, truth, claim.link)
+        look = partial(_observed, parts, deadline, policy, view, record, truth)
+        decision = _judged(look(claim.link), trade)
         # What a run sees without the claim: an undo of this is held for as long as that stays the same.
-        facts = (_judge(parts, deadline, policy, view, record, truth, {}) if claim.link else decision).facts
+        facts = (_judged(look({}), trade) if claim.link else decision).facts
         change, refusal = _change(decision, record, claim, policy, at)
+        if claim.vanished and refusal is None:
+            refusal = unexplained_without(look(None), trade)
         journal = journal_of(parts.ledger, parts.state, lease, kind=KIND, run_id=run_id, now=at)
         verdict = str(Verdict.VANISHED if claim.vanished else decision.verdict)
         reason = f"by an operator's word: {claim}" + ("" if claim.vanished else f"; {decision.reason}")
@@ -84,7 +89,8 @@ def resolve_trade(
     return Report(run_id, trade_id, dry_run, (correction.row(dry_run=dry_run),))
 
 
-def _record(view: LedgerView, trade_id: str) -> Record:
+def open_record(view: LedgerView, trade_id: str) -> Record:
+    """The open or pending record with that id; raises NothingToDo."""
     for record in view.active:
         if record_id(record) == trade_id and (is_open(record) or is_pending(record)):
             return record
@@ -127,25 +133,27 @@ def _look_up(parts: Parts, order_id: str) -> tuple[Order, ...]:
     return found
 
 
-def _judge(
+def _observed(
     parts: Parts,
     deadline: Deadline,
     policy: Policy,
     view: LedgerView,
     record: Record,
     truth: BrokerTruth,
-    link: Mapping[str, str],
-) -> Decision:
-    """What the core says about the trade once the named order is linked to it."""
-    linked = {**record, **link}
-    seen = replace(view, active=tuple(linked if other is record else other for other in view.active))
+    link: Mapping[str, str] | None,
+) -> Observation:
+    """The ledger with the named order linked to the trade, or without that trade at all."""
+    linked = [{**record, **link}] if link is not None else []
+    seen = replace(view, active=tuple(row for other in view.active for row in (linked if other is record else [other])))
     known = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
     memory = replace(known, holds={}, misses={}, orders={})
-    observation = observe(parts, deadline, policy, seen, memory, truth, look_again=False)
-    wanted = record_id(record)
-    found = next((decision for decision in observation.plan.decisions if decision.trade_id == wanted), None)
+    return observe(parts, deadline, policy, seen, memory, truth, look_again=False)
+
+
+def _judged(observation: Observation, trade: Trade) -> Decision:
+    found = next((decision for decision in observation.plan.decisions if decision.trade_id == trade.id), None)
     if found is None:
-        raise NothingToDo(f"trade {wanted!r} is not one that runs work on: nothing was changed")
+        raise NothingToDo(f"trade {trade.id!r} is not one that runs work on: nothing was changed")
     return found
 
 

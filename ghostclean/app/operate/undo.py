@@ -21,6 +21,7 @@ from .corrections import Correction, NothingToDo, Report, carry_out, journal_of,
 
 KIND = "undo"
 UNDONE = "undone"
+_RUNS_LOOKED_AT = 100
 
 # What the undone run concluded from the facts: kept, it would itself look like a change of facts.
 CONCLUDED = ("exits", "unproven")
@@ -37,13 +38,34 @@ class _Trace:
     facts: Any = None
 
 
+def last_run(state: State) -> str:
+    """The last run that changed the ledger and was not undone since; raises NothingToDo."""
+    undone = {run.get("subject") for run in state.telemetry(KIND, _RUNS_LOOKED_AT).runs}
+    for entry in reversed(state.journal()):
+        changes = entry.outcome == WRITTEN and entry.after is not None and entry.action != UNDONE
+        if changes and entry.run_id not in undone:
+            return entry.run_id
+    raise NothingToDo("the journal knows no run that could be undone: nothing was changed")
+
+
 def undo_run(
-    ledger: Ledger, state: State, run_id: str, *, undo_id: str, dry_run: bool = False, now: datetime | None = None
+    ledger: Ledger,
+    state: State,
+    run_id: str,
+    *,
+    undo_id: str,
+    trade_id: str | None = None,
+    dry_run: bool = False,
+    now: datetime | None = None,
 ) -> Report:
-    """Undoes a run; raises NothingToDo, Locked, LedgerFailed, StateFailed."""
+    """Undoes a run, or what it did to one trade; raises NothingToDo, Locked, LedgerFailed, StateFailed."""
     at = now or datetime.now(UTC)
     with locked(state, f"undo {run_id}", dry_run=dry_run) as lease:
         entries = state.journal(run_id=run_id)
+        if trade_id is not None:
+            entries = [step for step in entries if step.trade_id == trade_id]
+            if not entries:
+                raise NothingToDo(f"run {run_id!r} did nothing to trade {trade_id!r}: nothing was changed")
         present = ledger.get({step.trade_id for step in entries})
         settled = _settled(entries, present)
         traces = _traces([settled.get(step.id, step) for step in entries], run_id)

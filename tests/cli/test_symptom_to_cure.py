@@ -1,0 +1,253 @@
+"""From symptom to cure in at most two commands: explain, resolve alone, history, undo of a part."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from typing import Any
+
+import pytest
+
+from tests.cli.world import DAY_AGO, UNKNOWN_ORDER, YESTERDAY, World, long
+
+
+def paste(world: World, command: str, *more: str) -> Any:
+    """Runs a printed command as a person would."""
+    program, *args = shlex.split(command)
+    assert program == "ghostclean"
+    return world.run(*args, *more)
+
+
+def two_share(world: World) -> None:
+    """A of thirty and B of twenty, neither with an order, over a position of twenty: ambiguous."""
+    world.pin()
+    world.broker.open_trade("NVDA", 20, 100, at=DAY_AGO)
+    world.ledger(long("A", "NVDA", quantity=30, entry=100), long("B", "NVDA", quantity=20, entry=100))
+
+
+# --------------------------------------------------------------------------- resolve
+
+
+def test_vanished_is_refused_while_shares_stand_that_no_other_trade_explains(world: World) -> None:
+    world.pin()
+    world.broker.open_trade("NVDA", 6, 100, at=DAY_AGO)
+    world.ledger(long("n", "NVDA", quantity=10, entry=100))
+    assert world.reconcile().row("n")["verdict"] == "mismatch"
+
+    with world.untouched():
+        run = world.run("resolve", "n", "--vanished", "--json")
+
+    assert (run.code, run.document["results"][0]["action"]) == (1, "refused")
+    assert "6 long stand at the broker that no other trade explains" in run.document["detail"]
+
+
+def test_vanished_is_refused_while_a_trade_beside_it_is_not_settled(world: World) -> None:
+    two_share(world)
+    assert world.reconcile().row("B")["verdict"] == "ambiguous"
+
+    with world.untouched():
+        run = world.run("resolve", "B", "--vanished", "--json")
+
+    assert (run.code, run.document["results"][0]["action"]) == (1, "refused")
+    assert "trade A beside it" in run.document["detail"]
+
+
+def test_vanished_is_refused_while_an_entry_works_that_is_nobody_elses(world: World) -> None:
+    world.pin()
+    world.ledger(long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER))
+    world.broker.add_order("IBM", side="buy", qty="10", type="limit", limit_price="1", status="new")
+
+    with world.untouched():
+        run = world.run("resolve", "x", "--vanished", "--json")
+
+    assert (run.code, run.document["results"][0]["action"]) == (1, "refused")
+    assert "works there" in run.document["detail"]
+
+
+def test_vanished_is_taken_where_the_other_trades_explain_what_stands(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("NVDA", 20, 100, at=DAY_AGO)
+    world.ledger(
+        long("A", "NVDA", quantity=20, entry=100, alpacaOrderId=bought["id"]),
+        long("B", "NVDA", quantity=20, entry=100, alpacaOrderId=UNKNOWN_ORDER),
+    )
+
+    run = world.run("resolve", "B", "--vanished", "--json")
+
+    assert run.code == 0, run.stderr
+    assert (world.trade("A")["status"], world.trade("B")["status"]) == ("OPEN", "CLOSED")
+
+
+def test_resolve_alone_lists_who_may_have_closed_it_and_writes_nothing(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
+    sale = world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
+    world.ledger(long("m", "MSFT", entry=400), long("other", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+
+    with world.untouched():
+        run = world.run("resolve", "m", "--json")
+        told = world.run("resolve", "m").stdout
+
+    rows = {row["orderId"]: row for row in run.document["candidates"]}
+    assert (rows[bought["id"]]["owner"], rows[sale["id"]]["owner"]) == ("trade other", None)
+    assert (rows[sale["id"]]["side"], rows[sale["id"]]["filledQty"], rows[sale["id"]]["price"]) == ("sell", 10, 410)
+    assert f"ghostclean resolve m --exit-order {sale['id']}" in told
+    assert f"ghostclean resolve m --entry-order {bought['id']}" in told
+
+
+def test_resolve_alone_of_no_open_trade_says_so(world: World) -> None:
+    world.ledger(long("c", "MSFT", entry=400, status="CLOSED"))
+    run = world.run("resolve", "c", "--json")
+    assert (run.code, run.document["error"]) == (1, "reconcile_failed")
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_resolved_exit_order_takes_the_trades_part_and_leaves_the_rest(world: World, first: str) -> None:
+    world.pin()
+    world.broker.open_trade("MSFT", 30, 400, at=DAY_AGO)
+    sale = world.broker.sell("MSFT", 30, 410, at=YESTERDAY)
+    world.ledger(long("a", "MSFT", quantity=10, entry=400), long("b", "MSFT", quantity=20, entry=400))
+    second = "b" if first == "a" else "a"
+
+    for trade_id in (first, second):
+        run = world.run("resolve", trade_id, "--exit-order", sale["id"], "--json")
+        assert run.code == 0, run.stderr
+
+    assert [world.trade(i)["status"] for i in "ab"] == ["CLOSED", "CLOSED"]
+    assert [world.trade(i)["closePrice"] for i in "ab"] == [410, 410]
+
+
+# --------------------------------------------------------------------------- explain
+
+
+def test_explain_ends_with_the_cure_of_a_trade_that_needs_a_person(world: World) -> None:
+    two_share(world)
+    world.reconcile()
+
+    run = world.run("explain", "B", "--json")
+
+    assert [item["kind"] for item in run.document["attention"]] == ["ambiguous"]
+    (bought,) = run.document["candidates"]
+    assert run.document["cure"] == [f"ghostclean resolve B --entry-order {bought['orderId']}"]
+    assert paste(world, run.document["cure"][0], "--dry-run", "--json").document["dryRun"]
+
+
+def test_explain_takes_a_symbol_a_run_and_an_order(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
+    world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
+    world.ledger(long("m", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+    run_id = world.reconcile().document["runId"]
+
+    for subject, kind in (("msft", "symbol"), (run_id, "run"), (bought["id"], "order")):
+        document = world.run("explain", subject, "--json").document
+        assert (document["kind"], [t["id"] for t in document["trades"]]) == (kind, ["m"]), subject
+        assert f"ghostclean undo {run_id} --trade m --dry-run" in document["cure"]
+    told = world.run("explain", run_id).stdout.splitlines()
+    assert told[-2:] == [f"    ghostclean undo {run_id} --dry-run", f"    ghostclean undo {run_id} --trade m --dry-run"]
+
+
+def test_explain_of_an_orphans_symbol_says_how_to_take_it_in(world: World) -> None:
+    world.pin()
+    world.broker.open_trade("XYZ", 5, 10, at=DAY_AGO)
+    world.ledger()
+    world.reconcile()
+
+    document = world.run("explain", "XYZ", "--json").document
+
+    assert [item["kind"] for item in document["attention"]] == ["orphan"]
+    assert paste(world, document["cure"][0], "--json").document["results"][0]["action"] == "would_adopt"
+
+
+def test_what_nobody_knows_is_exit_1(world: World) -> None:
+    run = world.run("explain", "nothing-of-that-name", "--json")
+    assert (run.code, run.document["error"]) == (1, "reconcile_failed")
+
+
+# --------------------------------------------------------------------------- history
+
+
+def closed_twice(world: World) -> list[str]:
+    """Two ghosts closed by two runs, one sold at +100, one vanished; the run ids."""
+    world.pin()
+    bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
+    world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
+    world.ledger(long("m", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+    runs = [world.reconcile().document["runId"]]
+    world.ledger(long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER))
+    return [*runs, world.reconcile().document["runId"]]
+
+
+def test_history_says_what_was_closed_by_which_run_at_what_price(world: World) -> None:
+    first, second = closed_twice(world)
+
+    document = world.run("history", "--json").document
+
+    rows = [(r["id"], r["action"], r["closePrice"], r["pnl"], r["runId"]) for r in document["entries"]]
+    assert rows == [("m", "closed", 410, 100, first), ("x", "closed", None, None, second)]
+    assert document["sums"] == [
+        {"reason": "manual_close", "count": 1, "pnl": 100, "unknown": 0},
+        {"reason": "reconciled_not_in_alpaca", "count": 1, "pnl": 0, "unknown": 1},
+    ]
+
+
+def test_history_of_one_symbol_and_of_a_time(world: World) -> None:
+    closed_twice(world)
+
+    assert [r["id"] for r in world.run("history", "ibm", "--json").document["entries"]] == ["x"]
+    assert [r["id"] for r in world.run("history", "m", "--json").document["entries"]] == ["m"]
+    assert len(world.run("history", "--since", "1h", "--json").document["entries"]) == 2
+    assert world.run("history", "--since", "soon", "--json").code == 2
+
+
+def test_an_undone_close_takes_its_money_out_again(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
+    world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
+    world.ledger(long("m", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+    world.run("undo", world.reconcile().document["runId"])
+
+    sums = world.run("history", "m", "--json").document["sums"]
+
+    assert [(s["reason"], s["pnl"]) for s in sums] == [("manual_close", 100), ("undone", -100)]
+
+
+def test_history_as_csv_reads_back(world: World) -> None:
+    first, second = closed_twice(world)
+
+    rows = [*csv.DictReader(io.StringIO(world.run("history", "--csv").stdout))]
+
+    assert [(r["id"], r["closePrice"], r["runId"]) for r in rows] == [("m", "410", first), ("x", "", second)]
+
+
+# --------------------------------------------------------------------------- undo
+
+
+def test_undo_of_the_last_run_and_of_one_trade(world: World) -> None:
+    world.pin()
+    bought = [world.broker.open_trade(s, 10, 400, at=DAY_AGO) for s in ("MSFT", "NVDA")]
+    for symbol in ("MSFT", "NVDA"):
+        world.broker.sell(symbol, 10, 410, at=YESTERDAY)
+    world.ledger(
+        long("m", "MSFT", entry=400, alpacaOrderId=bought[0]["id"]),
+        long("n", "NVDA", entry=400, alpacaOrderId=bought[1]["id"]),
+    )
+    run_id = world.reconcile().document["runId"]
+
+    run = world.run("undo", run_id, "--trade", "m", "--json")
+    assert (run.code, run.document["changed"]) == (0, 1)
+    assert [world.trade(i)["status"] for i in "mn"] == ["OPEN", "CLOSED"]
+
+    assert world.run("undo", run_id, "--trade", "q", "--json").code == 1
+    assert world.run("undo", "--json").code == 2
+
+
+def test_undo_last_is_the_last_run_that_changed_something(world: World) -> None:
+    closed_twice(world)
+    world.reconcile()  # changes nothing
+
+    run = world.run("undo", "--last", "--json")
+
+    assert (run.code, run.document["results"][0]["id"]) == (0, "x")
+    assert world.trade("x")["status"] == "OPEN"
