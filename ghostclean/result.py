@@ -20,13 +20,14 @@ EXIT_CODES: Mapping[str | None, int] = {
     "mass_close_stopped": 5,
     "deadline_exceeded": 6,
     "locked": 7,
+    "interrupted": 130,
 }
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended a run; `result` says what it had done until then."""
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Result | ManageResult) -> None:
         super().__init__()
         self.result = result
 

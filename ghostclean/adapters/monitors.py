@@ -22,13 +22,15 @@ from urllib.parse import urlsplit
 from platformdirs import user_state_path
 
 from ghostclean.app.ports import EndedRun, Monitor
-from ghostclean.core.alerts import report
+from ghostclean.core.alerts import interrupted, manage_report, report
+from ghostclean.core.attention import Kind
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError
 
 Send = Callable[[float], None]
 
 _BODY_LIMIT = 10_000
+_ALARMING = frozenset({Kind.NAKED, Kind.MISSED})
 _LAST_SUCCESS = "last_success_timestamp_seconds"
 
 
@@ -49,10 +51,17 @@ class Heartbeat:
         return partial(self._ping, "/start", run_id, f"run {run_id}")
 
     def ended(self, run: EndedRun) -> Send | None:
-        """The report as the body; auto-manage has no heartbeat of its own."""
+        """The report as the body: a success, a failure, or a plain log of a run that was interrupted.
+
+        A position without a stop and a missed end of day fail the heartbeat while they last;
+        auto-manage has no other heartbeat of its own.
+        """
+        document = run.document
+        alarming = any(item["kind"] in _ALARMING for item in document["attention"])
         if run.kind != "reconcile":
-            return None
-        return partial(self._ping, "" if run.document["ok"] else "/fail", run.document["runId"], report(run.document))
+            return partial(self._ping, "/fail", document["runId"], manage_report(document)) if alarming else None
+        ending = "" if document["ok"] and not alarming else "/fail"
+        return partial(self._ping, "/log" if interrupted(document) else ending, document["runId"], report(document))
 
     def _ping(self, ending: str, run_id: str, body: str, seconds: float) -> None:
         url = self._url._replace(path=self._url.path.rstrip("/") + ending).geturl()
@@ -151,7 +160,8 @@ class MetricsFile:
 
     def ended(self, run: EndedRun) -> Send | None:
         """The figures of a reconcile run; while the state is lost the file's own last success stays."""
-        return partial(self._write, run) if run.kind == "reconcile" else None
+        counted = run.kind == "reconcile" and not interrupted(run.document)
+        return partial(self._write, run) if counted else None
 
     def _write(self, run: EndedRun, seconds: float) -> None:
         del seconds

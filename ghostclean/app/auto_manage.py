@@ -43,7 +43,7 @@ from ghostclean.core.verdicts import Holding
 from ghostclean.errors import (
     BrokerError,
 )
-from ghostclean.result import ManageOutcome, ManageResult, Result
+from ghostclean.result import Interrupted, ManageOutcome, ManageResult, Result
 
 KIND = "auto-manage"
 LOCK_WAIT = 20.0
@@ -75,8 +75,9 @@ def run_auto_manage(
 ) -> ManageResult:
     """Makes one run and returns what happened; never raises for anything the world does.
 
-    `reconcile_first` runs under the lock that it is handed (None in a dry run); `observe` looks at
-    ledger and broker and raises GhostcleanError when either cannot be read.
+    Ctrl-C comes out as `Interrupted`, with the result so far. `reconcile_first` runs under the lock
+    that it is handed (None in a dry run); `observe` looks at ledger and broker and raises
+    GhostcleanError when either cannot be read.
     """
     return _Run(parts, options, reconcile_first, observe).result()
 
@@ -140,7 +141,10 @@ class _Run:
             failure="auto_manage_failed",
             broker_failed="the broker failed ({}): nothing more was sent; the next run goes on",
         )
-        carry_out(self.run, task)
+        try:
+            carry_out(self.run, task)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(self._report()) from stop
         return self._report()
 
     def _work_until_stopped(self) -> None:

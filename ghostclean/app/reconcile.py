@@ -65,7 +65,7 @@ def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None)
     try:
         carry_out(run, task)
     except KeyboardInterrupt as stop:
-        run.failed("reconcile_failed", why_stopped(run))
+        run.failed("interrupted", why_stopped(run))
         raise Interrupted(report(run)) from stop
     return report(run)
 

@@ -160,7 +160,7 @@ def carry_out(run: Run, task: Task) -> None:
         _work(run, task)
     except KeyboardInterrupt:
         run.interrupted = True
-        run.failed(task.failure, why_stopped(run))
+        run.failed("interrupted", why_stopped(run))
         _finish(run, task)
         raise
     _finish(run, task)

@@ -1,12 +1,13 @@
 """`ghostclean auto-manage`: reconcile, then manage the open trades."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ghostclean.cli.command import command
 from ghostclean.cli.options import DeadlineText, DryRun, RunId, Source, name, seconds
 from ghostclean.cli.output import Common, Outcome
+from ghostclean.cli.process import stopped_code
 
 _HELP = """Reconcile, then manage the open trades: stops, cut loss, end of day.
 
@@ -35,23 +36,26 @@ def auto_manage(
     from ghostclean import api
     from ghostclean.render.progress import progress
     from ghostclean.render.text import auto_manage_lines
+    from ghostclean.result import Interrupted
 
-    with progress("managing the open trades", common.json or common.quiet):
-        result = api.auto_manage(
-            settings=common.settings(),
-            dry_run=dry_run,
-            force=force,
-            source=name(source, "--source"),
-            run_id=None if run_id is None else name(run_id, "--run-id"),
-            deadline=seconds(deadline),
-            counted_from_start=True,
-        )
-    document = result.to_dict()
-    failed = result.exit_code != 0
+    options: dict[str, Any] = {
+        "settings": common.settings(),
+        "dry_run": dry_run,
+        "force": force,
+        "source": name(source, "--source"),
+        "run_id": None if run_id is None else name(run_id, "--run-id"),
+        "deadline": seconds(deadline),
+    }
+    try:
+        with progress("managing the open trades", common.json or common.quiet):
+            result = api.auto_manage(**options, counted_from_start=True)
+        document, exit_code = result.to_dict(), result.exit_code
+    except Interrupted as stop:
+        document, exit_code = stop.result.to_dict(), stopped_code(stop)
     return Outcome(
         document,
-        result.exit_code,
+        exit_code,
         lambda: auto_manage_lines(document, quiet=common.quiet),
-        error=result.reason or "reconcile_failed" if failed else None,
-        detail=result.detail or f"auto-manage failed: {result.reason}" if failed else None,
+        error=(document["reason"] or "reconcile_failed") if exit_code else None,
+        detail=(document["detail"] or f"auto-manage failed: {document['reason']}") if exit_code else None,
     )

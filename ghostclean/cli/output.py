@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _STOPPED = "interrupted; what was written stays and is journaled, the next run goes on from there"
 
+_REPEATED = frozenset({"reconcile", "auto-manage"})  # what a schedule runs again and again
 _SOFTENED = frozenset({1, 3, 4, 5, 6, 7})  # by --non-fatal
 
 Document = Mapping[str, Any]
@@ -135,7 +136,7 @@ def interrupted(arguments: Sequence[str], stop: BaseException) -> int:
 def _failure(error: BaseException, common: Common) -> Failure:
     """An exception as one line, never a traceback with secrets."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return Failure("reconcile_failed", stopped_code(error), _STOPPED)
+        return Failure("interrupted", stopped_code(error), _STOPPED)
     if isinstance(error, BrokerError):
         error = BrokerTruthFailed(f"the broker cannot be read: {error}")
     if isinstance(error, GhostcleanError):
@@ -151,15 +152,25 @@ def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = 
     """Prints an outcome and returns the exit code, softened by --non-fatal."""
     softened = non_fatal and outcome.exit_code in _SOFTENED
     _print(common, outcome)
-    if outcome.detail:
+    detail = _quietly(command, common, outcome) if common.quiet and command in _REPEATED else outcome.detail
+    if detail:
         kept = f" (exit code {outcome.exit_code}, made 0 by --non-fatal)" if softened else ""
-        common.say(f"{outcome.detail}{kept}")
+        common.say(f"{detail}{kept}")
     # What needs a person stays so from run to run: --quiet must not say it every five minutes.
     for warning in () if common.quiet else outcome.warnings:
         common.say(warning, "warning")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _annotate(command, common, outcome)
     return 0 if softened else outcome.exit_code
+
+
+def _quietly(command: str, common: Common, outcome: Outcome) -> str | None:
+    """What --quiet says of a failure, and of its end; one that repeats is said now and then."""
+    from ghostclean.cli.repeated import Memo
+
+    if outcome.error == "interrupted" or outcome.document.get("dryRun"):
+        return outcome.detail
+    return Memo(command, common.env_file).judged(outcome.error, outcome.detail or "")
 
 
 def _print(common: Common, outcome: Outcome) -> None:

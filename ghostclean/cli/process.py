@@ -133,5 +133,6 @@ def _ignore_once(number: int, frame: object) -> None:
 
 def stopped_code(stop: BaseException | None) -> int:
     """The exit code of an interruption, which may have been given another form on its way."""
-    cause = stop.__cause__ if stop is not None else None
-    return next((s.exit_code for s in (stop, cause) if isinstance(s, Terminated)), 130)
+    while stop is not None and not isinstance(stop, Terminated):
+        stop = stop.__cause__
+    return stop.exit_code if stop is not None else 130

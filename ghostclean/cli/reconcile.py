@@ -70,16 +70,15 @@ def reconcile(
     try:
         with progress("asking the broker", common.json or common.quiet):
             result = api.reconcile(**options, counted_from_start=True)
-        exit_code = result.exit_code
+        document, exit_code = result.to_dict(), result.exit_code
     except Interrupted as stop:
-        result, exit_code = stop.result, stopped_code(stop)
-    document = result.to_dict()
+        document, exit_code = stop.result.to_dict(), stopped_code(stop)
     return Outcome(
         document,
         exit_code,
         lambda: lines(document, common),
-        error=result.error,
-        detail=result.detail,
+        error=document["error"],
+        detail=document["detail"],
         warnings=tuple(warnings(document)),
     )
 

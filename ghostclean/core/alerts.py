@@ -9,6 +9,7 @@ from typing import Any
 from ghostclean.core.attention import describe, of
 
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
+INTERRUPTED = "interrupted"  # by a person or a scheduler: no failure of a run
 _SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
 _NOT_LOOKED = "market_closed"
 _SHOWN = 5
@@ -42,7 +43,7 @@ def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[lis
         alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
     if error is None or document["closed"]:
         closing = bool(document["closed"])
-    return alerts, {"error": error, "closing": closing}
+    return alerts, {"error": before.get("error") if error == INTERRUPTED else error, "closing": closing}
 
 
 def attention_changes(document: Mapping[str, Any]) -> list[Alert]:
@@ -65,7 +66,7 @@ def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
     One failure after another of a different kind is the same trouble, unless a safety rule speaks.
     """
     error = document["error"]
-    if _kind(error) == _kind(was):
+    if error == INTERRUPTED or _kind(error) == _kind(was):
         return None
     if error is None:
         return Alert("recovered", f"runs succeed again (the last one failed with {was})")
@@ -115,3 +116,14 @@ def report(document: Mapping[str, Any]) -> str:
     if len(rows) > _REPORTED:
         lines.append(f"and {len(rows) - _REPORTED} more")
     return "\n".join(lines)
+
+
+def manage_report(document: Mapping[str, Any]) -> str:
+    """An auto-manage run in a few lines: how it ended, and what needs a person."""
+    lines = [f"auto-manage run {document['runId']} (source {document['source']}): {document['reason'] or 'ok'}"]
+    return "\n".join([*lines, *(describe(item) for item in document["attention"][:_REPORTED])])
+
+
+def interrupted(document: Mapping[str, Any]) -> bool:
+    """Whether a person or a scheduler ended the run."""
+    return bool(document["error"] == INTERRUPTED)

@@ -134,18 +134,16 @@ _CURES = {
 }
 
 
-def cure(item: Item) -> str | None:
-    """What is done about an item once it was looked at."""
-    if item.kind in _CURES:
-        return _CURES[item.kind]
-    if item.kind in _OF_TRADES and item.id is not None:
-        return f"ghostclean resolve {shlex.quote(item.id)}"
-    return None
+def cure(kind: Kind, trade_id: str) -> str:
+    """What is done about a trade once it was looked at."""
+    return _CURES.get(kind, f"ghostclean resolve {shlex.quote(trade_id)}")
 
 
 def about(kind: Kind, symbol: str | None, trade_id: str | None, why: str) -> Item:
-    """An item of a trade: its record and its journal are the next thing to look at."""
-    command = f"ghostclean explain {shlex.quote(trade_id)}" if trade_id else "ghostclean doctor"
+    """An item of a trade: a person chooses what settles it, or looks at its record and journal first."""
+    command = "ghostclean doctor"
+    if trade_id:
+        command = f"ghostclean explain {shlex.quote(trade_id)}" if kind in _CURES else cure(kind, trade_id)
     return Item(kind, why, command, symbol or None, trade_id)
 
 

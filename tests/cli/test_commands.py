@@ -432,7 +432,7 @@ def test_an_interrupted_run_still_ends_with_its_document(world: World, number: i
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=20)
     run = world.finished(process.returncode, stdout, stderr, 0.0, ("reconcile", "--json"))
-    assert (run.code, run.document["error"], run.document["checked"]) == (code, "reconcile_failed", 0)
+    assert (run.code, run.document["error"], run.document["checked"]) == (code, "interrupted", 0)
     assert "interrupted" in run.document["detail"]
     assert "Traceback" not in stderr
 

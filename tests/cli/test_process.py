@@ -171,7 +171,7 @@ def test_an_interruption_ends_in_one_document(
 
     document = json.loads(done.stdout)
     assert done.returncode == code, done.stderr
-    assert (document["ok"], document["error"], document["checked"]) == (False, "reconcile_failed", 0)
+    assert (document["ok"], document["error"], document["checked"]) == (False, "interrupted", 0)
     assert "interrupted" in document["detail"]
     assert "Traceback" not in done.stderr
 

@@ -200,7 +200,7 @@ def test_a_run_stopped_after_its_write_says_what_it_wrote(
     path = f"{tmp_path}:{world.env['PYTHONPATH']}"
     run = world.reconcile("--run-id", "MINE", PYTHONPATH=path)
     document = run.document
-    assert (run.code, document["runId"], document["error"]) == (code, "MINE", "reconcile_failed")
+    assert (run.code, document["runId"], document["error"]) == (code, "MINE", "interrupted")
     assert document["closed"] == len(SYMBOLS)
     assert {row["id"] for row in document["results"] if row["action"] == "closed"} == closed(world) == written(world)
     assert document["detail"].startswith(f"interrupted after {len(SYMBOLS)} changes of the ledger; ")

@@ -189,7 +189,7 @@ def test_the_memory_of_a_run_names_what_ended() -> None:
 def test_a_command_can_be_pasted_whatever_the_id() -> None:
     item = attention.about(Kind.MISMATCH, "AAPL", "t 1; rm -rf x", "why")
 
-    assert item.command == "ghostclean explain 't 1; rm -rf x'"
+    assert item.command == "ghostclean resolve 't 1; rm -rf x'"
 
 
 ROWS = st.builds(

@@ -126,7 +126,7 @@ def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry],
     if choice is not None and choice.held == "nothing":
         commands.append(f"ghostclean resolve {name} --vanished --dry-run")
     if choice is None:
-        commands += [cure for item in items if (cure := attention.cure(item)) is not None]
+        commands += [attention.cure(item.kind, trade_id) for item in items]
     written = [e for e in entries if e.outcome == WRITTEN and e.after is not None]
     if written and written[-1].action != UNDONE:
         commands.append(f"ghostclean undo {shlex.quote(written[-1].run_id)} --trade {name} --dry-run")

@@ -68,7 +68,7 @@ def _ago(age: timedelta) -> str:
 
 
 def _counted(run: Mapping[str, Any]) -> bool:
-    return not run.get("dryRun") and run.get("error") != "locked"
+    return not run.get("dryRun") and run.get("error") not in ("locked", "interrupted")
 
 
 def _last_success(telemetry: Telemetry) -> datetime | None:

@@ -1,0 +1,146 @@
+"""A person is needed: every place says so from the run that finds it to the run that no longer does."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.cli.world import DAY_AGO, UNKNOWN_ORDER, World, long
+
+
+def mismatch(world: World) -> None:
+    """A trade of ten of which the broker holds six, and nothing explains the difference."""
+    world.pin()
+    world.broker.open_trade("NVDA", 6, 100, at=DAY_AGO)
+    world.ledger(long("n", "NVDA", quantity=10, entry=100))
+
+
+def test_a_quiet_run_says_an_item_when_it_begins_and_when_it_ends(world: World) -> None:
+    mismatch(world)
+
+    begun, standing = world.run("reconcile", "--quiet"), world.run("reconcile", "--quiet")
+    world.broker.open_trade("NVDA", 4, 100, at=DAY_AGO)
+    ended, silent = world.run("reconcile", "--quiet"), world.run("reconcile", "--quiet")
+
+    assert begun.stdout.startswith("needs you: NVDA n: mismatch: ")
+    assert begun.stdout.rstrip().endswith("-> ghostclean resolve n")
+    assert standing.stdout + standing.stderr == ""
+    assert "settled: NVDA n (mismatch)" in ended.stdout
+    assert silent.stdout + silent.stderr == ""
+
+
+def test_the_document_of_a_run_carries_the_list(world: World) -> None:
+    mismatch(world)
+    world.broker.open_trade("XYZ", 5, 10, at=DAY_AGO)
+
+    items = world.reconcile().document["attention"]
+
+    assert [(i["kind"], i["symbol"], i["id"], i["new"]) for i in items] == [
+        ("mismatch", "NVDA", "n", True), ("orphan", "XYZ", None, True)
+    ]  # fmt: skip
+    assert [i["new"] for i in world.reconcile().document["attention"]] == [False, False]
+
+
+def test_a_dry_run_begins_nothing(world: World) -> None:
+    mismatch(world)
+    world.reconcile("--dry-run")
+
+    assert world.reconcile().document["attention"][0]["new"]
+
+
+def test_an_undone_close_is_an_item_until_it_is_settled(world: World) -> None:
+    world.pin()
+    world.ledger(long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER))
+    world.run("undo", world.reconcile().document["runId"])
+
+    items = world.reconcile().document["attention"]
+    assert [(i["kind"], i["command"]) for i in items] == [("undone", "ghostclean resolve x")]
+
+    assert world.run("resolve", "x", "--vanished").code == 0
+    run = world.reconcile()
+    assert (run.document["attention"], [i["kind"] for i in run.document["settled"]]) == ([], ["undone"])
+
+
+def test_a_tripped_breaker_is_an_item_until_a_run_passes(world: World) -> None:
+    world.pin()
+    world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(6)))
+
+    items = world.reconcile().document["attention"]
+    assert [(i["kind"], i["command"]) for i in items] == [("mass_close_stopped", "ghostclean reconcile --dry-run")]
+
+    assert [i["kind"] for i in world.reconcile("--allow-mass-close").document["settled"]] == ["mass_close_stopped"]
+
+
+def test_records_of_another_account_are_one_item(world: World) -> None:
+    world.pin()
+    world.ledger(*(long(f"t{n}", "AAPL", paper=False) for n in range(3)))
+
+    items = world.reconcile().document["attention"]
+
+    assert [(i["kind"], i["symbol"], i["id"]) for i in items] == [("other_account", None, None)]
+
+
+# --------------------------------------------------------------------------- a ledger that fits nothing
+
+
+def test_a_ledger_that_was_never_there_is_an_item(world: World) -> None:
+    world.redis.delete(world.store.key)  # type: ignore[attr-defined]
+
+    (item, *_) = (i for i in world.reconcile().document["attention"] if i["kind"] == "ledger")
+
+    assert item["why"].startswith("there is no ledger at ")
+    assert item["command"] == "ghostclean doctor"
+
+
+def test_records_of_statuses_that_mean_nothing_to_us_are_an_item(world: World) -> None:
+    world.ledger(long("a", "AAPL", status="ACTIVE"), long("b", "MSFT", status="ACTIVE"), long("c", "IBM", status="WON"))
+
+    items = world.reconcile().document["attention"]
+
+    assert [i["kind"] for i in items] == ["ledger"]
+    assert "ACTIVE (2), WON (1)" in items[0]["why"]
+
+
+def test_a_ledger_of_closed_and_failed_records_fits(world: World) -> None:
+    world.ledger(long("a", "AAPL", status="CLOSED"), long("b", "MSFT", status="ERROR"))
+
+    assert world.reconcile().document["attention"] == []
+
+
+# --------------------------------------------------------------------------- failures
+
+
+def test_a_quiet_failure_is_said_once_and_its_end_too(world: World) -> None:
+    world.pin()
+    world.ledger()
+    world.broker.fault("account", 500, times=1000)
+
+    first, second = world.run("reconcile", "--quiet"), world.run("reconcile", "--quiet")
+    world.broker.clear_faults()
+    third, fourth = world.run("reconcile", "--quiet"), world.run("reconcile", "--quiet")
+
+    assert [run.code for run in (first, second, third, fourth)] == [3, 3, 0, 0]
+    assert "broker truth is not observed" in first.stderr
+    assert second.stderr == ""
+    assert "runs succeed again, after 2 failures in a row" in third.stderr
+    assert fourth.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["reconcile", "auto-manage"])
+def test_an_interrupted_run_is_listed_and_not_a_failure_and_gives_its_lock_back(world: World, command: str) -> None:
+    world.pin()
+    world.ledger()
+    world.broker.fault("account", "hang")
+    process = world.start(command, "--json")
+    end = time.monotonic() + 20
+    while not world.broker.requests and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    world.broker.clear_faults()
+
+    assert process.returncode == 143
+    assert world.summary().get("fail", "0") == "0"
+    assert world.run(command).code == 0, "the lock is free"
