@@ -1,10 +1,6 @@
 """Broker truth as values: orders, executions, positions, instruments, numbers and times."""
 
-from .client_ids import (
-    client_id,
-    parse_client_id,
-    trade_tag,
-)
+from .client_ids import client_id, parse_client_id, trade_tag
 from .evidence import (
     ActivitiesSince,
     ClockNow,
@@ -16,102 +12,9 @@ from .evidence import (
     Question,
     RecordsOf,
 )
-from .graph import (
-    OrderGraph,
-    connected,
-    is_tagged,
-    ties,
-)
-from .instrument import (
-    CRYPTO_DUST,
-    STOCK_DUST,
-    Side,
-    crypto_pair,
-    expiry,
-    is_option,
-    multiplier,
-    symbol_key,
-)
-from .numbers import (
-    ONE,
-    ZERO,
-    BadNumber,
-    json_number,
-    money,
-    number,
-    plain,
-    ratio4,
-)
-from .records import (
-    FINAL,
-    Account,
-    Activity,
-    BrokerTruth,
-    Fill,
-    MarketClock,
-    Order,
-    Position,
-    canonical_id,
-    is_uuid,
-)
-from .remembered import (
-    recall_orders,
-    remember_order,
-)
-from .times import (
-    eastern,
-    eastern_date,
-    iso,
-    parse_time,
-)
-
-__all__ = [
-    "CRYPTO_DUST",
-    "FINAL",
-    "ONE",
-    "STOCK_DUST",
-    "ZERO",
-    "Account",
-    "ActivitiesSince",
-    "Activity",
-    "BadNumber",
-    "BrokerTruth",
-    "ClockNow",
-    "Evidence",
-    "Fill",
-    "FillsSince",
-    "MarketClock",
-    "Order",
-    "OrderByClientId",
-    "OrderById",
-    "OrderGraph",
-    "OrdersOf",
-    "Position",
-    "Question",
-    "RecordsOf",
-    "Side",
-    "canonical_id",
-    "client_id",
-    "connected",
-    "crypto_pair",
-    "eastern",
-    "eastern_date",
-    "expiry",
-    "is_option",
-    "is_tagged",
-    "is_uuid",
-    "iso",
-    "json_number",
-    "money",
-    "multiplier",
-    "number",
-    "parse_client_id",
-    "parse_time",
-    "plain",
-    "ratio4",
-    "recall_orders",
-    "remember_order",
-    "symbol_key",
-    "ties",
-    "trade_tag",
-]
+from .graph import OrderGraph, connected, is_tagged, ties
+from .instrument import CRYPTO_DUST, STOCK_DUST, Side, crypto_pair, expiry, is_option, multiplier, symbol_key
+from .numbers import ONE, ZERO, BadNumber, json_number, money, number, plain, ratio4
+from .records import FINAL, Account, Activity, BrokerTruth, Fill, MarketClock, Order, Position, canonical_id, is_uuid
+from .remembered import recall_orders, remember_order
+from .times import eastern, eastern_date, iso, parse_time
