@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from ghostclean.app.bound import bound
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway
 from ghostclean.app.gateway.naming import NUMBERS
@@ -123,7 +122,7 @@ class _Run:
             lock_wait=options.lock_wait,
         )
         self.run.journal.now = now
-        self.parts = bound(self.parts, options.deadline.acting)
+        self.parts = self.parts.bound(options.deadline.acting)
         stores = self.parts
         self.journal = TradeJournal(
             stores.ledger, stores.state, self.run.journal, self.run.notes, now=now, dry_run=options.dry_run

@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from ghostclean.errors import DeadlineExceeded
 
 T = TypeVar("T")
+Port = TypeVar("Port")
+Runner = Callable[[Callable[[], Any]], Any]  # runs a call and gives its result, or raises DeadlineExceeded
 
 _SHARE_KEPT_FOR_WRITING = 0.25
 _LAST_MOMENT = 0.5  # seconds in which a call that Ctrl-C overtakes may still come back
@@ -117,6 +119,25 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def bound(port: Port, run: Runner) -> Port:
+    """A port whose every call goes through `run`, such as `deadline.reading`."""
+    return cast(Port, _Bound(port, run))
+
+
+class _Bound:
+    _asks_nothing = ("now", "requests_left")  # of a broker: no request
+
+    def __init__(self, port: object, run: Runner) -> None:
+        self._port = port
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._port, name)
+        if not callable(value) or name in self._asks_nothing:
+            return value
+        return lambda *args, **options: self._run(lambda: value(*args, **options))
 
 
 @contextlib.contextmanager

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from ghostclean.app.bound import BoundBroker
-from ghostclean.app.deadline import Deadline
+from ghostclean.app.deadline import Deadline, bound
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import (
     ActivitiesSince,
@@ -60,7 +59,7 @@ class Lookups:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.broker = BoundBroker(self.broker, self._ask)
+        self.broker = bound(self.broker, self._ask)
 
     @property
     def partial(self) -> bool:

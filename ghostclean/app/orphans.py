@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ghostclean.app.bound import bound
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Lease
 from ghostclean.app.run import ReconcileRun
@@ -126,7 +125,7 @@ def sell(run: ReconcileRun, lease: Lease) -> None:
     # Only this sends orders; every other run does without that code.
     from ghostclean.app.orphan_sales import OrphanSeller
 
-    parts, grace = bound(run.parts, run.deadline.acting), run.policy.grace
+    parts, grace = run.parts.bound(run.deadline.acting), run.policy.grace
     seller = OrphanSeller(parts, run.deadline, grace, run.observed(), lease, run.journal, run.memory.owed_stops)
     try:
         rows = run.orphan_rows
