@@ -60,7 +60,6 @@ def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> St
 
 
 def _server(url: str, servers: dict[str, Any]) -> Any:
-    """One connection pool a Redis, however many parts live there."""
     if url not in servers:
         from ghostclean.adapters.redis_client import RedisServer
 
@@ -100,7 +99,6 @@ def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
 
 
 def _monitors(settings: Settings) -> Monitors:
-    """The channels that are configured; their adapters are loaded only where there is one."""
     from ghostclean.app.monitors import Monitors
 
     if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):

@@ -92,8 +92,6 @@ class _Stop(Exception):
 
 @dataclass(slots=True)
 class _Run:
-    """One run from lock to telemetry."""
-
     parts: Parts
     options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
@@ -152,7 +150,6 @@ class _Run:
                 self.skipped = stop.reason
 
     def _note_failures(self) -> None:
-        """What failed on the way makes the run a failed one, unless something else has already."""
         reason = self.counts.reason
         if reason is not None and self.run.error is None:
             self.run.failed(reason, self._about(reason))
@@ -185,7 +182,6 @@ class _Run:
         engine.manage(self._chosen(trades, gateway, market))
 
     def _restore_stops(self, gateway: OrderGateway, owed: Mapping[str, BegunClose]) -> None:
-        """Stops that `reconcile --orphans flatten` took away and could not restore."""
         state, options = self.parts.state, self.options
         for line, naked in restore_stops(gateway, state, owed, grace=options.grace, now=self.parts.broker.now):
             self.journal.notes.append(line)
@@ -199,7 +195,6 @@ class _Run:
             self.journal.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
 
     def _read_market(self) -> Market:
-        """Without the clock nothing is sent."""
         try:
             self.market = read_market(self.parts.broker, self.options.deadline, self.journal.notes)
         except BrokerError as error:
@@ -214,7 +209,6 @@ class _Run:
             raise _Stop(ManageOutcome.FAIL, "account_blocked", why)
 
     def _chosen(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> list[Holding]:
-        """The trades to manage now; raises _Stop for the reasons to skip."""
         now, journal = self.parts.broker.now(), self.journal
         if trades.observed.plan.about_elsewhere is not None:
             journal.notes.append(trades.observed.plan.about_elsewhere)
@@ -297,7 +291,6 @@ class _Run:
         )
 
     def _tell(self) -> None:
-        """Alerts of a change of the outcome; an interrupted run is none."""
         if not self.run.interrupted:
             self.run.tell(KIND, self._report().to_dict())
 
@@ -334,7 +327,6 @@ class _Run:
         return RunCommit(KIND, result.run_id, run, add, put, entries, memory)
 
     def _memory(self) -> dict[str, Mapping[str, Any]]:
-        """What the next run must know of each trade; closed ones are forgotten, numbers included."""
         at = iso(self.parts.broker.now())
         managed: dict[str, Any] = {}
         numbers: dict[str, Any] = {}
@@ -350,7 +342,6 @@ class _Run:
 
 
 def _takes_no_orders(account: Account) -> str | None:
-    """Why the account takes no orders at all, None when it does."""
     if account.blocked:
         return "trading is blocked"
     return None if account.status in ("ACTIVE", "") else f"its status is {account.status}"

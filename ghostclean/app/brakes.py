@@ -107,7 +107,6 @@ def note_lost_memory(run: ReconcileRun) -> None:
 
 
 def _is_marked(record: Mapping[str, Any]) -> bool:
-    """Whether a record says what only ghostclean writes."""
     managed = record.get("autoManage")
     if isinstance(managed, Mapping) and "lastRunId" in managed:
         return True
@@ -165,7 +164,6 @@ def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
 
 
 def _traded_for_it(run: ReconcileRun, observation: Observation) -> bool:
-    """Whether a record, a closed one too, names an order that filled in this account of late."""
     deadline, parts = run.deadline, run.parts
     try:
         fills = deadline.reading(lambda: parts.broker.fills(observation.truth.at - _FIRST_CONTACT_BACK))

@@ -179,7 +179,6 @@ def _change(decision: Decision) -> Change:
 
 
 def _before(change: Change | None) -> dict[str, Any] | None:
-    """The present values of the fields that change; a field that is absent stays absent."""
     if change is None or change.base is None:
         return None
     return {name: change.base[name] for name in (*change.fields, *change.remove) if name in change.base}

@@ -104,7 +104,6 @@ class Lookups:
     # ------------------------------------------------------------------ orders
 
     def _orders_by_symbol(self, needs: Sequence[Question]) -> None:
-        """One listing for all symbols in question; a few single orders are asked for directly."""
         single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
         listed = [n for n in needs if isinstance(n, OrdersOf)]
         if listed:
@@ -135,7 +134,6 @@ class Lookups:
     def _beginnings(
         self, listed: Iterable[OrdersOf], single: Iterable[OrderById | OrderByClientId]
     ) -> dict[str, datetime]:
-        """The symbol keys to list, each from when on; those of single orders only where never listed yet."""
         now = self.broker.now()
         since: dict[str, datetime] = {}
         for need in listed:
@@ -236,5 +234,4 @@ def _name_of(need: OrderById | OrderByClientId) -> str:
 
 
 def _names(history: History) -> set[str]:
-    """Every id and client id in a listing."""
     return {order.id for order in history.orders} | {order.client_id for order in history.orders}

@@ -194,7 +194,6 @@ def refuse_other_account(pin: Pin | None, account: Account, *, live: bool) -> No
 
 
 def _decide_with_lookups(observation: Observation) -> Plan:
-    """Decides and looks up in turns until nothing more is asked for."""
     plan = decide(observation.world())
     asked: set[object] = set()
     for _ in range(_ROUNDS):
@@ -211,7 +210,6 @@ def _decide_with_lookups(observation: Observation) -> Plan:
 
 
 def _rests_on_absence(plan: Plan) -> frozenset[str]:
-    """The trades that would leave the books, or shrink in them."""
     return frozenset(d.trade_id or "" for d in plan.decisions if d.action in (Action.CLOSED, Action.REDUCED))
 
 

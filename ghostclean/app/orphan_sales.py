@@ -87,7 +87,6 @@ class OrphanSeller:
         return self._sold(decision, orphan, begun, found, intent, gateway)
 
     def _why_not(self, gateway: OrderGateway, exposure: Exposure, view: SymbolView, begun: BegunClose) -> str | None:
-        """Why the sale is not begun."""
         sale = next((o for o in view.closing if is_close(o, begun.name, ORPHAN)), None)
         if sale is not None:
             return f"its sale {sale.id} is {sale.status}: in progress"
@@ -105,7 +104,6 @@ class OrphanSeller:
         intent: JournalEntry,
         gateway: OrderGateway,
     ) -> Decision:
-        """The row, the journal's outcome and the memory of one sale."""
         line, naked = self._settle(gateway, orphan_name(orphan), begun, found)
         order = found.order
         if order is None or found.state is not CloseState.DONE:
@@ -159,14 +157,12 @@ class OrphanSeller:
         return adopted_id(orphan, self.observed.truth.account.id, self.observed.evidence, iso(seen))
 
     def _still_unexplained(self, orphan: Orphan) -> bool:
-        """The orphan by a fresh reading of the ledger."""
         view = self.deadline.writing(self.parts.ledger.read)
         plan = decide(replace(self.observed, view=view).world())
         same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
         return any(o.awaited_by is None for o in same)
 
     def _owned(self, known: OrderGraph) -> frozenset[str]:
-        """The orders of every record that is not closed, with their legs, parents and replace chains."""
         active = self.observed.ours
         named = {i for record in active for i in order_ids(record)}
         tags = {tag for record in active for tag in read_trade(record).tags}

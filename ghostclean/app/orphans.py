@@ -76,7 +76,6 @@ def _view(run: ReconcileRun, observation: Observation) -> OrphanView:
 
 
 def _not_ours(run: ReconcileRun, observation: Observation) -> str | None:
-    """Why the ledger may not be the account's, where something is to be done about its orphans."""
     if run.policy.orphans == "report":
         return None
     if not observation.view.exists:
@@ -87,7 +86,6 @@ def _not_ours(run: ReconcileRun, observation: Observation) -> str | None:
 
 
 def _not_whole(run: ReconcileRun, observation: Observation) -> str | None:
-    """What is open about the ledger, so that a trade of it may explain an orphan."""
     verdicts = {d.verdict for d in run.plan.decisions}
     if Verdict.UNREADABLE in verdicts or observation.view.strangers:
         return "a record of the ledger is unreadable"

@@ -115,7 +115,6 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
 
 
 def _recall(run: ReconcileRun) -> None:
-    """What earlier runs remembered, and what the last one could not."""
     try:
         memory = run.deadline.reading(lambda: run.parts.state.recall_all(RECONCILE_MEMORY))
         run.pin = memory.pinned
@@ -158,7 +157,6 @@ def _write(run: ReconcileRun, lease: Lease) -> None:
 
 
 def _post(run: ReconcileRun, decisions: Sequence[Decision]) -> None:
-    """Journals and writes; what became of each decision is kept, also when this fails half-way."""
     run.skipped.clear()
     postings = [run.journal.posting(decision) for decision in decisions]
     try:
@@ -192,7 +190,6 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
 
 
 def _tell(run: ReconcileRun) -> None:
-    """Heartbeat, metrics and alerts."""
     # A failed run inside auto-manage is only noted: its few seconds make no alarm.
     if not (run.inner and run.error):
         run.tell(KIND, report(run).to_dict(), listed=run.plan.own_orders.keys())

@@ -32,7 +32,6 @@ def recover(run: ReconcileRun, intents: Sequence[JournalEntry]) -> list[JournalE
 
 
 def _without(record: Mapping[str, Any], entry: JournalEntry) -> dict[str, Any]:
-    """The record as it was before the entry."""
     kept = {name: value for name, value in record.items() if name not in (entry.after or {})}
     return {**kept, **(entry.before or {})}
 
@@ -51,7 +50,6 @@ def with_restored(run: ReconcileRun, memory: Recalled) -> Recalled:
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is to be forgotten."""
     return {i: value for i, value in values.items() if value is not None}
 
 
@@ -74,14 +72,12 @@ def _written_by_another(run: ReconcileRun, entry: JournalEntry, record: Mapping[
 
 
 def _restore(run: ReconcileRun, entry: JournalEntry, record: Mapping[str, Any]) -> None:
-    """What the dead run would have remembered, or forgotten, of a change that it did make."""
     for section, value in _remembered(entry, record).items():
         # The newest entry of a trade comes first, and its word stands.
         run.restored.setdefault(section, {}).setdefault(entry.trade_id, value)
 
 
 def _remembered(entry: JournalEntry, record: Mapping[str, Any]) -> dict[str, Any]:
-    """By section; None forgets."""
     if entry.action == UNDONE:
         return dict.fromkeys(CONCLUDED)
     found: dict[str, Any] = {}

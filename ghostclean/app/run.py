@@ -182,7 +182,6 @@ def _work(run: Run, task: Task) -> None:
 
 
 def _what_stands(run: Run) -> str:
-    """What a failed run has changed nevertheless, as a sentence to follow the failure."""
     written = run.journal.written
     return f" Written before that, and journaled: {written}." if written else ""
 
@@ -208,7 +207,6 @@ def too_late(run: Run, what: str) -> GhostcleanError:
 
 
 def _prepare(run: Run) -> None:
-    """State, spool, lock; without them nothing may be written."""
     deadline, parts = run.deadline, run.parts
     try:
         deadline.reading(parts.state.open)
@@ -241,7 +239,6 @@ def _take_lock(run: Run) -> Lease:
 
 
 def _finish(run: Run, task: Task) -> None:
-    """Alerts, the run's own record, and the lock given back; what fails here is spooled or noted."""
     locked = run.error == "locked"
     task.report()
     if not run.dry_run and not locked:

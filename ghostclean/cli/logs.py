@@ -26,8 +26,6 @@ def log_line(level: str, message: str) -> str:
 
 
 class _Cleaning(logging.Formatter):
-    """Formats a record, its traceback included, and cleans the whole of it."""
-
     def __init__(self, clean: Callable[[str], str], *, as_json: bool) -> None:
         super().__init__("%(message)s" if as_json else "ghostclean: %(message)s")
         self._clean = clean

@@ -78,7 +78,6 @@ def snapshot(
 
 
 def _save(document: Mapping[str, Any], output: str) -> str:
-    """Writes a file that only its owner may read; returns its path."""
     from ghostclean.adapters.private_file import write_private
     from ghostclean.core.ledger import PRETTY, dumps
 
@@ -107,7 +106,6 @@ def doctor(
 
 
 def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
-    """Every check with its cure; wrong settings are the first failed check."""
     from datetime import timedelta
 
     from ghostclean import wiring

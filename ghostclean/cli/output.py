@@ -133,7 +133,6 @@ def interrupted(arguments: Sequence[str], stop: BaseException) -> int:
 
 
 def _failure(error: BaseException, common: Common) -> Failure:
-    """An exception as one line, never a traceback with secrets."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Failure("reconcile_failed", stopped_code(error), _STOPPED)
     if isinstance(error, BrokerError):
@@ -170,7 +169,6 @@ def _print(common: Common, outcome: Outcome) -> None:
 
 
 def _document(outcome: Outcome, common: Common) -> str:
-    """The document's text; what libraries may have had a hand in is cleaned like that on stderr."""
     from ghostclean.render.jsondoc import document_text
 
     document = dict(outcome.document)
@@ -182,7 +180,6 @@ def _document(outcome: Outcome, common: Common) -> str:
 
 
 def _annotate(command: str, common: Common, outcome: Outcome) -> None:
-    """Annotations and the step summary of GitHub Actions."""
     from ghostclean.render.github import annotation, summary
 
     title = f"ghostclean {command}".strip()

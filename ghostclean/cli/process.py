@@ -36,7 +36,6 @@ class Sink(io.FileIO):
         return len(data)
 
     def _wait(self) -> None:
-        """For room in a pipe that was set not to block."""
         import select
 
         select.select([], [self], [])
@@ -66,7 +65,6 @@ def _safe(number: int, stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
 
 
 def _failure() -> OSError | None:
-    """Why stdout takes no more; None for one that was not made here."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.lost if isinstance(raw, Sink) else None
 

@@ -90,7 +90,6 @@ def _kind(error: str | None) -> str | None:
 
 
 def _held(before: Mapping[str, str], document: Mapping[str, Any], listed: Collection[str | None]) -> dict[str, str]:
-    """The trades that need a person after this run, each with its symbol and verdict."""
     held = dict(before)
     rows = {_key(row): row for row in document["results"] if row["verdict"] != Verdict.ORPHAN}
     for key, row in rows.items():

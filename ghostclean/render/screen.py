@@ -57,7 +57,6 @@ def console_lines(*parts: Any) -> Iterator[str]:
 
 
 def _width() -> int:
-    """Columns of the terminal; a pipe gets 80."""
     return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 

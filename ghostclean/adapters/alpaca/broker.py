@@ -291,7 +291,6 @@ def _is_newer(price: Price | None, known: Price | None) -> TypeGuard[Price]:
 
 
 def _parsed(what: str, parse: Callable[[Any], T], raw: Any) -> T:
-    """The parsed answer; what the API cannot have given is a failed read."""
     try:
         return parse(raw)
     except (Impossible, ArithmeticError, RecursionError) as error:
@@ -308,7 +307,6 @@ def _path(collection: str, name: str) -> str:
 
 
 def _asked_first(raw: Any, what: str, is_asked: Callable[[Order], bool]) -> tuple[Order, ...]:
-    """The order that was asked for, then what is nested with it."""
     orders = _parsed(what, read_orders, [raw])
     asked = next((order for order in orders if is_asked(order)), None)
     if asked is None:

@@ -129,7 +129,6 @@ def _seam(rows: list[Row]) -> tuple[Row, set[str]]:
 
 
 def _check_continues(again: list[Row], cursor: Row, overlap: set[str], what: str) -> None:
-    """Judges a page by those of its rows that were seen before."""
     # A cursor meant by time can't tell rows of one moment apart
     old = [row for row in again if row["id"] not in overlap]
     if any(row.get("submitted_at") != cursor.get("submitted_at") for row in old):
@@ -139,7 +138,6 @@ def _check_continues(again: list[Row], cursor: Row, overlap: set[str], what: str
 
 
 def _amended(rows: Iterable[Row]) -> list[Row]:
-    """The rows without those that a later one corrects, cancels or busts."""
     kept: dict[str, Row] = {}
     for row in rows:
         previous = row.get("previous_id")

@@ -281,7 +281,6 @@ def _list(raw: object, what: str) -> list[Any]:
 
 
 def _text(row: Row, *names: str) -> str:
-    """The first of these fields that holds text, else nothing."""
     return next((value for name in names if isinstance(value := row.get(name), str) and value), "")
 
 

@@ -168,8 +168,6 @@ def _covers(row: Row, keys: set[str], since: datetime) -> bool:
 
 
 class _Replay:
-    """The API as the document knows it."""
-
     def __init__(self, document: object, name: str) -> None:
         if not isinstance(document, dict) or document.get("kind") != _KIND:
             raise BadSettings(f"{name} is no ghostclean snapshot: its kind must be {_KIND!r}{_CURE}")
@@ -292,14 +290,12 @@ class _Replay:
 
 
 def _page(rows: list[Document], query: Mapping[str, str]) -> list[Document]:
-    """What follows the row that the query names."""
     cursor = query.get("before_order_id") or query.get("page_token")
     start = next((n for n, row in enumerate(rows, 1) if row.get("id") == cursor), 0) if cursor else 0
     return rows[start : start + int(query.get("limit") or query["page_size"])]
 
 
 def _name(path: str, query: Mapping[str, str]) -> tuple[str, str]:
-    """Which order a look-up asks for, and the part of a snapshot that lists it when it is absent."""
     if path == _BY_CLIENT_ID:
         return "absentClientIds", query["client_order_id"]
     return "absentOrders", canonical_id(unquote(path.removeprefix("/orders/")))

@@ -58,8 +58,6 @@ class _NeverSent(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One complete HTTP answer."""
-
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -245,7 +243,6 @@ class AlpacaTransport(RESTClient):
         return BrokerError(self._said(what, answer, "failed"), status=answer.status, transient=transient)
 
     def _said(self, what: str, answer: _Answer, outcome: str) -> str:
-        """One line: the request, what became of it, the broker's words and its request id."""
         request_id = answer.headers.get("X-Request-ID")
         words = _words(answer)
         line = f"{what}: {outcome} (HTTP {answer.status}" + (f", {words}" if words else "")
@@ -265,7 +262,6 @@ class AlpacaTransport(RESTClient):
     # ----------------------------------------------------------------- time and pace
 
     def _note(self, answer: _Answer) -> None:
-        """Remembers the broker's time and how much of the rate is left."""
         at = _http_date(answer.headers.get("Date"))
         # A 5xx may come from whatever stands in between: its clock counts only while we know no other
         if at is not None and (answer.status < 500 or self._seen is None):
@@ -304,7 +300,6 @@ class AlpacaTransport(RESTClient):
 
 
 def _spellings(*keys: str) -> tuple[str, ...]:
-    """Every way a key can be spelled in a message, the longest first."""
     found = {spelling for key in keys for spelling in (key, quote(key, safe=""), json.dumps(key)[1:-1])}
     return tuple(sorted(found, key=len, reverse=True))
 
@@ -325,7 +320,6 @@ def _refusal(body: object) -> Refusal | None:
 
 
 def _words(answer: _Answer) -> str:
-    """The broker's own message, or the beginning of what stands there instead."""
     body = _body(answer)
     if isinstance(body, dict) and body.get("message"):
         code = f"{body['code']} " if body.get("code") else ""
@@ -340,7 +334,6 @@ def _words(answer: _Answer) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a nest of library errors, without their wrapping."""
     reason: object = error
     for _ in range(5):
         inner = getattr(reason, "reason", None) or (getattr(reason, "args", None) or (None,))[-1]
@@ -352,7 +345,6 @@ def _cause(error: BaseException) -> str:
 
 
 def _never_connected(error: Exception) -> bool:
-    """Whether not even a connection existed, so that nothing can have been sent."""
     if isinstance(error, requests.ConnectTimeout):
         return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)

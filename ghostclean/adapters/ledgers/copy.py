@@ -57,7 +57,6 @@ def copy_ledger(source: Place, target: Place, *, layout: str | None, dry_run: bo
 
 
 def _notes(source: Place, found: Records) -> list[str]:
-    """What is not copied, for the document, and as a warning for people."""
     if not found.beside:
         return []
     more = f" and {len(found.beside) - _NAMED} more" if len(found.beside) > _NAMED else ""

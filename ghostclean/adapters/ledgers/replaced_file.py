@@ -148,7 +148,6 @@ class ReplacedFile:
 
     @contextlib.contextmanager
     def _prepared(self, content: bytes) -> Iterator[Path]:
-        """A complete, synced new file beside the ledger, with its mode and owner."""
         new = self.path.with_name(f".{self.path.name}.new")
         new.unlink(missing_ok=True)  # left by a killed process: it is our turn
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -163,7 +162,6 @@ class ReplacedFile:
             new.unlink(missing_ok=True)  # missing when it has become the ledger
 
     def _dress(self, handle: int) -> None:
-        """Mode and owner of the ledger, for a file that takes its place."""
         try:
             old = self.path.stat()
         except FileNotFoundError:
@@ -208,7 +206,6 @@ class ReplacedFile:
 
     @contextlib.contextmanager
     def _lock(self, seconds: float) -> Iterator[None]:
-        """The lock that all processes share; waited for so long, LedgerFailed after that."""
         handle = self._lock_file()
         try:
             end = time.monotonic() + seconds

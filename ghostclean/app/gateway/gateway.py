@@ -161,7 +161,6 @@ class OrderGateway:
         return self._send(exposure, _Wanted(purpose, exactly=exactly), expected)
 
     def _send(self, exposure: Exposure, wanted: _Wanted, expected: Position | None = None) -> Answer:
-        """One way for every new order: look, size, check, send."""
         if wanted.stop is None and (why := self._why_shut(exposure)) is not None:
             return blocked(exposure, wanted.purpose, why)
         view, present = self.look(exposure, shared=wanted.shared), self.present(exposure)
@@ -183,7 +182,6 @@ class OrderGateway:
         return self._sender.submit(exposure, wanted.purpose, make, first=wanted.shared)
 
     def _checked(self, exposure: Exposure, wanted: _Wanted, view: SymbolView, qty: Decimal) -> Answer | None:
-        """The answer for an order that must not be sent in this moment."""
         if wanted.stop is not None:
             crossed = self._crossed(exposure, wanted.purpose, wanted.stop, shared=wanted.shared)
             if crossed is not None:
@@ -199,7 +197,6 @@ class OrderGateway:
         return "its market is closed, or closes in a moment" if shut else None
 
     def _why_not_now(self, exposure: Exposure, view: SymbolView, qty: Decimal, exactly: Decimal | None) -> str | None:
-        """Why a close of that much must not be sent in this moment."""
         if exactly is not None and qty != exactly:
             return f"only {plain(qty)} of {plain(exactly)} are free"
         if not (self.dry_run and self.looker.hidden) and not self.looker.are_released(exposure, view.position, qty):
@@ -208,7 +205,6 @@ class OrderGateway:
         return self._why_shut(exposure)
 
     def _crossed(self, exposure: Exposure, purpose: str, stop: Decimal, *, shared: bool = False) -> Answer | None:
-        """The answer for a stop that the market has passed by now; None where it may be sent."""
         price = self.looker.price(exposure, shared=shared)
         if price is None or not is_through(exposure.side, stop, price):
             return None
@@ -354,7 +350,6 @@ class OrderGateway:
 
 
 def _oco_quantity(exposure: Exposure, begun: BegunClose, held: Decimal) -> Decimal | None:
-    """For how much stop and target go back as one OCO; None where they can't."""
     qty = held if begun.target_qty is None else min(begun.target_qty, held)
     whole = all(n == n.to_integral_value() for n in (held, qty)) and not exposure.crypto
     all_of_it = begun.covered is None or begun.covered >= held

@@ -25,8 +25,6 @@ _FOR_THE_END = 1.5  # seconds of deadline that are left for ledger and telemetry
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """One reading of the lists, and the seconds of deadline that were left then."""
-
     left: float
     positions: tuple[Position, ...]
     fills: tuple[Fill, ...]
@@ -98,7 +96,6 @@ class Looker:
         return self._lists
 
     def _is_young(self, left: float) -> bool:
-        """Whether what was read with so much of the deadline left is a moment old."""
         return left - self._deadline.left() < _SHARED_SECONDS
 
     def expire(self) -> None:

@@ -95,7 +95,6 @@ class Sender:
         return self._read_back(request, found)
 
     def _claim(self, exposure: Exposure, purpose: str, name: str) -> None:
-        """Remembers the name before it is used, and makes sure that the lock is still ours."""
         if self.dry_run:
             return
         if self._deadline.left() < _TO_START:

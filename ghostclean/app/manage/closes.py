@@ -97,7 +97,6 @@ class TradeCloser:
         return found.state, failed
 
     def _record(self, managed: ManagedTrade, begun: BegunClose, found: CloseOutcome) -> str | None:
-        """Note, journal, ledger and memory of a close; why it is a failure."""
         trade, word, order = managed.trade, REASONS[begun.purpose], found.order
         request = dict(found.request or {})
         if found.state is CloseState.WOULD:
@@ -174,7 +173,6 @@ class TradeCloser:
         return same_day and self._market.may_close(managed.is_crypto, self._now())
 
     def _why_unfinished(self, managed: ManagedTrade) -> str | None:
-        """Why what protects the trade must not be touched in this run."""
         if not managed.protection.holders:
             return None
         if self._deadline.left() < NEEDS_SECONDS:
@@ -228,7 +226,6 @@ class TradeCloser:
     # ------------------------------------------------------------------ the ledger
 
     def _unname(self, managed: ManagedTrade, order: Order | None) -> None:
-        """A close that ended without a fill closed nothing: the ledger no longer names it."""
         if order is None or not order.is_final or order.filled_qty:
             return
         trade = managed.trade

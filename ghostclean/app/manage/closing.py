@@ -141,7 +141,6 @@ class Closer:
         return self.restore(target, begun)
 
     def _make_room(self, target: CloseTarget, begun: BegunClose) -> Order | None:
-        """Cancels what stands in the way; the first order that is not final then."""
         gateway, entry = self._gateway, target.entry
         if entry is not None and not entry.is_final:
             # It would buy back what is sold, and the broker calls the pair a wash trade.
@@ -240,7 +239,6 @@ class Closer:
 
 
 def _still_working(cancelled: Sequence[Order]) -> CloseOutcome | None:
-    """Of orders that were to be cancelled, one that is not."""
     working = sorted((o for o in cancelled if not o.is_final), key=lambda o: o.status != "pending_cancel")
     if not working:
         return None
@@ -251,12 +249,10 @@ def _still_working(cancelled: Sequence[Order]) -> CloseOutcome | None:
 
 
 def _taken(cancelled: Sequence[Order], begun: BegunClose) -> Decimal:
-    """What the cancelled orders have filled since the close was begun."""
     return sum((max(ZERO, o.filled_qty - begun.orders.get(o.id, ZERO)) for o in cancelled), ZERO)
 
 
 def _no_longer_its(exposure: Exposure, view: SymbolView, begun: BegunClose) -> CloseOutcome | None:
-    """The outcome where the position, or the shares, are not to be protected any more."""
     if is_gone(exposure, view):
         return CloseOutcome(CloseState.OVER, "its position is gone")
     close = next((o for o in view.closing if is_close(o, begun.name, begun.purpose)), None)

@@ -115,7 +115,6 @@ class Engine:
     def _manage_one(
         self, managed: ManagedTrade, flatten: bool, refreshed: list[TradeChange], ended: list[ManagedTrade]
     ) -> None:
-        """One trade, from its close or its stop to its ledger fields; an error is its own affair."""
         self.counts.checked += 1
         # Tried is managed, whatever came of it: a trade whose close never gets through must not
         # stand first in every run while others wait behind the per-run maximum.
@@ -149,7 +148,6 @@ class Engine:
         return self._cut(managed, outcome, ended) if outcome.cut else outcome
 
     def _cut(self, managed: ManagedTrade, outcome: StopOutcome, ended: list[ManagedTrade]) -> StopOutcome | None:
-        """Closes a trade whose stop is through the market; if that can't be begun it is naked."""
         if self._close(managed, CUT, outcome.reason, ended):
             return None
         self.journal.note(managed.trade, f"naked: {outcome.reason}")
@@ -157,7 +155,6 @@ class Engine:
         return outcome
 
     def _is_too_late(self, managed: ManagedTrade) -> bool:
-        """Whether the session ends too soon for a close; that is a failure."""
         if not self.market.in_last_seconds(managed.is_crypto, self._now()):
             return False
         self.journal.note(managed.trade, "eod_missed: too near to the close to be flattened")
@@ -199,7 +196,6 @@ class Engine:
             ended.append(managed)
 
     def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome, refreshed: list[TradeChange]) -> None:
-        """Ledger fields of a managed trade: at once after an order, together with all others else."""
         self.counts.updated += 1 if outcome.updated or outcome.fields else 0
         trade = managed.trade
         fields = dict(managed.money_fields()) | outcome.fields
@@ -217,7 +213,6 @@ class Engine:
             refreshed.append(change)
 
     def _stamped(self, change: TradeChange) -> TradeChange:
-        """With `autoManage`, when there is anything to write at all."""
         if all(same(change.record, name, value) for name, value in change.fields.items()):
             return replace(change, fields={})
         own = change.record.get("autoManage")
@@ -249,7 +244,6 @@ class Engine:
         return {d.trade_id: d for d in observed.plan.decisions} | {d.trade_id: d for d in at_once if d.trade_id in went}
 
     def _book(self, decision: Decision | None) -> bool:
-        """Writes a proven close; whether the ledger says so now."""
         assert decision is not None
         change = TradeChange(
             decision.trade_id or "",
@@ -293,7 +287,6 @@ class Engine:
         return next((h for h in found if h.trade.id == trade_id), None)
 
     def _finish_without_position(self, trade_id: str, close: BegunClose) -> None:
-        """The trade is closed already, or its verdict is open: only a queued close must not wait."""
         record = self.parts.ledger.get([trade_id]).get(trade_id)
         if record is None or not is_open(record):
             self._closer.forget(trade_id)

@@ -139,7 +139,6 @@ class StopKeeper:
         return self._placed(managed, self._send_missing(managed, wanted.price), "stop_placed", wanted.rule)
 
     def _send_missing(self, managed: ManagedTrade, price: Decimal) -> Answer:
-        """A larger quantity for the stop there is, or a new stop."""
         order = self._growable(managed)
         if order is None:
             return self._gateway.place_stop(managed.exposure, price, least=managed.protection.covered, shared=True)
@@ -148,7 +147,6 @@ class StopKeeper:
         return self._gateway.move(managed.exposure, order, price, qty=managed.qty)
 
     def _why_wait(self, managed: ManagedTrade) -> str | None:
-        """Why a missing stop must not be placed in this run, though it is missing."""
         protection = managed.protection
         if protection.entry_works:
             return "its entry is filled in part and still works; a stop beside it would be a wash trade"
@@ -168,7 +166,6 @@ class StopKeeper:
         return last_stop(managed.holding, known, own_ids(managed.holding, known))
 
     def _wanted(self, managed: ManagedTrade, risk: Risk, price: Decimal) -> StopTarget:
-        """The ledger's stop or a tighter rule; without a ledger stop the last one that worked."""
         ledger = managed.trade.stop_price
         if ledger is None:
             ended = self._last_stop(managed)
@@ -192,7 +189,6 @@ class StopKeeper:
         return self._naked(managed, what)
 
     def _growable(self, managed: ManagedTrade) -> Order | None:
-        """The one plain stop that is too small and can be given more shares."""
         stops = managed.protection.stops
         if len(stops) != 1 or managed.protection.shared:
             return None
@@ -222,7 +218,6 @@ class StopKeeper:
         return outcome
 
     def _why_no_swap(self, managed: ManagedTrade, target: Order, qty: Decimal) -> str | None:
-        """Why stop and target can't go in as one order now."""
         has, held = managed.qty, f"its own target {target.id} holds the shares"
         whole = all(n == n.to_integral_value() for n in (has, qty)) and not managed.is_crypto
         if not whole or target.limit_price is None or len(managed.protection.targets) > 1:
@@ -274,7 +269,6 @@ class StopKeeper:
         memory["refused"] = {"price": price, "count": count, "at": self._now().isoformat()}
 
     def _rests_after_refusals(self, managed: ManagedTrade, price: Decimal) -> bool:
-        """Three refusals of the same stop in a row: the next try is an hour later."""
         before = self._journal.of(managed.trade).get("refused")
         if not isinstance(before, dict) or before.get("price") != plain(price) or before["count"] < _REFUSED_IN_A_ROW:
             return False
@@ -304,7 +298,6 @@ class StopKeeper:
     def _keep_one(
         self, managed: ManagedTrade, order: Order, wanted: StopTarget, price: Decimal, outcome: StopOutcome
     ) -> StopOutcome:
-        """Moves, resizes or renews one working stop."""
         target, rule, qty = self._change_of(managed, order, wanted, price)
         if target is None:
             return outcome
@@ -335,7 +328,6 @@ class StopKeeper:
         return target, rule, qty
 
     def _too_many(self, managed: ManagedTrade, order: Order) -> Decimal | None:
-        """The smaller quantity for a plain stop that would sell more than the trade has."""
         has = managed.qty
         whole = has == has.to_integral_value() and has > 0
         plain_stop = order.order_class in ("", "simple") and not managed.is_crypto
@@ -346,7 +338,6 @@ class StopKeeper:
     def _as_it_stands(
         self, managed: ManagedTrade, stop: Order, price: Decimal | None, increment: Decimal | None
     ) -> dict[str, Any]:
-        """Ledger fields that the broker knows better: which stop it is, and a tighter price."""
         trade = managed.trade
         fields: dict[str, Any] = {}
         if not any(trade.stop_order in (o.id, o.client_id) for o in managed.protection.own_stops):

@@ -55,7 +55,6 @@ def _still(left: Sequence[Order]) -> str:
 
 
 def _unowned(observed: Observation) -> list[Order]:
-    """Working orders that no active record can own."""
     active, plan = observed.ours, observed.plan
     named = {i for record in active for i in order_ids(record)} | _exits_of(plan)
     tags = {tag for record in active for tag in read_trade(record).tags}
@@ -68,7 +67,6 @@ def _unowned(observed: Observation) -> list[Order]:
 
 
 def _exits_of(plan: Plan) -> set[str]:
-    """The exit orders of the trades that are there."""
     return {order.id for holding in plan.holdings.values() for order in holding.exits}
 
 

@@ -131,7 +131,6 @@ class TradeJournal:
         return second
 
     def _postings(self, changes: Sequence[TradeChange]) -> dict[str, Posting]:
-        """By trade id, without those that would change nothing."""
         return {e.trade_id: self._posting(e, f) for e in changes if (f := changed(e.record, e.fields, self._now()))}
 
     def _posting(self, entry: TradeChange, fields: Mapping[str, Any]) -> Posting:

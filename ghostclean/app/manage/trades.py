@@ -200,7 +200,6 @@ class OpenTrades:
         return self._known.tied_to({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
 
     def _has_no_stop(self, holding: Holding) -> bool:
-        """Whether no stop is known of which 1R could be told."""
         return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self._known))
 
     def _with_first_stop(self, holding: Holding) -> Holding:
@@ -228,7 +227,6 @@ class OpenTrades:
         return bool(suspects)
 
     def _looked_up_together(self, suspects: Sequence[Holding]) -> set[str]:
-        """The orders that one reading of all their symbols has shown, with their legs."""
         times = [o.submitted_at for h in suspects for o in (h.entry, *h.exits) if o is not None and o.submitted_at]
         symbols = sorted({h.position.symbol for h in suspects})
         return self._gateway.looker.history(symbols, min(times) - timedelta(seconds=1)) if times else set()
@@ -253,7 +251,6 @@ def without_grace(observed: Observation) -> Plan:
 
 
 def _usable_price(prices: Mapping[str, Price], key: str, now: datetime, *, market_open: bool) -> Price | None:
-    """A price young enough to act on; while the market is closed its last one is the price."""
     price = prices.get(key)
     if price is None or price.value <= 0:
         return None
@@ -261,7 +258,6 @@ def _usable_price(prices: Mapping[str, Price], key: str, now: datetime, *, marke
 
 
 def _risk_of(holding: Holding) -> Risk | None:
-    """The trade's risk; None without an entry price."""
     if holding.entry_price is None or holding.entry_price <= 0:
         return None
     return measure_risk(holding.trade.side, holding.entry_price, holding.initial_stop)

@@ -152,7 +152,6 @@ def _post(journal: Journal, corrections: Sequence[Correction]) -> None:
 
 
 def _listed(journal: Journal, corrections: Sequence[Correction], subject: str) -> dict[str, Any]:
-    """The entry of the list of its kind."""
     refused = sum(1 for correction in corrections if correction.refusal)
     return {
         "ts": iso(journal.now()),

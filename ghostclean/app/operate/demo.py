@@ -67,7 +67,6 @@ def run_demo(folder: str | None, run: Run, look: Look) -> Demo:
 
 
 def _fresh(folder: str | None) -> Path:
-    """A new or empty folder with the sample files in it."""
     place = Path(tempfile.mkdtemp(prefix="ghostclean-demo-") if folder is None else folder).absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,6 @@ def _named(parts: Parts, claim: Claim, trade: Trade) -> Order | None:
 
 
 def _look_up(parts: Parts, order_id: str) -> tuple[Order, ...]:
-    """The order with its legs, by id or client id."""
     try:
         found = parts.broker.order(order_id) if is_uuid(order_id) else None
         found = found or parts.broker.order_by_client_id(order_id)
@@ -136,7 +135,6 @@ def _judge(
     truth: BrokerTruth,
     link: Mapping[str, str],
 ) -> Decision:
-    """What the core says about the trade once the named order is linked to it."""
     linked = {**record, **link}
     seen = replace(view, active=tuple(linked if other is record else other for other in view.active))
     known = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
@@ -152,7 +150,6 @@ def _judge(
 def _change(
     decision: Decision, record: Record, claim: Claim, policy: Policy, now: datetime
 ) -> tuple[Change, str | None]:
-    """What is written, or why the claim cannot be true."""
     trade_id = record_id(record) or ""
     if claim.vanished:
         fields = changed(record, vanished_fields(policy.close_reason, now, record), now)

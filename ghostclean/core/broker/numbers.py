@@ -46,7 +46,6 @@ def _decimal(value: object) -> Decimal:
 
 
 def _is_huge(value: Decimal) -> bool:
-    """Whether arithmetic with it, or writing it out, would overflow or take for ever."""
     return bool(value) and abs(value.adjusted()) > _MOST_DIGITS
 
 

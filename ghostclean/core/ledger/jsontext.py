@@ -137,8 +137,6 @@ def elements(text: str, at: int) -> Iterator[tuple[int, int, Any]]:
 
 
 class _Member(NamedTuple):
-    """One member of an object: where its key and value stand."""
-
     key: str
     start: int
     key_end: int
@@ -148,7 +146,6 @@ class _Member(NamedTuple):
 
 
 def _members(text: str, at: int) -> list[_Member]:
-    """The members of the object that starts at `at` and is all the rest of the text."""
     found: list[_Member] = []
     start, end = _first(text, at, "}"), at + 1
     while start:
@@ -261,7 +258,6 @@ def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = 
 
 
 def _removals(members: Sequence[_Member], removed: Collection[str]) -> Iterator[Edit]:
-    """Takes members out, each with one of the commas beside it."""
     end, kept = 0, False
     for member in members:
         if member.key in removed:
@@ -294,7 +290,6 @@ def append(
 
 
 def _layout(record: str, members: Sequence[_Member]) -> Layout:
-    """The layout of an object's text, for what is added to it."""
     if not members:
         return COMPACT
     last, escaped = members[-1], "\\u" in record and record.isascii()

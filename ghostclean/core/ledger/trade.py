@@ -228,7 +228,6 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
 
 
 def _entry_orders(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """What names its entry, in order: the two id fields, then the client order id."""
     names = (*(order_id(record, name) for name in ENTRY_ORDER_FIELDS), text(record, "clientOrderId"))
     return tuple(dict.fromkeys(n for n in names if n))
 
@@ -245,7 +244,6 @@ def _side(record: Mapping[str, Any], problems: list[str]) -> Side:
 
 
 def _size(record: Mapping[str, Any], problems: list[str]) -> tuple[Decimal | None, str | None]:
-    """The first positive size and the field it stands in."""
     for name in SIZE_FIELDS:
         try:
             value = number(record.get(name))

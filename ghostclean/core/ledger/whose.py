@@ -51,7 +51,6 @@ def account_marks(records: Iterable[Mapping[str, Any]], account: Account, *, liv
 
 
 def _mode(name: str, value: object) -> bool | None:
-    """Live or not, by one field; None where it does not say."""
     if name == "paper":
         if isinstance(value, int) and value in (0, 1):  # a table without booleans has 0 and 1
             return not value
@@ -61,7 +60,6 @@ def _mode(name: str, value: object) -> bool | None:
 
 
 def _named(value: object) -> str | None:
-    """The account id or number that a value is; None for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -82,7 +80,6 @@ def _word(live: bool) -> str:
 
 
 def _spelled(example: object, value: bool) -> Any:
-    """The value as the example spells its own: a boolean, 0 or 1, or a word in the same letters."""
     if isinstance(example, bool):
         return value
     if isinstance(example, int):

@@ -121,7 +121,6 @@ def _is_partly_foreign(group: Sequence[Holding]) -> bool:
 
 
 def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[Holding, ...], list[Order]]:
-    """Stops and targets that several trades own, by these trades."""
     common: dict[tuple[Holding, ...], list[Order]] = {}
     for order, several in owners:
         if len(several) > 1 and (order.is_stop or order.type == "limit"):
@@ -130,7 +129,6 @@ def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[H
 
 
 def _owners(group: Sequence[Holding], known: OrderGraph) -> list[tuple[Order, tuple[Holding, ...]]]:
-    """Each working closing order of a symbol with the trades that own it."""
     closing = known.closing(group[0].position.key, group[0].trade.side)
     owned = [(holding, own_ids(holding, known)) for holding in group]
     return [(o, tuple(holding for holding, ids in owned if o.id in ids)) for o in closing]
@@ -167,7 +165,6 @@ def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], 
 
 
 def _needed(holding: Holding) -> Decimal:
-    """What must be covered: crypto fee dust and fractions no order can take are let off."""
     if holding.position.is_crypto:
         return holding.open_qty * (1 - CRYPTO_DUST)
     return holding.open_qty
@@ -190,7 +187,6 @@ def _why_dormant(order: Order, entry: Order | None, known: OrderGraph) -> str | 
 
 
 def _by_tightness(side: Side, stops: Sequence[Order]) -> tuple[Order, ...]:
-    """The tightest first, of equal ones the largest."""
     return tuple(sorted(stops, key=lambda o: (-side.sign * (o.stop_price or ZERO), -remaining(o, ZERO))))
 
 
@@ -227,7 +223,6 @@ def _is_own(
 
 
 def _with_stops(old: Protection, side: Side, stops: Sequence[Order], *, own: bool) -> Protection:
-    """With more stops, which are its `own` or stand for several."""
     return replace(
         old,
         stops=_by_tightness(side, (*old.stops, *stops)),

@@ -163,7 +163,6 @@ def free(
 
 
 def _sold(view: SymbolView, orders: Collection[str], since: datetime | None = None) -> Decimal:
-    """What these orders filled lately."""
     return sum((f.qty for f in view.recent if f.order_id in orders and (since is None or f.at >= since)), ZERO)
 
 

@@ -168,7 +168,6 @@ def _may_be_sent(side: Side, stop: Decimal, price: Decimal) -> bool:
 
 
 def _is_worthwhile(rule: Rule, risk: Risk, stop: Decimal, standing: Decimal | None, increment: Decimal | None) -> bool:
-    """Whether a stop is tighter than the one that works by enough to be sent."""
     if standing is None:
         return True
     far_enough = abs(stop - standing) >= _least_step(rule, risk, stop, increment)

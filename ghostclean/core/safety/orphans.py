@@ -69,7 +69,6 @@ def judge_orphans(plan: Plan, view: OrphanView) -> list[Decision]:
 
 
 def _filled(evidence: Evidence) -> dict[str, list[Order]]:
-    """The orders that filled at all, by symbol key."""
     filled: dict[str, list[Order]] = defaultdict(list)
     for order in evidence.orders.values():
         if order.filled_qty:
@@ -170,7 +169,6 @@ def _reopen_ours(orphan: Orphan, view: OrphanView, filled: Sequence[Order]) -> l
 
 
 def _is_back(qty: Decimal, cost: Decimal | None, orphan: Orphan) -> bool:
-    """Whether a trade's quantity is the orphan's, crypto fee dust aside, at the price where both are known."""
     dust, price = qty * CRYPTO_DUST if orphan.position.is_crypto else ZERO, orphan.position.avg_price
     alike = price is None or cost is None or within(price * qty, cost, SAME_COST)
     return alike and qty - dust <= orphan.qty <= qty
@@ -185,7 +183,6 @@ def _cost(qty: Decimal, record: Mapping[str, Any]) -> Decimal | None:
 def _was_built_since(
     orphan: Orphan, record: Mapping[str, Any], closed_at: datetime | None, filled: Sequence[Order]
 ) -> bool:
-    """Whether other orders than a closed trade's own, filled since its close, built the position."""
     own, side = set(order_ids(record)), orphan.position.side
     later = [o for o in filled if o.id not in own and o.client_id not in own and _filled_since(o, closed_at)]
     return sum((o.filled_qty if o.side == side.opening else -o.filled_qty for o in later), ZERO) >= orphan.qty
@@ -203,7 +200,6 @@ def _quantity(value: object) -> Decimal | None:
 
 
 def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView) -> Decision | None:
-    """The only close by somebody else without a price whose quantity stands at the broker."""
     found: list[Decision] = []
     for record in view.closed.get(orphan.position.key, ()):
         trade_id = record_id(record)
