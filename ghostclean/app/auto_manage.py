@@ -14,9 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway
+from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway, open_gateway, read_market
 from ghostclean.app.gateway.naming import NUMBERS
-from ghostclean.app.gateway.opening import open_gateway, read_market
 from ghostclean.app.manage.engine import Counts, Engine
 from ghostclean.app.manage.selection import (
     list_held,

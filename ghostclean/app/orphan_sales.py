@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.app.gateway.opening import open_gateway, read_market
+from ghostclean.app.gateway.gateway import OrderGateway, open_gateway, read_market
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
 from ghostclean.app.observation import Observation

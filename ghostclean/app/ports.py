@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.alerts import Alert
-from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position, Session
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
 
@@ -57,15 +57,6 @@ class Price:
     value: Decimal
     at: datetime
     is_trade: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One trading day's core session, in UTC."""
-
-    day: date
-    open: datetime
-    close: datetime
 
 
 class Broker(Protocol):

@@ -41,7 +41,7 @@ from ghostclean.adapters.alpaca.records import (
     read_trade,
 )
 from ghostclean.app.deadline import call_left
-from ghostclean.app.ports import History, OrderRequest, Price, Session
+from ghostclean.app.ports import History, OrderRequest, Price
 from ghostclean.core.broker import (
     Account,
     Activity,
@@ -49,6 +49,7 @@ from ghostclean.core.broker import (
     MarketClock,
     Order,
     Position,
+    Session,
     crypto_pair,
     is_option,
     plain,

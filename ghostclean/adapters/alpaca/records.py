@@ -14,7 +14,7 @@ from datetime import time as clock_time
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.app.ports import OrderRequest, Price, Session
+from ghostclean.app.ports import OrderRequest, Price
 from ghostclean.core.broker import (
     ZERO,
     Account,
@@ -24,6 +24,7 @@ from ghostclean.core.broker import (
     MarketClock,
     Order,
     Position,
+    Session,
     Side,
     canonical_id,
     crypto_pair,

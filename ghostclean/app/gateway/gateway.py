@@ -17,12 +17,13 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
-from ghostclean.app.gateway.sending import Sender, blocked
-from ghostclean.app.ports import Broker, OrderRequest, State
-from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, is_tagged, parse_client_id, plain
+from ghostclean.app.gateway.sending import Answer, Outcome, Sender, blocked
+from ghostclean.app.observation import Observation
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import Broker, Lease, OrderRequest, State
+from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, eastern_date, is_tagged, parse_client_id, plain
 from ghostclean.core.protection import (
     GONE,
     BegunClose,
@@ -39,6 +40,7 @@ from ghostclean.core.protection import (
     stop_limit,
     wash_trade,
 )
+from ghostclean.errors import BrokerError
 
 REST = "rest"  # the purpose of a stop beside one that covers a part of the trade
 OCO = "oco"
@@ -358,3 +360,42 @@ def _oco_quantity(exposure: Exposure, begun: BegunClose, held: Decimal) -> Decim
 
 def _is_same(now: Position | None, expected: Position) -> bool:
     return now is not None and now.side is expected.side and now.qty == expected.qty
+
+
+def read_market(broker: Broker, deadline: Deadline, notes: list[str]) -> Market:
+    """Clock and calendar; raises BrokerError without the clock. Without the calendar the clock's close counts."""
+    clock = deadline.writing(broker.clock)
+    today = eastern_date(clock.at)
+    try:
+        sessions = deadline.writing(lambda: broker.calendar(today - timedelta(days=7), today))
+    except BrokerError as error:
+        sessions = ()
+        notes.append(f"the calendar cannot be read ({error}): the clock's close counts")
+    return Market.of(clock, sessions)
+
+
+def open_gateway(
+    parts: Parts,
+    observed: Observation,
+    market: Market,
+    deadline: Deadline,
+    lease: Lease | None,
+    *,
+    grace: timedelta,
+    dry_run: bool = False,
+) -> OrderGateway:
+    """The gateway after an observation: it knows every order that the observation saw, `held` legs included."""
+    known = OrderGraph()
+    known.add_orders(observed.evidence.orders.values())
+    known.set_working(observed.truth.orders)
+    return OrderGateway(
+        parts.broker,
+        parts.state,
+        market,
+        deadline,
+        grace=grace,
+        verify=lease.verify if lease is not None else lambda: None,
+        known=known,
+        dry_run=dry_run,
+        sleep=parts.pause,
+    )

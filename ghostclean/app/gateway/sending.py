@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
 from ghostclean.app.ports import Broker, OrderRequest
 from ghostclean.core.broker import Order, plain
 from ghostclean.core.protection import Exposure, exclusive
 from ghostclean.errors import BrokerError, DeadlineExceeded, Refusal, Refused
+
+
+class Outcome(StrEnum):
+    """What became of an order that was wanted."""
+
+    SENT = "sent"
+    STANDING = "standing"  # an earlier order of this name works already
+    WOULD = "would_send"  # a dry run
+    BLOCKED = "blocked"  # a rule of the gateway: nothing was sent
+    CROSSED = "crossed"  # the market is at or through the stop: it is not sent
+    MOOT = "moot"  # the position is gone
+    REFUSED = "refused"  # the broker said no: nothing works because of us
+    UNKNOWN = "unknown"  # sent, and neither found nor proven absent: the next run looks it up
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome with its reason, the order as last read, and the request as it was logged."""
+
+    outcome: Outcome
+    reason: str
+    order: Order | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """What was wanted stands at the broker (or would, in a dry run)."""
+        return self.outcome in (Outcome.SENT, Outcome.STANDING, Outcome.WOULD)
+
 
 _TO_START = 4.0  # seconds of deadline below which nothing new is sent
 _REPLACE_SECONDS = 3.0

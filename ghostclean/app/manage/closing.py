@@ -18,8 +18,8 @@ from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.ports import State
 from ghostclean.core.broker import ZERO, Order, Position, parse_client_id, plain, trade_tag
 from ghostclean.core.protection import BegunClose, Exposure, SymbolView, can_take, exclusive, is_gone

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.gateway import REST, OrderGateway
+from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.manage.closing import Closer, CloseState, CloseTarget
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade

@@ -12,9 +12,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .client_ids import parse_client_id
 from .instrument import Side
-from .records import Order, is_uuid
+from .records import Order, is_uuid, parse_client_id
 
 
 class Chain(NamedTuple):

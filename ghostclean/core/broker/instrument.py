@@ -7,8 +7,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
 
-from .numbers import ONE
-from .times import eastern
+from .values import ONE, eastern
 
 OPTION_MULTIPLIER = Decimal(100)
 # Alpaca takes the crypto fee (0.25 % and rounding) out of the coin that a purchase brings.

@@ -5,13 +5,14 @@ Names and statuses are the broker's own words; an unknown order status counts as
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from .instrument import Side
-from .numbers import ZERO
+from .values import ZERO
 
 FINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 _STOP_TYPES = frozenset({"stop", "stop_limit", "trailing_stop"})
@@ -190,6 +191,15 @@ class MarketClock:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """One trading day's core session, in UTC."""
+
+    day: date
+    open: datetime
+    close: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerTruth:
     """Account, all working orders and positions, read completely in one run.
 
@@ -220,3 +230,40 @@ class BrokerTruth:
         known = [abs(row) for row in rows if row is not None]
         shown = sum(known, ZERO)
         return f"{held} only ${shown}" if len(known) == len(rows) and shown < abs(value) * _ENOUGH else None
+
+
+# --------------------------------------------------------------------------- our client order ids
+
+# Owner + purpose + n, so that a retry is harmless. An order carrying such an id belongs to its trade
+# even if the record never got to know it. The owner is unique in the account (`Trade.owner`): ledgers
+# that count their trades 1, 2, 3 share accounts. Orders of earlier versions carry the trade's id alone.
+PREFIX = "gc-"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnId:
+    """The parts of one of our client order ids."""
+
+    trade: str
+    purpose: str
+    n: int
+
+
+def trade_tag(owner: str) -> str:
+    """A short stable tag for an owner of any length and alphabet."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:20]
+
+
+def client_id(owner: str, purpose: str, n: int) -> str:
+    """The client order id of the n-th order for this owner and purpose."""
+    return f"{PREFIX}{trade_tag(owner)}-{purpose}-{n}"
+
+
+def parse_client_id(text: str) -> OwnId | None:
+    """The parts of one of our ids; None for anybody else's."""
+    if not text.startswith(PREFIX):
+        return None
+    parts = text.split("-")
+    if len(parts) != 4 or not parts[3].isdigit():
+        return None
+    return OwnId(parts[1], parts[2], int(parts[3]))

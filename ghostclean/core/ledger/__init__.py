@@ -1,6 +1,5 @@
 """The app's record of a trade, and its fields."""
 
-from .fields import NOT_FOUND, POSITION_OPEN, changed, is_vanished, same
 from .jsontext import (
     COMPACT,
     PRETTY,
@@ -21,14 +20,19 @@ from .jsontext import (
 from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
+    NOT_FOUND,
+    POSITION_OPEN,
     SIZE_FIELDS,
     Trade,
+    changed,
     is_open,
     is_pending,
+    is_vanished,
     order_ids,
     read_trade,
     record_id,
     record_size,
+    same,
     status_of,
     text,
 )

@@ -3,11 +3,22 @@
 from .begun import CUT, EOD, ORPHAN, SWAP, BegunClose
 from .coverage import Protection, ages_out, exits_of, is_replaceable_now, last_stop, own_ids, protections, why_fixed
 from .market import Market
-from .orders import can_take, exclusive, remaining
-from .policy import ManagePolicy
-from .sizing import GONE, Exposure, SymbolView, allowance, barrier, free, is_gone, wash_trade
+from .sizing import (
+    GONE,
+    Exposure,
+    SymbolView,
+    allowance,
+    barrier,
+    can_take,
+    exclusive,
+    free,
+    is_gone,
+    remaining,
+    wash_trade,
+)
 from .stops import (
     WORTHWHILE,
+    ManagePolicy,
     Risk,
     Rule,
     StopTarget,

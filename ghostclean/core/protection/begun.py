@@ -10,8 +10,7 @@ from typing import Any
 
 from ghostclean.core.broker import ZERO, Order, Side, iso, parse_time, plain
 
-from .orders import can_take, exclusive, remaining
-from .sizing import Exposure
+from .sizing import Exposure, can_take, exclusive, remaining
 
 CUT = "cut"
 EOD = "eod"

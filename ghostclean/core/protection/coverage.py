@@ -16,7 +16,7 @@ from decimal import Decimal
 from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, OrderGraph, Side
 from ghostclean.core.verdicts import Holding
 
-from .orders import can_take, remaining
+from .sizing import can_take, remaining
 
 GTC_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=5)  # a long weekend, a holiday and a day on which nothing could be sent

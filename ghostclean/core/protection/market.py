@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from ghostclean.core.broker import MarketClock, eastern_date, iso
+from ghostclean.core.broker import MarketClock, Session, eastern_date, iso
 
 HANDS_OFF = timedelta(seconds=15)  # before the close: a market order may no longer make it into the session
-
-
-class Session(Protocol):
-    """One day's core session, in UTC (what the broker's calendar answers)."""
-
-    @property
-    def open(self) -> datetime: ...
-
-    @property
-    def close(self) -> datetime: ...
 
 
 @dataclass(frozen=True, slots=True)

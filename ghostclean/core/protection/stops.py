@@ -13,10 +13,44 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
+from typing import Any
 
-from ghostclean.core.broker import ONE, ZERO, Side
+from ghostclean.core.broker import ONE, ZERO, Side, json_number
 
-from .policy import ManagePolicy
+
+@dataclass(frozen=True, slots=True)
+class ManagePolicy:
+    """The `AUTO_MANAGE_*` settings; everything that sends orders is off unless turned on."""
+
+    enabled: bool = False
+    eod_flatten: bool = False
+    trail_enabled: bool = False
+    cut_loss_enabled: bool = False
+    trail_r: Decimal = Decimal("2.5")
+    trail_pct: Decimal = Decimal("0.005")
+    cut_loss_r: Decimal = Decimal(-1)
+    max_per_run: int = 50
+    eod_flatten_minutes: int = 12
+
+    @property
+    def eod_window(self) -> timedelta:
+        """How long before the close of the day trades are flattened."""
+        return timedelta(minutes=self.eod_flatten_minutes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `cfg` of the result document."""
+        return {
+            "enabled": self.enabled,
+            "eodFlatten": self.eod_flatten,
+            "eodFlattenMinutes": self.eod_flatten_minutes,
+            "trailEnabled": self.trail_enabled,
+            "trailR": json_number(self.trail_r),
+            "trailPct": json_number(self.trail_pct),
+            "cutLossEnabled": self.cut_loss_enabled,
+            "cutLossR": json_number(self.cut_loss_r),
+            "maxPerRun": self.max_per_run,
+        }
+
 
 CENT_TICK = Decimal("0.01")
 SUB_DOLLAR_TICK = Decimal("0.0001")
