@@ -120,9 +120,12 @@ class _Run:
         )
         self.run.journal.now = now
         self.parts = self.parts.bound(options.deadline.acting)
-        stores = self.parts
         self.journal = TradeJournal(
-            stores.ledger, stores.state, self.run.journal, self.run.notes, now=now, dry_run=options.dry_run
+            ledger=self.parts.ledger,
+            journal=self.run.journal,
+            notes=self.run.notes,
+            now=now,
+            dry_run=options.dry_run,
         )
 
     # ------------------------------------------------------------------ the frame

@@ -69,7 +69,7 @@ class OrphanSeller:
         name = earlier.name if earlier is not None else self._name(orphan)
         gateway = self._gateway()
         exposure = Exposure.alone(name, orphan.position, orphan.qty, self._now())
-        view = gateway.look(exposure)
+        view = gateway.looker.view(exposure)
         owned = self._owned(gateway.known) | view.dormant
         holders = [o for o in view.closing if o.id not in owned]
         begun = BegunClose.of_orphan(exposure, holders, earlier)

@@ -15,8 +15,9 @@ from decimal import Decimal
 from typing import Any, Self, TypeGuard, TypeVar
 from urllib.parse import quote
 
-from ghostclean.adapters.alpaca.api import Api, NotFound
 from ghostclean.adapters.alpaca.paging import (
+    Api,
+    NotFound,
     SeamLost,
     TooManyPages,
     activity_rows,

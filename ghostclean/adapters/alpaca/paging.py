@@ -1,13 +1,12 @@
-"""Reading Alpaca's lists to their end: complete, or an error."""
+"""One Alpaca host as the adapter sees it, and its lists read to their end: complete, or an error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from ghostclean.adapters.alpaca.api import Api
 from ghostclean.adapters.alpaca.records import Row, is_pair
 from ghostclean.core.broker import crypto_pair, parse_time, symbol_key
 from ghostclean.errors import BrokerError, WrongAnswer
@@ -17,6 +16,28 @@ _DEFAULT_PAGE = 50
 _ACTIVITY_PAGE = 100
 _ACTIVITY_PAGES = 60
 _SYMBOLS_LENGTH = 5000
+
+
+class NotFound(BrokerError):
+    """A true 404: the broker itself says that the order, position or asset does not exist."""
+
+
+class Api(Protocol):
+    """Raises BrokerError and its kinds; reads NotFound on a true 404, writes Refused and AnswerLost."""
+
+    def get(self, path: str, data: dict[str, str] | None = None, *, api_version: str = "v2") -> Any: ...
+
+    def post(self, path: str, data: dict[str, Any]) -> Any: ...
+
+    def patch(self, path: str, data: dict[str, Any]) -> Any: ...
+
+    def delete(self, path: str) -> Any: ...
+
+    def now(self) -> datetime:
+        """The host's own time by its latest answer; ours before the first."""
+
+    def requests_left(self) -> int | None:
+        """How many more requests this minute allows; None when unknown."""
 
 
 class SeamLost(BrokerError):

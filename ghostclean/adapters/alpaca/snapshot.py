@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from ghostclean.adapters.alpaca.api import Api, NotFound
 from ghostclean.adapters.alpaca.broker import ACTIVITIES, FILLS, LATE_BOOKING, AlpacaBroker
+from ghostclean.adapters.alpaca.paging import Api, NotFound
 from ghostclean.adapters.alpaca.records import Impossible, Row, read_orders
 from ghostclean.app.ports import History
 from ghostclean.core.broker import Order, canonical_id, parse_time, symbol_key

@@ -24,7 +24,7 @@ from alpaca.common.rest import RESTClient
 from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 
-from ghostclean.adapters.alpaca.api import NotFound
+from ghostclean.adapters.alpaca.paging import NotFound
 from ghostclean.app.deadline import call_left
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refusal, Refused
 from ghostclean.places import api_url

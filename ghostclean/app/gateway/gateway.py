@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
@@ -98,9 +98,9 @@ class OrderGateway:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.known = known if known is not None else OrderGraph()
-        self.looker = Looker(broker, deadline, self.known, grace=grace, sleep=sleep)
+        self.looker = Looker(broker, deadline, self.known, grace, sleep)
         self.names = Names(self.looker, state)
-        self._sender = Sender(broker, self.looker, self.names, deadline, verify=verify, dry_run=dry_run)
+        self._sender = Sender(broker, self.looker, self.names, deadline, verify, dry_run)
         self._market = market
         self._now = broker.now
         self._requests_left = broker.requests_left
@@ -115,10 +115,6 @@ class OrderGateway:
     def log(self) -> list[dict[str, Any]]:
         """Every request that was, or in a dry run would have been, sent."""
         return self._sender.log
-
-    def look(self, exposure: Exposure, *, shared: bool = False) -> SymbolView:
-        """The symbol as it is now, see `Looker.view`."""
-        return self.looker.view(exposure, shared=shared)
 
     def present(self, exposure: Exposure) -> Exposure:
         """The exposure less what this run has closed since the observation."""
@@ -165,7 +161,7 @@ class OrderGateway:
     def _send(self, exposure: Exposure, wanted: _Wanted, expected: Position | None = None) -> Answer:
         if wanted.stop is None and (why := self._why_shut(exposure)) is not None:
             return blocked(exposure, wanted.purpose, why)
-        view, present = self.look(exposure, shared=wanted.shared), self.present(exposure)
+        view, present = self.looker.view(exposure, shared=wanted.shared), self.present(exposure)
         if expected is not None and not _is_same(view.position, expected):
             return blocked(exposure, wanted.purpose, "the position has changed since it was read")
         most, why = allowance(present, view, missing_stop=wanted.stop is not None, step=self.looker.step(exposure))
@@ -256,7 +252,7 @@ class OrderGateway:
         why = self._why_shut(exposure)
         if why is not None:
             return why
-        view, present = self.look(exposure), self.present(exposure)
+        view, present = self.looker.view(exposure), self.present(exposure)
         why = barrier(present, view) or wash_trade(view, holders) or self._why_too_many_requests()
         if why is None and free(present, view, step=self.looker.step(exposure), without=holders) <= 0:
             others = ", ".join(o.id for o in view.closing if o.id not in holders)
@@ -274,7 +270,7 @@ class OrderGateway:
 
     def free_without(self, exposure: Exposure, holders: Collection[str]) -> Decimal:
         """How much a missing stop could take once `holders` have let go; asked before cancelling them."""
-        view, present = self.look(exposure), self.present(exposure)
+        view, present = self.looker.view(exposure), self.present(exposure)
         if barrier(present, view, missing_stop=True) is not None:
             return ZERO
         return free(present, view, step=self.looker.step(exposure), without=holders)
@@ -283,15 +279,11 @@ class OrderGateway:
         """Whether an order for the instrument would trade now."""
         return self._market.is_open(exposure.crypto, self._now())
 
-    def latest(self, owner: str, purpose: str, *, since: datetime | None = None) -> Order | None:
-        """The last order of a trade and purpose that any run sent; see `Names.latest`."""
-        return self.names.latest(owner, purpose, since=since)
-
     # ------------------------------------------------------------------ moving
 
     def move(self, exposure: Exposure, order: Order, stop: Decimal, *, qty: Decimal | None = None) -> Answer:
         """Replaces a working stop by a tighter one (or one of another quantity), and reads it back."""
-        view = self.look(exposure)
+        view = self.looker.view(exposure)
         now = self.known.get(order.id) or self.looker.order(order.id)
         why = self._why_not_move(exposure, view, now, stop, qty)
         if now is None or why is not None:

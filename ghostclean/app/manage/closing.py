@@ -76,27 +76,27 @@ class CloseTarget:
     expected: Position | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class Closer:
     """Closes, restores and remembers; `section` is where the begun closes are kept in the state."""
 
-    def __init__(self, gateway: OrderGateway, state: State, section: str, now: Callable[[], datetime]) -> None:
-        self._gateway = gateway
-        self._state = state
-        self._section = section
-        self._now = now
+    gateway: OrderGateway
+    state: State
+    section: str
+    now: Callable[[], datetime]
 
     # ------------------------------------------------------------------ memory
 
     def remember(self, key: str, begun: BegunClose) -> None:
         """Stores what was begun, before anything is cancelled."""
-        if not self._gateway.dry_run:
-            self._state.remember(self._section, {key: begun.to_dict()})
+        if not self.gateway.dry_run:
+            self.state.remember(self.section, {key: begun.to_dict()})
 
     def forget(self, key: str) -> None:
         """The close is over. Should the state be lost just now, the next run comes to the same end."""
-        if not self._gateway.dry_run:
+        if not self.gateway.dry_run:
             with contextlib.suppress(StateFailed, DeadlineExceeded):
-                self._state.remember(self._section, {key: None})
+                self.state.remember(self.section, {key: None})
 
     # ------------------------------------------------------------------ the steps of a close
 
@@ -118,11 +118,11 @@ class Closer:
                     reason = f"{left.id} is still {left.status}"
                     answer = Answer(Outcome.BLOCKED, reason)
                 else:
-                    answer = self._gateway.close(exposure, begun.purpose, expected=target.expected)
+                    answer = self.gateway.close(exposure, begun.purpose, expected=target.expected)
             except (BrokerError, DeadlineExceeded) as error:
                 answer = Answer(Outcome.UNKNOWN, str(error))
             except StateFailed as error:
-                self._gateway.names.state_lost = True
+                self.gateway.names.state_lost = True
                 return self._restored(target, begun, Answer(Outcome.UNKNOWN, str(error)), error)
         if answer.outcome is Outcome.WOULD:
             return CloseOutcome(CloseState.WOULD, answer.reason, None, answer.request)
@@ -137,11 +137,11 @@ class Closer:
     def swap(self, target: CloseTarget, begun: BegunClose) -> CloseOutcome:
         """Cancels a target and sends it anew, together with a stop."""
         with contextlib.suppress(BrokerError, DeadlineExceeded):
-            self._gateway.cancel(target.exposure, target.holders, CANCEL_SECONDS, "makes room for one OCO")
+            self.gateway.cancel(target.exposure, target.holders, CANCEL_SECONDS, "makes room for one OCO")
         return self.restore(target, begun)
 
     def _make_room(self, target: CloseTarget, begun: BegunClose) -> Order | None:
-        gateway, entry = self._gateway, target.entry
+        gateway, entry = self.gateway, target.entry
         if entry is not None and not entry.is_final:
             # It would buy back what is sold, and the broker calls the pair a wash trade.
             entry = gateway.cancel_entry(target.exposure, entry, CANCEL_SECONDS)
@@ -157,12 +157,12 @@ class Closer:
     def _verify(self, target: CloseTarget, begun: BegunClose, answer: Answer, order: Order) -> CloseOutcome:
         exposure = target.exposure
         try:
-            order = self._gateway.settle(exposure, order, FILL_SECONDS)
+            order = self.gateway.settle(exposure, order, FILL_SECONDS)
         except (BrokerError, DeadlineExceeded) as error:
             return CloseOutcome(CloseState.UNKNOWN, str(error), order, answer.request)
-        if order.status == "filled" and self._gateway.present(exposure).qty <= exposure.dust:
+        if order.status == "filled" and self.gateway.present(exposure).qty <= exposure.dust:
             return CloseOutcome(CloseState.DONE, "filled", order, answer.request)
-        if not order.is_final and self._gateway.is_open(exposure):
+        if not order.is_final and self.gateway.is_open(exposure):
             return CloseOutcome(CloseState.WORKING, _working(order), order, answer.request)
         return self._restored(target, begun, Answer(answer.outcome, answer.reason, order, answer.request))
 
@@ -176,7 +176,7 @@ class Closer:
 
     @contextlib.contextmanager
     def _keeping_time_to_restore(self) -> Iterator[None]:
-        looker = self._gateway.looker
+        looker = self.gateway.looker
         before = looker.reserve
         looker.reserve = before + _TO_RESTORE
         try:
@@ -193,7 +193,7 @@ class Closer:
         shares as they were remembered. With our state lost the close was never sent: its name is
         remembered before it is used.
         """
-        exposure = target.exposure if target is not None else begun.exposure(self._now())
+        exposure = target.exposure if target is not None else begun.exposure(self.now())
         try:
             close, is_filled = self._close_so_far(exposure, begun, close)
         except (BrokerError, DeadlineExceeded) as error:
@@ -210,11 +210,11 @@ class Closer:
 
     def _close_so_far(self, exposure: Exposure, begun: BegunClose, close: Order | None) -> tuple[Order | None, bool]:
         """The closing order at its end, or as far as it got, and whether it has filled all there is."""
-        gateway = self._gateway
+        gateway = self.gateway
         if close is not None:
             return gateway.end_of(exposure, close, FILL_SECONDS), False
         if not gateway.names.state_lost:
-            close = gateway.latest(begun.name, begun.purpose, since=begun.at - SKEW)
+            close = gateway.names.latest(begun.name, begun.purpose, since=begun.at - SKEW)
         if close is None:
             return None, False
         close = gateway.settle(exposure, gateway.end_of(exposure, close, FILL_SECONDS), 0)
@@ -222,20 +222,20 @@ class Closer:
         return close, is_all and close.status == "filled"
 
     def _restore(self, exposure: Exposure, begun: BegunClose) -> CloseOutcome:
-        looker = self._gateway.looker
+        looker = self.gateway.looker
         cancelled = [o for i in begun.orders if i not in looker.hidden and (o := looker.order(i)) is not None]
         standing = _still_working(cancelled)
         if standing is not None:
             return standing
         if begun.orphan is not None:
-            exposure = begun.exposure(self._now(), _taken(cancelled, begun))
-        view = self._gateway.look(exposure)
+            exposure = begun.exposure(self.now(), _taken(cancelled, begun))
+        view = self.gateway.looker.view(exposure)
         elsewhere = _no_longer_its(exposure, view, begun)
         if elsewhere is not None:
             return elsewhere
         if begun.stop is None:
             return CloseOutcome(CloseState.UNPROTECTED, "it had no stop to restore")
-        return _as_restored(begun.stop, *self._gateway.restore(exposure, begun, begun.stop))
+        return _as_restored(begun.stop, *self.gateway.restore(exposure, begun, begun.stop))
 
 
 def _still_working(cancelled: Sequence[Order]) -> CloseOutcome | None:

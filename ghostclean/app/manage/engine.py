@@ -67,7 +67,7 @@ class Engine:
         gateway, journal, market, now = self.gateway, self.journal, self.market, self.parts.broker.now
         self._closer = Closer(gateway, self.parts.state, FLATTEN, now)
         self._closes = TradeCloser(gateway, self._closer, journal, market, self.deadline, now)
-        self._stops = StopKeeper(gateway, journal, self.policy, market, self._closer, grace=self.grace, now=now)
+        self._stops = StopKeeper(gateway, journal, self.policy, market, self._closer, self.grace, now)
 
     def _now(self) -> datetime:
         return self.parts.broker.now()

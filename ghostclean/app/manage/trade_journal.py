@@ -7,12 +7,12 @@ the next one cannot put right.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from ghostclean.app.journal import Journal, Posting
-from ghostclean.app.ports import Change, Ledger, Record, State, WriteOutcome
+from ghostclean.app.ports import Change, Ledger, Record, WriteOutcome
 from ghostclean.core.broker import ZERO, iso
 from ghostclean.core.ledger import Trade, changed, is_open, read_trade
 from ghostclean.core.protection import is_tighter
@@ -39,26 +39,16 @@ class TradeChange:
     proof: tuple[Mapping[str, Any], ...] = ()
 
 
+@dataclass(slots=True, kw_only=True)
 class TradeJournal:
     """Ledger, notes and memory of the trades that one run manages; in a dry run everything is only noted."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        state: State,
-        journal: Journal,
-        notes: list[str],
-        *,
-        now: Callable[[], datetime],
-        dry_run: bool,
-    ) -> None:
-        self.notes = notes
-        self.managed: dict[str, dict[str, Any]] = {}
-        self.dry_run = dry_run
-        self.journal = journal
-        self._ledger = ledger
-        self._state = state
-        self._now = now
+    ledger: Ledger
+    journal: Journal
+    notes: list[str]
+    now: Callable[[], datetime]
+    dry_run: bool
+    managed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     # ------------------------------------------------------------------ for people
 
@@ -86,11 +76,11 @@ class TradeJournal:
 
     def proof(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         """The order that was asked for, with its numbers, as a journal entry's proof."""
-        return ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
+        return ({"what": "order", "at": iso(self.now()), **facts},) if facts else ()
 
     def begin(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
         """Journals what is about to be done, durable before this returns; it changes no field."""
-        proof = ({"what": "decision", "at": iso(self._now()), **facts},)
+        proof = ({"what": "decision", "at": iso(self.now()), **facts},)
         begun = self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, proof)
         if not self.dry_run:
             self.journal.begin(begun)
@@ -125,13 +115,13 @@ class TradeJournal:
         """The changes of records that the app has written meanwhile, on what they say now."""
         if not overtaken:
             return {}
-        fresh = {i: record for i, record in self._ledger.get(overtaken).items() if is_open(record)}
+        fresh = {i: record for i, record in self.ledger.get(overtaken).items() if is_open(record)}
         second = self._postings([_anew(c, fresh[c.trade_id]) for c in changes if c.trade_id in fresh])
         self._post(second)
         return second
 
     def _postings(self, changes: Sequence[TradeChange]) -> dict[str, Posting]:
-        return {e.trade_id: self._posting(e, f) for e in changes if (f := changed(e.record, e.fields, self._now()))}
+        return {e.trade_id: self._posting(e, f) for e in changes if (f := changed(e.record, e.fields, self.now()))}
 
     def _posting(self, entry: TradeChange, fields: Mapping[str, Any]) -> Posting:
         change = Change(entry.trade_id, entry.record, fields)

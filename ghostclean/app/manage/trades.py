@@ -121,14 +121,13 @@ class ManagedTrade:
         return fields if multiple is None else fields | {"unrealizedR": ratio4(multiple)}
 
 
+@dataclass(frozen=True, slots=True)
 class OpenTrades:
     """The trades of an observation that may be managed, looked up where they seem unprotected."""
 
-    def __init__(self, observed: Observation, gateway: OrderGateway, market: Market) -> None:
-        self.observed = observed
-        self._gateway = gateway
-        self._known = gateway.known
-        self._market = market
+    observed: Observation
+    gateway: OrderGateway
+    market: Market
 
     @property
     def ids(self) -> set[str | None]:
@@ -164,13 +163,13 @@ class OpenTrades:
         """These holdings with protection, price and risk; what looks naked is looked up first."""
         ours = {h.trade.id for h in holdings}
         everybody = [*holdings, *(h for h in self.manageable() if h.trade.id not in ours)]
-        found = protections(everybody, self._known)
+        found = protections(everybody, self.gateway.known)
 
         def seems_bare(holding: Holding) -> bool:
             return found[holding.trade.id or ""].is_naked or self._has_no_stop(holding)
 
         if self._look_up([h for h in holdings if seems_bare(h)]):
-            found = protections(everybody, self._known)
+            found = protections(everybody, self.gateway.known)
         return [self._managed(h, everybody, found[h.trade.id or ""], prices, now) for h in holdings]
 
     def _managed(
@@ -184,7 +183,7 @@ class OpenTrades:
         holding = self._with_first_stop(holding)
         closed = self._of_closed(holding) if protection.is_naked else frozenset()
         position = holding.position
-        is_open = self._market.is_open(position.is_crypto, now)
+        is_open = self.market.is_open(position.is_crypto, now)
         return ManagedTrade(
             holding,
             Exposure.of(holding, everybody, self.observed.truth.at, closed),
@@ -197,10 +196,10 @@ class OpenTrades:
         """The orders of closed trades of its symbol: their fills took nothing of this one."""
         key, lookups = holding.position.key, self.observed.lookups
         lookups.answer([RecordsOf(key)])
-        return self._known.tied_to({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
+        return self.gateway.known.tied_to({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
 
     def _has_no_stop(self, holding: Holding) -> bool:
-        return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self._known))
+        return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self.gateway.known))
 
     def _with_first_stop(self, holding: Holding) -> Holding:
         """With the initial stop by all that is known now: the observation saw neither hidden legs nor old chains."""
@@ -210,11 +209,11 @@ class OpenTrades:
         while before := self._replaced_unseen(holding) - asked:
             asked |= before
             for order_id in before:
-                self._gateway.looker.order(order_id)
-        return replace(holding, initial_stop=first_stop(holding.trade, exits_of(holding, self._known)))
+                self.gateway.looker.order(order_id)
+        return replace(holding, initial_stop=first_stop(holding.trade, exits_of(holding, self.gateway.known)))
 
     def _replaced_unseen(self, holding: Holding) -> set[str]:
-        exits = exits_of(holding, self._known)
+        exits = exits_of(holding, self.gateway.known)
         return {o.replaces for o in exits if o.is_stop and o.replaces} - {o.id for o in exits}
 
     def _look_up(self, suspects: Sequence[Holding]) -> bool:
@@ -223,13 +222,13 @@ class OpenTrades:
         if len(wanted) > 1:
             wanted -= self._looked_up_together(suspects)
         for order_id in sorted(wanted):
-            self._gateway.looker.order(order_id)
+            self.gateway.looker.order(order_id)
         return bool(suspects)
 
     def _looked_up_together(self, suspects: Sequence[Holding]) -> set[str]:
         times = [o.submitted_at for h in suspects for o in (h.entry, *h.exits) if o is not None and o.submitted_at]
         symbols = sorted({h.position.symbol for h in suspects})
-        return self._gateway.looker.history(symbols, min(times) - timedelta(seconds=1)) if times else set()
+        return self.gateway.looker.history(symbols, min(times) - timedelta(seconds=1)) if times else set()
 
 
 def _to_look_up(holding: Holding) -> set[str]:
