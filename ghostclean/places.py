@@ -1,8 +1,4 @@
-"""Where a ledger, a state or a broker truth lives, parsed from what the operator wrote.
-
-Every function raises ValueError with a text that names what is wrong and what would be right,
-and never repeats a URL: it may carry a password.
-"""
+"""Where a ledger, a state or a broker truth lives, as parsed; ValueErrors never repeat a URL (passwords)."""
 
 from __future__ import annotations
 
@@ -27,7 +23,6 @@ class Place:
         return Path(self.where)
 
     def with_key(self, key: str) -> Place:
-        """The same place, with this key where it is a Redis that names none."""
         return replace(self, key=self.key or key) if self.kind == "redis" else self
 
     def describe(self) -> str:

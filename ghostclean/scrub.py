@@ -1,8 +1,4 @@
-"""Keeps secrets out of everything that is printed or written.
-
-Error texts of libraries may quote a URL with its password; whatever leaves the program as an
-error, a log line or a traceback passes through here first.
-"""
+"""Keeps secrets out of everything printed or written: error texts of libraries may quote a URL with its password."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The composition root: from settings to the parts that a run or a command works with.
-
-Heavy libraries are imported by the adapter that needs them, when it is built and not before.
-"""
+"""The composition root: from settings to parts; adapters import heavy libraries when they are built."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Auto-manage: reconcile, then keep, tighten or close what is really there.
+"""Auto-manage: reconcile, then keep, tighten or close the open trades.
 
-Order of a run: lock, reconcile, own truth, an unfinished close, stops that the sale of an orphan
-took away, the reasons to skip, leftovers, then the trades: naked ones, losses to cut, stops to
-tighten; in the last minutes of the day all of them are closed. Nothing is sent but through
-the gateway.
+The order of a run: lock, reconcile, broker truth, unfinished closes, stops that a sale of an orphan took
+away, the reasons to skip, stray exits, then the trades by urgency.
 """
 
 from __future__ import annotations
@@ -71,10 +69,9 @@ def run_auto_manage(
     reconcile_first: Callable[[Lease | None], Result],
     observe: Callable[[], Observation],
 ) -> ManageResult:
-    """Makes one run and returns what happened; never raises for anything the world does.
+    """Makes one run; never raises for anything the world does.
 
-    `reconcile_first` runs under the lock that it is handed (None in a dry run); `observe` looks at
-    ledger and broker and raises GhostcleanError when either cannot be read.
+    `reconcile_first` gets the lock (None in a dry run); `observe` raises GhostcleanError.
     """
     return _Run(parts, options, reconcile_first, observe).result()
 

@@ -115,10 +115,7 @@ def _is_marked(record: Mapping[str, Any]) -> bool:
 
 
 def find_overwritten(run: ReconcileRun) -> None:
-    """Trades that are gone again although a run has closed them: the app wrote back an older copy of its ledger.
-
-    A trade that was open in the run before is none of them, so a usual run asks the journal nothing.
-    """
+    """Closed trades that are open again because the app wrote back an older copy of its ledger."""
     run.overwritten = {i: v["overwritten"] for i, v in run.memory.verdicts.items() if v.get("overwritten")}
     for trade_id in _new_and_gone(run)[:_MOST_ASKED]:
         last = _last_written(run, trade_id)

@@ -1,8 +1,6 @@
-"""A hard deadline in wall time, whatever a network does.
+"""A hard deadline in wall time: a call that may block runs on a daemon thread, abandoned when its time is up.
 
-A call that may block runs on a daemon thread and is abandoned when its time is up; a daemon
-thread never keeps the process alive, so a hung socket cannot outlive the run. This is the only
-hard bound: adapters merely read `call_left`, so as to ask with time-outs that fit.
+This is the only hard bound; adapters read `call_left` to choose their time-outs.
 """
 
 from __future__ import annotations
@@ -49,7 +47,6 @@ class Deadline:
         self.seconds = seconds
 
     def left(self) -> float:
-        """Seconds until the end, never negative."""
         return max(0.0, self._end - time.monotonic())
 
     def left_for_reading(self) -> float:
@@ -86,8 +83,7 @@ def _end_around() -> float:
 def bounded(call: Callable[[], T], seconds: float) -> T:
     """The result of `call`, or DeadlineExceeded after `seconds`; the call is then abandoned.
 
-    So it is by Ctrl-C, a moment later: a write that is on its way is better known than in doubt.
-    Inside a bounded call that ends no later, the call just runs.
+    After Ctrl-C it gets a moment more: a write on its way is better known than in doubt.
     """
     if seconds <= 0:
         raise DeadlineExceeded("no time left")

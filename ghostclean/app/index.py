@@ -1,9 +1,7 @@
-"""When the app's own index of open trades may be trusted, and when the whole ledger is read.
+"""When the app's own index of open trades (`<key>:open`, Redis hash only) may be trusted.
 
-Only a Redis hash has one (`<key>:open`). One run in two reads by it: after a reading of the whole
-ledger that found every active record in it, and while the ledger has grown by no more than the new
-trades it names. So a trade that is missing there, whatever the reason, is seen by the second run at
-the latest. Orphans are judged by whole readings alone: a pending record may explain them.
+Every second run reads the whole ledger, and so does a run that finds more new records than the index names:
+a trade missing from the index is seen by the second run at the latest.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Invariants:
 - a change stands in the journal, durably, before the ledger is touched;
 - of two intents for one trade at most the later one is open, whenever the run is killed;
-- an intent without a known outcome stays open, and the next run finds out (`recovery`).
+- an intent without an outcome stays open for the next run (`recovery`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ _RESERVE = 0.2  # seconds kept for the run's own record
 
 @dataclass(slots=True)
 class Posting:
-    """A change of one record on its way into the ledger; `outcome` is None until it is known.
-
-    Without an entry it goes in unjournaled: prices that every run refreshes are no decision.
-    """
+    """A change on its way into the ledger; without an entry it goes in unjournaled (refreshed prices)."""
 
     change: Change
     entry: JournalEntry | None
@@ -63,10 +60,7 @@ class Journal:
         self, trade_id: str, ticker: str, verdict: str, action: str, reason: str,
         proof: Sequence[Mapping[str, Any]] = (), change: Change | None = None,
     ) -> JournalEntry:  # fmt: skip
-        """An entry that is still only intended.
-
-        The lock's number is part of its id: a run id that is used again never writes over old entries.
-        """
+        """An intended entry. Its id has the number of the lock: a run id may be used again."""
         self._number += 1
         fence = self.lease.token.partition(":")[0] if self.lease is not None else "0"
         return JournalEntry(
@@ -86,7 +80,6 @@ class Journal:
         )
 
     def decided(self, decision: Decision) -> JournalEntry:
-        """The entry of a decision, with the broker facts behind it."""
         change = _change(decision) if decision.action.writes else None
         proof = [*decision.proof]
         if decision.facts:
@@ -102,16 +95,12 @@ class Journal:
         )
 
     def posting(self, decision: Decision) -> Posting:
-        """A decision on its way into the ledger."""
         return Posting(_change(decision), self.decided(decision))
 
     # ------------------------------------------------------------------ the ledger
 
     def post(self, postings: Sequence[Posting]) -> bool:
-        """Journals and writes; False when time ran out before all were tried.
-
-        Every outcome is kept as soon as it is known, also when the rest fails.
-        """
+        """Journals and writes, keeping each outcome as soon as it is known; False when time ran out."""
         size = self.ledger.chunk
         for start in range(0, len(postings), size):
             if self.deadline.left() <= _RESERVE:
@@ -158,7 +147,6 @@ class Journal:
         self, entry: JournalEntry, outcome: str = NOTED, *, reason: str | None = None,
         proof: Sequence[Mapping[str, Any]] = (),
     ) -> None:  # fmt: skip
-        """Keeps an entry with its outcome for the run's commit."""
         more = tuple(json_value(row) for row in proof)
         self.entries.append(replace(entry, outcome=outcome, reason=reason or entry.reason, proof=(*entry.proof, *more)))
 

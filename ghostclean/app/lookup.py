@@ -1,8 +1,6 @@
-"""Answers the look-ups that a plan asks for, with few requests.
+"""Answers the look-ups that a plan asks for, with few requests: orders by symbol first, single ones after.
 
-Orders are fetched by symbol in batches first, what is still missing one by one. A failed
-look-up is remembered as unanswered; it holds the trade and makes the run partial when asking
-again may help.
+A failed look-up is kept as unanswered: it holds the trade and may make the run partial.
 """
 
 from __future__ import annotations
@@ -43,10 +41,7 @@ _OLDEST = timedelta(days=90)
 
 @dataclass(slots=True)
 class Lookups:
-    """The look-ups of one run: the evidence they build and why some stayed open.
-
-    `closed` are the final records by symbol, as far as they are `ours`: not of another account.
-    """
+    """The look-ups of one run. `closed` are final records by symbol, without those of another account."""
 
     broker: Broker
     ledger: Ledger
@@ -80,11 +75,7 @@ class Lookups:
         return True
 
     def read_records(self, needs: Iterable[Question]) -> bool:
-        """The final records of the symbols asked for: what they own is not free; False when none was read.
-
-        The ledger is ours to read even when the broker has used up the time for reading: without
-        these records nothing is closed, not even what its own orders prove.
-        """
+        """Reads the final records of the symbols asked for, even when the time for reading is used up."""
         keys = frozenset(n.key for n in needs if isinstance(n, RecordsOf)) - self.closed.keys()
         if not keys:
             return False

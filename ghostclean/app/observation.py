@@ -1,8 +1,7 @@
-"""One complete observation of ledger and broker, decided: what reconcile, auto-manage and snapshot share.
+"""One complete observation of ledger and broker, decided.
 
-Account, then working orders, then positions; decide; look up what the decision needs; read the
-lists once more before anything is closed; decide again. A close stands only if both readings
-agree on it.
+Account, working orders, positions; decide; look up; read the lists once more before anything is closed;
+decide again. A close stands only if both readings agree on it.
 """
 
 from __future__ import annotations
@@ -64,7 +63,6 @@ class Observation:
 
     @property
     def ours(self) -> list[Record]:
-        """The active records but for those of another account."""
         return [record for record in self.view.active if self.lookups.ours(record)]
 
     def confirmed(self, plan: Plan) -> Plan:
@@ -88,10 +86,9 @@ def split_records(view: LedgerView) -> tuple[tuple[Trade, ...], tuple[Trade, ...
 
 
 def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = None) -> BrokerTruth:
-    """Account, working orders, then positions; BrokerTruthFailed unless all of it is complete.
+    """Account, working orders, then positions, all complete, else BrokerTruthFailed.
 
-    Orders come first: an entry that fills between the two reads is then seen at least once.
-    An account without any money can't have the open trades of `view`.
+    In this order an entry that fills between two reads is seen at least once.
     """
     broker = parts.broker
     try:
@@ -171,11 +168,7 @@ def observe(
 
 
 def observe_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Observation:
-    """What auto-manage decides on, after the reconcile before it; raises GhostcleanError.
-
-    The account is checked here as well: a reconcile that refused it is only noted, and no order
-    may go to an account that is not this ledger's.
-    """
+    """What auto-manage decides on; raises GhostcleanError, also for an account that is not the pinned one."""
     view = deadline.reading(parts.ledger.read)
     memory = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
     truth = read_truth(parts, deadline, view=view)

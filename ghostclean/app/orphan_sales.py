@@ -1,8 +1,7 @@
 """Sells orphans (`--orphans flatten`): exactly what no trade explains, through the gateway.
 
-Ledger and position are read again first; the intent is journaled, and a stop that holds the
-shares remembered, before anything is cancelled; only an order that filled counts as flattened.
-Whatever else becomes of a sale, its stop is restored: at once, or by the next run.
+Ledger and position are read again, the intent journaled and the stop remembered before anything is
+cancelled; unless the sale fills, its stop is restored, at once or by the next run.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ _NAKED = frozenset({CloseState.WAITING, CloseState.UNPROTECTED, CloseState.NAKED
 class OrphanSeller:
     """Sells the orphans of one run, and restores the stops that sales took away.
 
-    `begun` are the sales of earlier runs by the orphan's name; `notes` is said of those without a
-    row, `naked` has one line for each stop that is still not back.
+    `begun`: sales of earlier runs by the orphan's name. `naked`: one line for each stop that is still missing.
     """
 
     parts: Parts
@@ -190,9 +188,9 @@ def restore_stops(
 def _settle(
     closer: Closer, key: str, begun: BegunClose, found: CloseOutcome, grace: timedelta, now: datetime
 ) -> tuple[str, bool]:
-    """What became of a sale in words, and whether its stop is missing; forgets what is over.
+    """The outcome of a sale in words, and whether its stop is missing; forgets what is over.
 
-    A cancel whose answer was lost may yet arrive: a stop that still stands is remembered for a while.
+    A stop that stands is remembered for the grace: a cancel whose answer was lost may yet arrive.
     """
     if begun.stop is None:
         return found.reason, False

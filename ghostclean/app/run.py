@@ -1,7 +1,6 @@
 """The frame of every run: state, lock, work, alerts, record, unlock.
 
-Whatever the world does, a run ends in one word for its error, one line for a person, and a
-record that is committed or, when the state is lost, spooled for a later run to deliver.
+A run ends in one error word, one line for a person, and a record that is committed or spooled.
 """
 
 from __future__ import annotations
@@ -44,10 +43,7 @@ _TRUE_FOR_GOOD = ("exits", "unproven", "ledger")  # memory that a late record st
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run; a lease that is given belongs to the run around it, and makes this an `inner` one.
-
-    `alerted` is what the monitors compare with next time.
-    """
+    """One run, an `inner` one when its lease is given by the run around it; `alerted` is for the monitors' next run."""
 
     parts: Parts
     deadline: Deadline
@@ -78,7 +74,6 @@ class Run:
         )
 
     def failed(self, error: str, detail: str) -> None:
-        """Notes why the run is not ok."""
         if error == "deadline_exceeded":
             self.partial = True
         self.error, self.detail = error, detail
@@ -107,12 +102,11 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class ReconcileRun(Run):
-    """The facts of one reconcile run; what is not known yet is None or empty.
+    """The facts of one reconcile run.
 
-    `memory` is what earlier runs left; `recovered` and `restored` what a dead run would have left;
-    `skipped` are trades that the app kept us from writing, with the outcome; `left` those whose
-    record is gone though their position (symbol key and side) is still there; `overwritten` names,
-    by trade, the run whose close the app took back with an older copy of its ledger.
+    `recovered`, `restored`: entries and memory of a dead run. `skipped`: changes the app got in the way of.
+    `left`: trades that left the ledger but not the broker, with symbol key and side. `overwritten`: by trade, the
+    run whose close the app took back.
     """
 
     policy: Policy
@@ -134,17 +128,15 @@ class ReconcileRun(Run):
     result: Result | None = None
 
     def observed(self) -> Observation:
-        """The observation, in the steps that follow it."""
         assert self.observation is not None
         return self.observation
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one kind of run does inside the frame.
+    """One kind of run inside the frame; `report` counts once, before `tell` and `record`.
 
-    `report` counts what happened, once, before it is told and recorded. `failure` is the error
-    word for the unexpected, `broker_failed` the line for a broker that failed (`{}`: how).
+    `failure` is the error word for the unexpected, `broker_failed` the line for a failed broker (`{}`: how).
     """
 
     work: Callable[[], None]
@@ -274,10 +266,7 @@ def _spool(run: Run, commit: RunCommit) -> None:
 
 
 def late_record(commit: RunCommit) -> RunCommit:
-    """The record that comes late: by the time it arrives, newer runs may know better than its memory.
-
-    What its own writes imply is true for good; all else is left out, as of any failed run.
-    """
+    """A record that arrives late keeps only memory that is true for good: newer runs may know better."""
     kept = {name: values for name, values in commit.memory.items() if name in _TRUE_FOR_GOOD}
     return replace(commit, memory=kept)
 

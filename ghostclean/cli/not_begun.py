@@ -1,7 +1,4 @@
-"""The document of a command that failed before it began, in the command's own shape.
-
-What is not known is null, counters are 0; `given` are the options as far as they were read.
-"""
+"""The document of a command that failed before it began: counters are 0, `given` are the options as far as read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""How a command ends: what is printed where, and the exit code.
+"""How a command ends: the result on stdout (with --json one document), the rest on stderr, the exit code.
 
-Stdout carries the result (with --json one document and nothing else), stderr everything said
-about it. In GitHub Actions failures are annotated as well, and a short table is added to the
-step summary.
+GitHub Actions also gets annotations and a step summary.
 """
 
 from __future__ import annotations
@@ -76,11 +74,7 @@ class Common:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command has to say: the JSON document, the lines for people, the exit code.
-
-    `error` and `detail` are set when something failed; `warnings` are said on stderr even then
-    when the exit code is 0.
-    """
+    """A command's JSON document, lines for people and exit code; `error` and `detail` say what failed."""
 
     document: Document
     exit_code: int = 0
@@ -99,7 +93,6 @@ class Failure:
     detail: str
 
     def outcome(self, command: str, given: Mapping[str, Any]) -> Outcome:
-        """As the outcome of a command that never began."""
         document = not_begun(command, self.error, self.detail, given)
         return Outcome(document, self.exit_code, error=self.error, detail=self.detail)
 

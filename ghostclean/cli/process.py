@@ -1,9 +1,4 @@
-"""The process around a command: standard streams that can't fail, signals that end it in order.
-
-A run's decisions and its exit code must not depend on who reads what it says. A reader that has
-gone (`| head`), a full disk behind `>> log` or a descriptor that was closed (`2>&-`) loses output
-and changes nothing else.
-"""
+"""The process around a command: signals end it in order, and a broken stdout or stderr loses output, no more."""
 
 from __future__ import annotations
 

@@ -58,10 +58,7 @@ def rows_of(raw: Any, what: str) -> list[Row]:
 def order_pages(api: Api, query: Mapping[str, str], max_pages: int) -> Iterator[list[Row]]:
     """Pages of an order list, newest first, until its end; raises rather than leave a gap.
 
-    The cursor is not the last row but the one before the group of rows that share the last
-    row's time (legs of one bracket do), so each page shows again how the one before ended.
-    A page that does not is no continuation. It also makes no difference then whether the
-    API means its cursor by id or by time, with the cursor's own row or without.
+    Each page must show the end of the one before again: the cursor is the row before the last rows of one time.
     """
     what = f"the list of {query['status']} orders"
     asked = {**query, "limit": str(_ORDER_PAGE), "direction": "desc"}
@@ -131,10 +128,7 @@ def _row_id(row: Row, what: str) -> str:
 
 
 def _may_go_on(length: int) -> bool:
-    """Whether a page of that length can be followed by more.
-
-    Not only a full one: had `limit` been ignored, a page would end at the API's default.
-    """
+    """Also at the API's default length, where a page would end had `limit` been ignored."""
     return length == _DEFAULT_PAGE or length >= _ORDER_PAGE
 
 

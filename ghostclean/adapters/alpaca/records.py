@@ -1,9 +1,7 @@
-"""Alpaca's JSON as the core's records, read leniently.
+"""Alpaca's JSON as the core's records.
 
-An unknown enum value is kept as it is (an unknown order status counts as working); an answer
-the API cannot have given (no id, a quantity that is no number, filled without a fill) raises
-`Impossible`, and the read it came from is *not observed*.
-Source: Alpaca Trading API, schemas Account, Order, Position, TradingActivities, Clock.
+Lenient about enums (an unknown order status counts as working), strict about values: an impossible answer
+raises `Impossible`. Source: Trading API, schemas Account, Order, Position, TradingActivities, Clock.
 """
 
 from __future__ import annotations
@@ -242,10 +240,7 @@ def is_pair(symbol: str) -> bool:
 
 
 def order_body(request: OrderRequest) -> dict[str, Any]:
-    """The JSON of a new order; the API types quantities and prices as strings.
-
-    The price of an OCO's target goes into `take_profit` alone, as recorded requests have it.
-    """
+    """The JSON of a new order; the price of an OCO's target goes into `take_profit` alone."""
     body: dict[str, Any] = {
         "symbol": crypto_pair(request.symbol.upper()) if is_pair(request.symbol) else request.symbol,
         "qty": plain(request.qty),

@@ -1,8 +1,6 @@
-"""Broker truth as one JSON document: the raw answers of a run, and the broker that replays them.
+"""Broker truth as one JSON document: records a run's raw answers (account number masked) and replays them.
 
-A snapshot holds raw answers only, no headers, and the account number masked. Replay answers
-from the document at the document's time; what was not recorded is *not observed*, an error,
-unless the document says it is `complete`: then what it does not list does not exist.
+An answer that was not recorded is an error, unless the document is `complete`: then it does not exist.
 """
 
 from __future__ import annotations
@@ -91,7 +89,6 @@ class RecordingBroker(AlpacaBroker):
                 self._looked_up[row["id"]] = row
 
     def document(self, trades: Iterable[Mapping[str, Any]] = ()) -> Document:
-        """Everything recorded so far, and the ledger's open trades, as a snapshot."""
         return {
             "schema": _SCHEMA,
             "kind": _KIND,
@@ -156,7 +153,6 @@ class SnapshotBroker(AlpacaBroker):
         return History(tuple(found.values()), since, bool(read) and all(row.get("truncated") is True for row in read))
 
     def document(self, trades: Iterable[Mapping[str, Any]] = ()) -> Document:
-        """The same snapshot beside another ledger."""
         return self._replay.document | {"ledger": {"trades": json_value(list(trades))}}
 
 
@@ -246,7 +242,6 @@ class _Replay:
                 raise BrokerError(f"{self._name}: `lookups.orders` cannot be right: {error}", transient=False) from None
 
     def history(self, keys: set[str], since: datetime) -> Iterator[Order]:
-        """The known orders of these symbols, whole families, submitted since then."""
         for _, orders in self.families():
             if keys & {order.key for order in orders} and (orders[0].submitted_at or since) >= since:
                 yield from orders

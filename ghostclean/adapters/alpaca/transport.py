@@ -1,8 +1,7 @@
-"""Alpaca over HTTP: the official SDK's client, with the care that money needs.
+"""Alpaca over HTTP through the official SDK's client, with the care that money needs.
 
-What the SDK's own transport lacks and this one adds: time-outs that fit what is left of the
-call, writes sent exactly once, reads retried twice at most, redirects and half answers as
-errors, and no key in any message. Nothing here knows what an order is.
+Time-outs fit what is left of the call, a write is sent exactly once, a read retried twice at most;
+redirects and half answers are errors, and no message shows a key.
 """
 
 from __future__ import annotations
@@ -76,11 +75,7 @@ def _no_constant(word: str) -> Any:
 
 
 class AlpacaTransport(RESTClient):
-    """GET, POST, PATCH and DELETE against one Alpaca host; answers are raw JSON.
-
-    `time_left` is asked before every try. Raises BrokerError and its kinds, for reads NotFound on
-    a true 404, for writes Refused and AnswerLost.
-    """
+    """One Alpaca host; answers are raw JSON. Reads raise NotFound on a true 404, writes Refused and AnswerLost."""
 
     def __init__(
         self,
@@ -123,11 +118,9 @@ class AlpacaTransport(RESTClient):
         return at + timedelta(seconds=self._monotonic() - mark)
 
     def requests_left(self) -> int | None:
-        """What the latest answer said of the minute's rate; None where it said nothing."""
         return self._pace[0] if self._pace is not None else None
 
     def scrubbed(self, text: str) -> str:
-        """One printable line without either key."""
         text = self._without_keys(text)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= _MESSAGE_LENGTH else line[: _MESSAGE_LENGTH - 1] + "…"

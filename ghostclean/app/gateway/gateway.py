@@ -1,8 +1,8 @@
 """What can be done with orders: place a stop, move it, close, cancel.
 
-Invariants (property tests carry their names; see `sizing` for how much):
-- never twice: an order's name is trade + purpose + n, and n rises only when the order before it
-  is proven final; an answer that got lost is looked up by that name, never sent again;
+Invariants, besides those of `sizing` (property tests carry their names):
+- never twice: a name is trade + purpose + n, and n rises only when the order before it is final; a lost
+  answer is looked up by name;
 - never crosses: a stop is compared with a price read just before it is sent;
 - no close while the instrument's market is closed.
 """
@@ -62,12 +62,10 @@ class _Wanted:
     shared: bool = False  # lists and prices of a moment ago will do
 
     def quantity(self, exposure: Exposure, qty: Decimal) -> Decimal:
-        """Of what may be sold, what is wanted."""
         qty = min(qty, exposure.qty - self.least, *([self.most] if self.most is not None else []))
         return qty.to_integral_value(ROUND_FLOOR) if self.target is not None else qty
 
     def request(self, exposure: Exposure, qty: Decimal, limit: Decimal | None, name: str) -> OrderRequest:
-        """The order itself; `limit` is that of a crypto stop."""
         symbol, way = exposure.symbol, exposure.side.closing
         if self.stop is None:
             return OrderRequest(symbol, way, qty, "market", "gtc" if exposure.crypto else "day", name)
@@ -113,7 +111,6 @@ class OrderGateway:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Every request that was, or in a dry run would have been, sent."""
         return self._sender.log
 
     def present(self, exposure: Exposure) -> Exposure:
@@ -129,15 +126,14 @@ class OrderGateway:
     def place_stop(self, exposure: Exposure, stop: Decimal, *, least: Decimal = ZERO, shared: bool = False) -> Answer:
         """A missing stop for what no other closing order can take; `least` is covered already.
 
-        A stop beside one that covers a part has a purpose, and so a name, of its own: under the
-        name of the first it would be taken for it, and the rest would stay without one.
+        Beside a stop for a part it has a purpose of its own: the name of the first would be taken for it.
         """
         return self._send(exposure, _Wanted(REST if least else STOP, stop, least=least, shared=shared))
 
     def restore(self, exposure: Exposure, begun: BegunClose, stop: Decimal) -> tuple[Answer, Answer | None]:
         """The stop (and the target) that a begun close took away, as one OCO where that can be.
 
-        The second answer is for the stop of what the target leaves.
+        The second answer is for the stop beside a smaller target.
         """
         held, lasts = self.present(exposure).qty, begun.time_in_force
         qty = _oco_quantity(exposure, begun, held)
@@ -150,11 +146,7 @@ class OrderGateway:
         return self._send(exposure, _Wanted(STOP, stop, most=begun.covered, time_in_force=lasts)), None
 
     def close(self, exposure: Exposure, purpose: str, *, expected: Position | None = None) -> Answer:
-        """A market order, only while the instrument's market is open.
-
-        With `expected` (an orphan) only for exactly the exposure, and only if the position is
-        still that one.
-        """
+        """A market order; with `expected` (an orphan) for exactly the exposure, of exactly that position."""
         exactly = exposure.qty if expected is not None else None
         return self._send(exposure, _Wanted(purpose, exactly=exactly), expected)
 
@@ -244,11 +236,7 @@ class OrderGateway:
         return (now.qty if now is not None else ZERO) == stood - took
 
     def why_not_close(self, exposure: Exposure, holders: Collection[str]) -> str | None:
-        """Why a close would be refused here once `holders` have let go; asked before cancelling them.
-
-        An opening order of somebody else makes the close a wash trade, and the stop as well that
-        should go back then.
-        """
+        """Why a close would be refused even once `holders` have let go; asked before cancelling them."""
         why = self._why_shut(exposure)
         if why is not None:
             return why
@@ -276,7 +264,6 @@ class OrderGateway:
         return free(present, view, step=self.looker.step(exposure), without=holders)
 
     def is_open(self, exposure: Exposure) -> bool:
-        """Whether an order for the instrument would trade now."""
         return self._market.is_open(exposure.crypto, self._now())
 
     # ------------------------------------------------------------------ moving

@@ -34,8 +34,8 @@ class _Lists:
 class Looker:
     """Every read of the gateway; raises BrokerError and DeadlineExceeded.
 
-    `hidden` are orders that a dry run would have cancelled, `booked` closes whose fills are counted
-    already. `reserve` are the seconds of deadline that a request must leave.
+    `hidden`: orders that a dry run would have cancelled. `booked`: closes whose fills are counted already.
+    `reserve`: seconds of deadline that a request must leave.
     """
 
     broker: Broker
@@ -51,18 +51,15 @@ class Looker:
     _assets: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
     def has_time(self, seconds: float) -> bool:
-        """Whether the deadline allows waiting that long."""
         return self.deadline.left() - seconds > self.reserve
 
     def ask(self, call: Callable[[], T]) -> T:
-        """One request within what the deadline leaves."""
         return self.deadline.writing(call, reserve=self.reserve)
 
     def view(self, exposure: Exposure, *, shared: bool = False) -> SymbolView:
-        """Working orders, then the position, then closing fills of the last grace, read anew.
+        """Working orders, position and recent closing fills, read in this order.
 
-        `shared` takes lists that were read a moment ago for another stop, unless something was
-        cancelled, replaced or closed since.
+        `shared` accepts lists read a moment ago for another stop.
         """
         lists = self._fresh_lists() if shared else self._read_lists()
         known = self.known
@@ -98,7 +95,6 @@ class Looker:
         return _of(self.ask(self.broker.positions), exposure)
 
     def note_prices(self, prices: Mapping[str, Price]) -> None:
-        """Prices that were read just now."""
         self._prices = (self.deadline.left(), prices)
 
     def price(self, exposure: Exposure, *, shared: bool = False) -> Decimal | None:
@@ -139,7 +135,6 @@ class Looker:
         return {order.id for order in found}
 
     def order_named(self, client_id: str) -> Order | None:
-        """An order by its client order id; None for a true 404."""
         return self._found(self.ask(lambda: self.broker.order_by_client_id(client_id)))
 
     def _found(self, answer: tuple[Order, ...] | None) -> Order | None:
@@ -163,7 +158,6 @@ class Looker:
     # ------------------------------------------------------------------ the instrument
 
     def is_tradable(self, symbol: str) -> bool:
-        """Whether the broker takes orders for an instrument, as far as it says."""
         asset = self._asset(symbol)
         return asset is None or not (asset.get("tradable") is False or asset.get("status") == "inactive")
 
@@ -172,7 +166,6 @@ class Looker:
         return _positive(self._asset(exposure.symbol), "price_increment") if exposure.crypto else None
 
     def step(self, exposure: Exposure) -> Decimal | None:
-        """The smallest quantity of a crypto pair."""
         return _positive(self._asset(exposure.symbol), "min_trade_increment") if exposure.crypto else None
 
     def _asset(self, symbol: str) -> Mapping[str, Any] | None:

@@ -20,8 +20,7 @@ _LOST_WAITS = (0.3, 0.7, 1.5, 2.5)
 class Names:
     """The names of our orders; n rises only when the order before it is proven final.
 
-    With `state_lost` they are counted by the broker's answers alone: for restoring a stop when our
-    memory fails half-way.
+    With `state_lost` n is found by asking the broker alone, so that a stop can still be restored.
     """
 
     looker: Looker
@@ -37,8 +36,7 @@ class Names:
     def next(self, exposure: Exposure, purpose: str, replacing: Order | None = None) -> tuple[str, Order | None]:
         """The name of the next order, or the order of that purpose that still works.
 
-        An n that the broker does not know is free: it was never sent, or proven never to have
-        arrived. One that another symbol or side has is an answer about somebody else.
+        An order of that name in another symbol or side belongs to somebody else.
         """
         owner = exposure.signature
         first = max(self._last(owner, purpose) or 1, 1)
@@ -60,7 +58,6 @@ class Names:
         return last if isinstance(last, int) else None
 
     def is_asked(self, name: str) -> bool:
-        """Whether this run has sent an order of this name."""
         return name in self._asked
 
     def remember(self, owner: str, purpose: str, name: str) -> None:
@@ -70,10 +67,7 @@ class Names:
         self._asked.add(name)
 
     def latest(self, owner: str, purpose: str, *, since: datetime | None = None) -> Order | None:
-        """The last order of a trade and purpose that any run sent; None if the broker has none.
-
-        One submitted before `since` belongs to an earlier try, over long ago.
-        """
+        """The last order of an owner and purpose, submitted not before `since`."""
         last = self._last(owner, purpose)
         order = self.looker.order_named(client_id(owner, purpose, last)) if last is not None else None
         is_old = (

@@ -54,8 +54,7 @@ _NEVER_PLACED = frozenset({"rejected", "canceled", "expired"})
 class Sender:
     """The only code that writes to the broker.
 
-    `verify` raises when the run's lock is lost. `log` lists everything that was, or in a dry run
-    would have been, sent.
+    `verify` raises when the lock is lost; `log` lists every request, in a dry run the ones left out.
     """
 
     broker: Broker
@@ -190,10 +189,7 @@ class Sender:
     # ------------------------------------------------------------------ cancelling
 
     def cancel(self, exposure: Exposure, orders: Sequence[Order], seconds: float, why: str) -> list[Order]:
-        """Cancels orders and waits; those that are not final yet.
-
-        Legs of one family go with the first; a refusal is answered by reading the order again.
-        """
+        """Cancels orders, one for each family, and waits; those that are not final yet."""
         if self.dry_run:
             for order in orders:
                 _said(self._log("cancel", exposure, why, orderId=order.id), Outcome.WOULD, "dry run")

@@ -49,10 +49,7 @@ class TradeCloser:
     # ------------------------------------------------------------------ one close
 
     def close(self, managed: ManagedTrade, purpose: str, why: str) -> tuple[CloseState | None, str | None]:
-        """Closes one trade now: where it has come to, and why that is a failure.
-
-        No state where nothing was begun; raises BrokerError of the looks before that.
-        """
+        """Closes one trade: its state (None where no close was begun), and why that failed; raises BrokerError."""
         trade, word = managed.trade, REASONS[purpose]
         if self.deadline.left() < NEEDS_SECONDS:
             self.journal.note(trade, f"{word} waits: less than {NEEDS_SECONDS:.0f} s of deadline are left")
@@ -203,7 +200,6 @@ class TradeCloser:
         return found.state, None if found.state is CloseState.RESTORED else "naked"
 
     def latest(self, begun: BegunClose) -> Order | None:
-        """The last closing order of a trade, whichever run sent it."""
         return self.gateway.names.latest(begun.name, begun.purpose)
 
     def end_queued(self, begun: BegunClose) -> None:

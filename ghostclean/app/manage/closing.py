@@ -1,10 +1,10 @@
-"""Carries a close that was begun to its end, or back to the stop that it took away.
+"""Carries a begun close to its end, or back to the stop that it took away.
 
 Invariants:
-- a close is remembered before anything is cancelled, and forgotten only when it filled, the
-  position is gone or in other hands, or a stop stands again;
+- a close is remembered before anything is cancelled, and forgotten only when it filled, the position is gone
+  or in other hands, or a stop stands again;
 - no stop beside a close that may still fill: it is looked up by its name first;
-- a broker that does not answer proves nothing: the close stays remembered, the next run goes on;
+- without an answer from the broker the close stays remembered, and the next run goes on;
 - while the stop is off, no request may use up the time that restoring it needs.
 """
 
@@ -50,10 +50,7 @@ class CloseState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseOutcome:
-    """What a close came to: the closing order as last seen, the stop that was restored.
-
-    `failure` ends the run once this is written down: our own state was lost on the way.
-    """
+    """What a close came to, with its order and the restored stop; `failure` (our state was lost) ends the run."""
 
     state: CloseState
     reason: str
@@ -65,10 +62,7 @@ class CloseOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CloseTarget:
-    """What is closed, and the orders that go first: `holders` of the shares, the rest of the own `entry`.
-
-    `expected` is the whole position where it must not have changed (an orphan).
-    """
+    """What is closed; its `holders` and `entry` are cancelled first, `expected` must be unchanged (an orphan)."""
 
     exposure: Exposure
     holders: Sequence[Order] = ()
@@ -106,10 +100,7 @@ class Closer:
         begun: BegunClose,
         on_sent: Callable[[Order, Mapping[str, Any]], None] = lambda order, request: None,
     ) -> CloseOutcome:
-        """Cancels what holds the shares, waits, closes and verifies; whatever stops it restores the stop.
-
-        `on_sent` is called once the closing order is known and before its end is.
-        """
+        """Cancels what holds the shares, closes and verifies, else restores the stop; `on_sent` gets the order."""
         exposure = target.exposure
         with self._keeping_time_to_restore():
             try:
@@ -187,11 +178,9 @@ class Closer:
     # ------------------------------------------------------------------ the stop goes back
 
     def restore(self, target: CloseTarget | None, begun: BegunClose, close: Order | None = None) -> CloseOutcome:
-        """Restores the stop where the close does not stand; never raises for what the broker does.
+        """Restores the stop unless the close stands; never raises for what the broker does.
 
-        `close` is the closing order where the caller has read it; `target` None takes the orphan's
-        shares as they were remembered. With our state lost the close was never sent: its name is
-        remembered before it is used.
+        `close` is the closing order if the caller has read it; `target` None takes the remembered orphan.
         """
         exposure = target.exposure if target is not None else begun.exposure(self.now())
         try:

@@ -75,7 +75,6 @@ class Engine:
     # ------------------------------------------------------------------ the trades of a run
 
     def manage(self, chosen: Sequence[Holding]) -> None:
-        """Works on these trades until they are done or the deadline is near."""
         policy, now = self.policy, self._now()
         chosen = [h for h in chosen if h.trade.id not in self._handled]
         managed = self.trades.managed(chosen, self._prices(chosen), now)
@@ -260,7 +259,6 @@ class Engine:
     # ------------------------------------------------------------------ what earlier runs began
 
     def finish(self, begun: Mapping[str, BegunClose]) -> None:
-        """The first work of a run: what an earlier one began to close."""
         holdings = {h.trade.id: h for h in self.trades.manageable()}
         ended: list[ManagedTrade] = []
         for trade_id, close in begun.items():

@@ -68,9 +68,9 @@ def session_on_duty(market: Market) -> Mapping[str, str | None] | None:
 def note_missed_close(
     journal: TradeJournal, holdings: Sequence[Holding], market: Market, stored: object, now: datetime
 ) -> list[str]:
-    """Trades that a close of the day should have flattened: on the day itself in every run, later once.
+    """Trades that a close of the day should have flattened: on that day in every run, later once.
 
-    `stored` is the session that an earlier run was on duty in; one failure a trade.
+    `stored` is the session of the last run on duty; one failure a trade.
     """
     duty = parse_time(stored.get("close")) if isinstance(stored, Mapping) else None
     closed = market.closed_today(now)

@@ -41,10 +41,9 @@ _REST_AFTER_REFUSALS = timedelta(hours=1)
 
 @dataclass(slots=True)
 class StopOutcome:
-    """What keeping a stop came to: ledger fields, whether anything changed, and what failed.
+    """What keeping a stop came to: ledger fields, and what failed.
 
-    `cut` asks for the position to be closed: its stop is through the market already. `over`: the
-    position went while we worked (its stop was filled), and the trade has to be booked.
+    `cut`: the market is through the stop, close the trade. `over`: the position went meanwhile, book the trade.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)

@@ -29,8 +29,7 @@ def cancel_stray_exits(
 ) -> int:
     """Cancels working exits of closed trades; how many.
 
-    Left alone: within the grace of the close (the broker cancels siblings itself), an id that an
-    active record names too, and symbols with an orphan, which the order may be protecting.
+    Not within the grace (the broker cancels siblings itself), nor one that an active record names or an orphan needs.
     """
     free = _unowned(observed)
     stray = _of_closed(free, ledger, now - grace, observed.lookups.ours) if free else []

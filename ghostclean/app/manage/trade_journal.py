@@ -1,8 +1,4 @@
-"""What managing leaves behind: changes of the ledger, notes for people, memory for the next run.
-
-An order is read back before the journal and the ledger say so: a killed run leaves nothing that
-the next one cannot put right.
-"""
+"""What managing leaves behind: changes of the ledger, notes for people, memory for the next run."""
 
 from __future__ import annotations
 
@@ -53,7 +49,6 @@ class TradeJournal:
     # ------------------------------------------------------------------ for people
 
     def note(self, trade: Trade, text: str) -> None:
-        """One line about a trade, for the result document."""
         self.notes.append(f"{trade.symbol} {trade.id}: {text}")
 
     def once(self, trade: Trade, text: str) -> None:
@@ -89,7 +84,6 @@ class TradeJournal:
     # ------------------------------------------------------------------ memory
 
     def recall(self, found: Mapping[str, Any]) -> None:
-        """Takes over what earlier runs remembered of every managed trade."""
         self.managed = {i: dict(value) for i, value in found.items() if isinstance(value, Mapping)}
 
     def of(self, trade: Trade) -> dict[str, Any]:
@@ -101,8 +95,7 @@ class TradeJournal:
     def write(self, changes: Sequence[TradeChange]) -> dict[str, bool]:
         """Journals and writes changes; by trade id, whether the ledger says so now.
 
-        A record that the app changed meanwhile is read again and changed once more, as long as
-        it is still open: what we write is what the broker says about our own orders.
+        A record that the app changed meanwhile is changed once more while it is open.
         """
         pending = self._postings(changes)
         if not pending or self.dry_run:

@@ -63,7 +63,6 @@ class ManagedTrade:
 
     @property
     def qty(self) -> Decimal:
-        """The open quantity by the observation."""
         return self.holding.open_qty
 
     @property
@@ -72,7 +71,6 @@ class ManagedTrade:
 
     @property
     def own_price(self) -> Decimal | None:
-        """The position's own price, by the broker."""
         return self.holding.position.price
 
     @property
@@ -103,7 +101,6 @@ class ManagedTrade:
         return is_through(self.side, stop.stop_price, self.price.value)
 
     def urgency(self, policy: ManagePolicy, now: datetime) -> Urgency:
-        """Naked positions, then losses to cut, then everything else."""
         if self.protection.is_naked:
             return Urgency.NAKED
         return Urgency.CUT if self.should_cut(policy, now) else Urgency.TIGHTEN
@@ -139,11 +136,7 @@ class OpenTrades:
         return self._manageable(self.observed.plan)
 
     def in_spite_of_grace(self, orders: Iterable[Order]) -> list[Holding]:
-        """What trades hold when the grace is not waited for and these orders are known too.
-
-        For a close that was begun alone: what it left must get its stop back at once. A fill of
-        it that is seconds old makes the reconcile wait, and nothing else is known of it.
-        """
+        """The holdings without waiting for the grace, knowing these orders too; for what a begun close has left."""
         self.observed.evidence.add_orders(orders)
         return self._manageable(without_grace(self.observed))
 

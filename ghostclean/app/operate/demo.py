@@ -33,7 +33,6 @@ class Demo:
     detail: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of `demo --json`."""
         return {
             "ok": self.error is None,
             "folder": self.folder,

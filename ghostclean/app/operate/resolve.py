@@ -1,8 +1,7 @@
 """The operator's claim on a trade for which proof is missing.
 
-An order that a person names is linked to the trade and judged like any other: the same core
-decides what follows from it. Only *vanished* is taken on the person's claim alone, and never
-while the broker still holds or works the trade.
+A named order is linked and judged like any other; *vanished* is taken on the person's word, and never while
+the broker still holds or works the trade.
 """
 
 from __future__ import annotations
@@ -38,12 +37,10 @@ class Claim:
     vanished: bool = False
 
     def named(self, order_id: str) -> Claim:
-        """The same claim with the broker's own id of the order."""
         return replace(self, exit_order=order_id) if self.exit_order else replace(self, entry_order=order_id)
 
     @property
     def link(self) -> dict[str, str]:
-        """The field that ties the named order to the trade."""
         if self.exit_order is not None:
             return {"closeOrderId": self.exit_order}
         return {"alpacaOrderId": self.entry_order} if self.entry_order is not None else {}

@@ -1,8 +1,7 @@
-"""Puts back what one run changed in the ledger, and keeps the next run from doing it again.
+"""Puts back what one run changed in the ledger, where the trade still says what the run wrote.
 
-Trade by trade, and only where the trade still has every value that the run wrote. What is put
-back is held until its facts at the broker change; an undo can itself be undone, which lifts the
-hold again. A record that the run added is not taken out but closed as `DELETED`.
+What is put back is held until its broker facts change; undoing an undo lifts the hold. A record that the run
+added is closed as `DELETED`.
 """
 
 from __future__ import annotations

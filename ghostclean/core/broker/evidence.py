@@ -73,9 +73,9 @@ Question = OrderById | OrderByClientId | OrdersOf | FillsSince | ActivitiesSince
 
 @dataclass(slots=True)
 class Evidence(OrderGraph):
-    """The order graph, and what is known of fills, activities and the clock.
+    """The order graph, with fills, activities and the clock.
 
-    `history` says since when all orders of a symbol key are known; `truncated` keys' lists were cut.
+    `history`: since when all orders of a symbol key are known. `truncated`: keys whose lists were cut.
     """
 
     history: dict[str, datetime] = field(default_factory=dict)
@@ -96,7 +96,6 @@ class Evidence(OrderGraph):
         self._fills_of = None
 
     def fills_of(self, order_id: str) -> list[Fill]:
-        """The known fills of one order, oldest first."""
         if self._fills_of is None:
             self._fills_of = defaultdict(list)
             for fill in sorted(self.fills.values(), key=lambda f: (f.at, f.id)):

@@ -1,7 +1,4 @@
-"""Broker truth as immutable records: account, positions, orders, executions, activities, clock.
-
-Names and statuses are the broker's own words; an unknown order status counts as working.
-"""
+"""Broker truth as immutable records, in the broker's words; an unknown order status counts as working."""
 
 from __future__ import annotations
 
@@ -32,10 +29,7 @@ def canonical_id(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account that answered; amounts in USD, None where the API did not say.
-
-    `number` is the account number of the broker's dashboard, masked but for its end in a snapshot.
-    """
+    """The account that answered; amounts in USD, None where not given; `number` is masked in a snapshot."""
 
     id: str
     status: str
@@ -54,10 +48,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One netted holding; `qty` is always positive, `side` says which way.
-
-    `available` is what no working order holds, None where the broker did not say.
-    """
+    """One netted holding: `qty` is positive, `side` says which way, `available` is what no working order holds."""
 
     symbol: str
     key: str
@@ -77,10 +68,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order as the broker last described it; `legs` are ids, the legs stand beside it.
-
-    `intent` is the broker's `position_intent` (`buy_to_open`, …), empty where it did not say.
-    """
+    """One order as last described; `legs` are ids, `intent` the broker's `position_intent`."""
 
     id: str
     client_id: str
@@ -150,7 +138,6 @@ class Order:
         return replace(self, legs=self.legs or earlier.legs, parent=self.parent or earlier.parent)
 
     def under(self, parent: str) -> Order:
-        """The same order, known to be a leg of another."""
         return replace(self, parent=parent)
 
 
@@ -201,10 +188,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class BrokerTruth:
-    """Account, all working orders and positions, read completely in one run.
-
-    `at` is the broker's own time of the last read.
-    """
+    """Account, working orders and positions, read completely in one run; `at` is the broker's time of the last read."""
 
     account: Account
     orders: tuple[Order, ...]
@@ -212,10 +196,9 @@ class BrokerTruth:
     at: datetime
 
     def contradiction(self) -> str | None:
-        """Why the account's market value and the rows cannot both be true; None when they can.
+        """Why the account's market value and the rows contradict each other, by side, if they do.
 
-        Per side: $1 or more in the account and no row, or rows worth less than 80 % of it.
-        More than the account says, a missing field or a null price is no contradiction.
+        $1 or more without a row, or rows worth less than 80 %; a null price is no contradiction.
         """
         account = self.account
         return self._missing(Side.LONG, account.long_value) or self._missing(Side.SHORT, account.short_value)

@@ -18,10 +18,7 @@ class BadNumber(ValueError):
 
 
 def number(value: object) -> Decimal | None:
-    """The exact Decimal of a JSON number or numeric string; None for null and blank.
-
-    Raises BadNumber for booleans, containers, words, NaN, infinities and sizes that no amount has.
-    """
+    """The exact Decimal of a JSON number or numeric string, None for null and blank; raises BadNumber."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     result = _decimal(value)
@@ -62,10 +59,7 @@ def ratio4(value: Decimal) -> Decimal:
 
 
 def plain(value: Decimal) -> str:
-    """The shortest plain spelling: no exponent, no trailing zeros (`187.4`, `10`, `0.00001`).
-
-    A size that no amount has keeps its exponent.
-    """
+    """The shortest spelling: no exponent, no trailing zeros (`187.4`, `0.00001`); absurd sizes keep theirs."""
     if not value:
         return "0"
     if _is_huge(value):
@@ -89,11 +83,7 @@ _FIRST = 1_000_000_000  # seconds: September 2001
 
 
 def parse_time(value: object) -> datetime | None:
-    """An aware UTC time from ISO-8601 text (nine fractional digits included) or an epoch, else None.
-
-    A time without an offset is taken as UTC; a bare date is no time. An epoch, as a number or as
-    its digits, is in seconds or in milliseconds: between the years 2001 and 2286 they can't be mixed up.
-    """
+    """An aware UTC time from ISO-8601 text (naive is UTC) or an epoch in seconds or milliseconds, else None."""
     if not isinstance(value, str) or len(value) < 16:
         return _epoch(value)
     try:

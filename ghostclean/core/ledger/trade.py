@@ -1,7 +1,4 @@
-"""A trade: one ledger record, read without changing it.
-
-The record keeps every field the app wrote; this view knows only those it decides by.
-"""
+"""A trade: one ledger record, read without changing it, and its fields as they stand."""
 
 from __future__ import annotations
 
@@ -82,7 +79,6 @@ class Trade:
 
     @property
     def exit_orders(self) -> tuple[str, ...]:
-        """The exit order ids that the ledger stores."""
         return tuple(i for i in (self.stop_order, self.target_order, self.close_order) if i)
 
     @property

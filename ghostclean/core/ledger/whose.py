@@ -1,8 +1,7 @@
-"""Which account a record says it is of: its own word is believed, a value that says nothing is ignored.
+"""Which account a record says it is of.
 
-`paper` says it with true or false, `accountMode` and `env` with `paper` or `live`, `accountId` and
-`account` with the broker's id (a UUID) or its account number. Apps keep other things under these
-names: `env` may be `prod`, `account` a person or a row's number. So only the exact forms count.
+`paper` says it with a boolean, `accountMode` and `env` with `paper` or `live`, `accountId` and `account` with the
+id (a UUID) or the account number; any other value is ignored.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Which working orders protect a trade.
 
-Invariants:
-- an order counts for one trade only, by ids, legs, replace chain or our own client order id;
-- a stop that may not fire (cancel pending, entry not completely filled) protects nothing.
+Invariants: an order counts for one trade only; a stop that may not fire protects nothing.
 """
 
 from __future__ import annotations
@@ -46,10 +44,8 @@ def exits_of(holding: Holding, known: OrderGraph) -> list[Order]:
 class Protection:
     """What stands between a trade and an unlimited loss.
 
-    `stops` protect (tightest first), `waiting` are own orders that do not (`why`: a stop that may
-    not fire, a close in progress), `targets` are own resting targets, `foreign` closing orders of
-    nobody, or of several trades. `shared` are the stops that are not this trade's alone: they must
-    be neither moved nor cancelled for it.
+    `stops` protect, tightest first; `waiting` are own orders that don't (`why`); `targets` rest; `foreign` closing
+    orders have no single owner; `shared` stops must be neither moved nor cancelled.
     """
 
     stops: tuple[Order, ...] = ()
@@ -69,12 +65,10 @@ class Protection:
 
     @property
     def missing(self) -> Decimal:
-        """How much of the trade no stop covers."""
         return max(ZERO, self.needed - self.covered)
 
     @property
     def stop(self) -> Order | None:
-        """The tightest protecting stop."""
         return self.stops[0] if self.stops else None
 
     @property
@@ -198,10 +192,9 @@ def _lent(
     *,
     may_own: bool = False,
 ) -> dict[str, Protection]:
-    """Stops that are no single trade's protect the trades of their symbol that lack one.
+    """Unowned stops protect the trades of their symbol that lack one, if large enough for all of them.
 
-    One such trade and stops no larger than what it lacks: with `may_own` they are its own.
-    Otherwise they protect only where they are large enough for all of them, and stay where they are.
+    One such trade, and stops no larger than it lacks: with `may_own` they become its own.
     """
     bare = [h for h in group if found[_id(h)].is_naked]
     stops = [o for o in orders if o.is_stop and _why_dormant(o, None, known) is None]

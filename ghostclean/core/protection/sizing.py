@@ -1,10 +1,9 @@
 """How much of a position an order may take, by what was read just before it is sent.
 
 Invariants (property tests carry their names):
-- never grows, never flips: an order takes at most what the position still has beyond what other
-  working closing orders can take, and at most the trade's own quantity;
-- never blind: no order where closing fills are fresh or fills and position disagree, except a
-  missing stop for the smaller quantity.
+- never grows, never flips: at most the trade's own quantity, and what other closing orders leave;
+- never blind: no order where closing fills are fresh or disagree with the position, except a missing stop for
+  the smaller quantity.
 """
 
 from __future__ import annotations
@@ -31,11 +30,7 @@ def can_take(orders: Sequence[Order], whole: Decimal) -> Decimal:
 
 
 def exclusive(orders: Sequence[Order]) -> list[list[Order]]:
-    """Orders of which only one can fill stand together.
-
-    By parent; a flat list shows legs without one, so a stop and a limit of the same class and
-    quantity are siblings too, when they were sent in one moment or one has been replaced since.
-    """
+    """Groups orders of which only one can fill: by parent, else siblings of one class, quantity and moment."""
     groups: dict[str, list[Order]] = {}
     for order in orders:
         groups.setdefault(order.parent or order.id, []).append(order)
@@ -73,11 +68,9 @@ _SKEW = timedelta(seconds=2)
 class Exposure:
     """The part of a position that one trade, or one orphan, may send closing orders for.
 
-    `qty` is what it holds by the survey at `at`, `all_open` what all trades of that symbol and side
-    hold together. `exits` are the exit orders of all of them (fills of other orders say that the
-    position may be smaller than it looks), `own` this one's among them, `closed` the orders of
-    closed trades, which took only what those held. `owner` (else `name`) goes into the client order
-    ids, of which `tags` are its own.
+    `qty` is its own by the survey at `at`, `all_open` that of all trades of symbol and side. `exits`: exit orders
+    of all of them; `own`: of this one; `closed`: of closed trades. `owner` (else `name`) names its orders, with
+    `tags`.
     """
 
     name: str
@@ -103,7 +96,6 @@ class Exposure:
     def of(
         cls, holding: Holding, everybody: Iterable[Holding], at: datetime, closed: frozenset[str] = frozenset()
     ) -> Exposure:
-        """That of one trade among all holdings of the survey."""
         side, position = holding.trade.side, holding.position
         same = [h for h in everybody if h.position.key == position.key and h.trade.side is side]
         alone = cls.alone(holding.trade.id or "", position, holding.open_qty, at)
@@ -120,7 +112,6 @@ class Exposure:
 
     @classmethod
     def alone(cls, name: str, position: Position, qty: Decimal, at: datetime) -> Exposure:
-        """That of shares that no trade explains."""
         return cls(name, position.symbol, position.key, position.side, qty, qty, position.is_crypto, at)
 
     @classmethod
@@ -133,7 +124,6 @@ class Exposure:
         return replace(self, qty=self.qty - own, all_open=self.all_open - all_of_symbol)
 
     def takes(self, order: Order) -> bool:
-        """Whether an order closes positions of this symbol and side."""
         return order.key == self.key and order.side == self.side.closing
 
     def sold_by(self, fill: Fill) -> bool:
@@ -148,10 +138,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class SymbolView:
-    """A symbol at one moment: its position, its working orders, and closing fills within the grace.
-
-    `dormant` are closing orders that can take only what their entry brings.
-    """
+    """A symbol at one moment: position, working orders, recent closing fills; `dormant` ones await their entry."""
 
     position: Position | None
     closing: tuple[Order, ...]
@@ -194,11 +181,7 @@ def wash_trade(view: SymbolView, own: Collection[str]) -> str | None:
 def free(
     exposure: Exposure, view: SymbolView, *, step: Decimal | None = None, without: Collection[str] = ()
 ) -> Decimal:
-    """What neither another order nor a fill that the position may not show yet can take.
-
-    `without` are orders that the new one takes the place of, with all their siblings; `step` is the
-    smallest quantity that the instrument trades in.
-    """
+    """What other orders and unseen fills leave; `without` are orders to be replaced, `step` the smallest quantity."""
     groups = exclusive([o for o in view.closing if o.id not in view.dormant])
     others = [o for group in groups if not any(o.id in without for o in group) for o in group]
     qty = min(

@@ -1,10 +1,9 @@
-"""Where a stop belongs: R, the rules, the tick, and what is never sent.
+"""Where a stop belongs: R, the rules, the tick. Prices are per unit in USD.
 
 Invariants (property tests carry their names):
-- never loosens: an aim is never further from the market than the stop that works already;
-- never crosses: an aim that is sent is always strictly on the losing side of the price;
+- never loosens: an aim is never further from the market than the stop that works;
+- never crosses: an aim that is sent is strictly on the losing side of the price;
 - never creeps: the trailing rule moves a stop only by a worthwhile step.
-All prices are per unit in USD; a long trade's stop lies below the market, a short's above.
 """
 
 from __future__ import annotations
@@ -34,11 +33,9 @@ class ManagePolicy:
 
     @property
     def eod_window(self) -> timedelta:
-        """How long before the close of the day trades are flattened."""
         return timedelta(minutes=self.eod_flatten_minutes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The `cfg` of the result document."""
         return {
             "enabled": self.enabled,
             "eodFlatten": self.eod_flatten,
@@ -72,9 +69,8 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What a trade risked when it was opened; `one_r` None leaves only protecting it.
-
-    With a `wrong_side` stop there is nothing to protect it with either.
+    """What a trade risked when it was opened; without `one_r` it is only protected, with a `wrong_side` stop not even
+    that.
     """
 
     side: Side
@@ -150,10 +146,7 @@ def rule_stops(risk: Risk, price: Decimal, manage: ManagePolicy) -> dict[Rule, D
 
 @dataclass(frozen=True, slots=True)
 class StopTarget:
-    """The stop a trade should have, on its tick; `send` says whether the broker must be asked.
-
-    `crossed` is a stop of the ledger that the market has passed already: it is never sent.
-    """
+    """The stop a trade should have, on its tick; `crossed` is a ledger stop the market has passed, never sent."""
 
     price: Decimal | None
     rule: Rule | None
@@ -170,11 +163,9 @@ def aim(
     broker_stop: Decimal | None,
     increment: Decimal | None = None,
 ) -> StopTarget:
-    """The tightest of rules, ledger and the broker's own stop that the market has not passed.
+    """The tightest stop of rules, ledger and broker that the market has not passed.
 
-    A fixed rule's price cannot creep, so it is sent whenever it is tighter by a tick. The trail
-    follows every price: it is sent only for a step of 5 % of 1R or one tick, whichever is more;
-    smaller steps would replace the order every run and win nothing that slippage does not take.
+    A fixed rule's is sent when tighter by a tick, a trail only for 5 % of 1R or a tick, whichever is more.
     """
     side = risk.side
     stops = rule_stops(risk, price, manage)

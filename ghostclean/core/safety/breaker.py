@@ -42,10 +42,9 @@ def short(account_id: str) -> str:
 def breaker(
     plan: Plan, memory: Memory, policy: Policy, now: datetime, again: Collection[str | None] = ()
 ) -> str | None:
-    """Why the closes without proof must not be written; None when they may.
+    """Why the closes without proof must not be written, if so.
 
-    Counted are those decided now, suspects whose look-ups are open, and those of the last hour.
-    Closes made `again`, because the app overwrote the first, were counted then.
+    Counts those decided now, open suspects, and those of the last hour; not closes made `again`.
     """
     decided = sum(1 for decision in plan.unproven if decision.trade_id not in again)
     if not decided or policy.allow_mass_close:

@@ -1,7 +1,6 @@
 """Orphans: broker positions that no trade explains, and closes of ours that proved wrong.
 
-Reported always; adopted or flattened only on demand and only while nothing at all is open
-about the ledger. An adopted trade has the same id on every run.
+Always reported; adopted or flattened on demand, while the ledger has no open question.
 """
 
 from __future__ import annotations
@@ -38,10 +37,8 @@ _NOTHING_TO_REOPEN = ("duplicate_of:", "never_filled", "option_")
 class OrphanView:
     """What the judgement of orphans needs beside the plan.
 
-    `present` are the ledger's records by id as they stand now (those of earlier unproven closes
-    and of candidates), `closed` the final records of the orphans' symbols, `first_seen` when an
-    orphan was first seen, `blocked` why nothing may be done about any of them, `marks` how records
-    of this ledger say which account they are of.
+    `present`: records by id as they stand now. `closed`: final records of the symbols. `blocked`: why nothing may
+    be done. `marks`: how records of this ledger spell their account.
     """
 
     mode: str
@@ -96,11 +93,7 @@ def _judge_unknown(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequenc
 
 
 def _named(plan: Plan) -> frozenset[str]:
-    """The order ids of every open and pending trade.
-
-    Those of another account count: whose order stands here may be wrong about its account, and an
-    adopted trade would be there twice.
-    """
+    """The order ids of every open and pending trade, another account's too: it may be wrong about its account."""
     return frozenset().union(*plan.own_orders.values())
 
 
@@ -139,10 +132,7 @@ def _proof(orphan: Orphan, view: OrphanView) -> tuple[Proof, ...]:
 
 
 def _reopen_ours(orphan: Orphan, view: OrphanView, filled: Sequence[Order]) -> list[Decision]:
-    """Unproven closes of ours, untouched since, whose quantity is back as the position.
-
-    All of them where they make up the orphan together, else the only one that does alone.
-    """
+    """Untouched unproven closes of ours whose quantity is back: all together, else the only one that fits alone."""
     found: list[tuple[Decimal, Decimal | None, Decision]] = []
     for trade_id, entry in sorted(view.unproven.items()):
         record = view.present.get(trade_id)
