@@ -7,6 +7,7 @@ decide again. A close stands only if both readings agree on it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
@@ -52,6 +53,10 @@ class Observation:
         self.view = view
         self.plan = self.confirmed(decide(self.world()))
         return self.plan
+
+    def without_grace(self) -> Plan:
+        """The plan when nothing is waited for: for what is proven in another way."""
+        return _decide_with_lookups(replace(self, policy=replace(self.policy, grace=timedelta(0))))
 
     def world(self) -> World:
         if self._split is None or self._split[0] is not self.view:  # reading is a third of a quiet run's own time

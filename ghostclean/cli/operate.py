@@ -61,7 +61,7 @@ def snapshot(
 
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.operate.snapshot import record
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.wiring import connected, recorder
 
     settings, deadline = common.settings(), Deadline(_SNAPSHOT_SECONDS)

@@ -162,7 +162,7 @@ def _print(common: Common, outcome: Outcome) -> None:
 
 
 def _document(outcome: Outcome, common: Common) -> str:
-    from ghostclean.render.jsondoc import document_text
+    from ghostclean.render.text import document_text
 
     document = dict(outcome.document)
     if isinstance(detail := document.get("detail"), str):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ghostclean.core.ledger import json_value
 from ghostclean.durations import spell
 
 Document = Mapping[str, Any]
@@ -12,6 +14,11 @@ Document = Mapping[str, Any]
 _QUIET_ACTIONS = frozenset({"kept", "held", "skipped"})
 _WOULD_BE = {"closed": "to close", "synced": "to sync", "backfilled": "to adopt"}
 _COUNTERS = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
+
+
+def document_text(document: Document, *, for_person: bool) -> str:
+    """The document as ASCII-only JSON text, so that no locale can break it."""
+    return json.dumps(json_value(document), indent=2 if for_person else None)
 
 
 def printable(text: object, most: int = 400) -> str:

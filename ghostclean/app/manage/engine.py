@@ -12,7 +12,7 @@ from ghostclean.app.manage.closes import BLOCKED, MISSED, REASONS, UNFINISHED, T
 from ghostclean.app.manage.closing import Closer, CloseState
 from ghostclean.app.manage.stops import StopKeeper, StopOutcome
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
-from ghostclean.app.manage.trades import ManagedTrade, OpenTrades, without_grace
+from ghostclean.app.manage.trades import ManagedTrade, OpenTrades
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Price
@@ -239,7 +239,7 @@ class Engine:
         """Decided anew; without the grace where the position shows all that was closed."""
         observed = self.observe_again()
         went = {m.name for m in ended if self.gateway.took_all(m.exposure, observed.truth.positions)}
-        at_once = without_grace(observed).decisions if went else ()
+        at_once = observed.without_grace().decisions if went else ()
         return {d.trade_id: d for d in observed.plan.decisions} | {d.trade_id: d for d in at_once if d.trade_id in went}
 
     def _book(self, decision: Decision | None) -> bool:

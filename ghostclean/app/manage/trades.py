@@ -12,7 +12,7 @@ from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Price
 from ghostclean.core.allocation import first_stop
-from ghostclean.core.broker import Order, Question, RecordsOf, Side, is_option, money, multiplier, ratio4
+from ghostclean.core.broker import Order, RecordsOf, Side, is_option, money, multiplier, ratio4
 from ghostclean.core.ledger import Trade, is_open, order_ids, record_id
 from ghostclean.core.protection import (
     Exposure,
@@ -26,7 +26,7 @@ from ghostclean.core.protection import (
     measure_risk,
     protections,
 )
-from ghostclean.core.verdicts import Action, Holding, Plan, decide
+from ghostclean.core.verdicts import Action, Holding, Plan
 
 STALE_PRICE = timedelta(minutes=15)
 
@@ -138,7 +138,7 @@ class OpenTrades:
     def in_spite_of_grace(self, orders: Iterable[Order]) -> list[Holding]:
         """The holdings without waiting for the grace, knowing these orders too; for what a begun close has left."""
         self.observed.evidence.add_orders(orders)
-        return self._manageable(without_grace(self.observed))
+        return self._manageable(self.observed.without_grace())
 
     def _manageable(self, plan: Plan) -> list[Holding]:
         held = {d.trade_id for d in plan.decisions if d.action in (Action.HELD, Action.SKIPPED)}
@@ -228,18 +228,6 @@ def _to_look_up(holding: Holding) -> set[str]:
     trade, entry = holding.trade, holding.entry
     named = (entry.id if entry else None, trade.stop_order, trade.target_order)
     return {i for i in (*named, *(o.id for o in holding.exits if not o.is_final)) if i}
-
-
-def without_grace(observed: Observation) -> Plan:
-    """What an observation comes to when nothing is waited for: for what is proven in another way."""
-    asked: set[Question] = set()
-    while True:
-        world = observed.world()
-        plan = decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))
-        needs = [need for need in plan.questions if need not in asked]
-        asked.update(needs)
-        if not needs or not observed.lookups.answer(needs):
-            return plan
 
 
 def _usable_price(prices: Mapping[str, Price], key: str, now: datetime, *, market_open: bool) -> Price | None:
