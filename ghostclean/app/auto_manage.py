@@ -28,7 +28,7 @@ from ghostclean.app.manage.trade_journal import MANAGED, TradeJournal
 from ghostclean.app.manage.trades import OpenTrades
 from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.observation import Observation
-from ghostclean.app.orphan_sales import restore_stops
+from ghostclean.app.orphan_sales import OrphanSeller
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import MANAGE_MEMORY, Lease, Recalled, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
@@ -175,17 +175,19 @@ class _Run:
         engine = self._engine(trades, gateway, market)
         engine.finish(begun)
         if not self.options.dry_run:
-            self._restore_stops(gateway, owed)
+            self._restore_stops(observed, gateway)
         if not self.manage.enabled:
             raise _Stop(ManageOutcome.SKIP, "disabled")
         engine.manage(self._chosen(trades, gateway, market))
 
-    def _restore_stops(self, gateway: OrderGateway, owed: Mapping[str, BegunClose]) -> None:
-        state, options = self.parts.state, self.options
-        for line, naked in restore_stops(gateway, state, owed, grace=options.grace, now=self.parts.broker.now):
-            self.journal.notes.append(line)
-            if naked:
-                self.counts.failures.append("naked")
+    def _restore_stops(self, observed: Observation, gateway: OrderGateway) -> None:
+        parts, options, run = self.parts, self.options, self.run
+        seller = OrphanSeller(
+            parts, options.deadline, options.grace, observed, run.lease, run.journal, self.memory.owed_stops, gateway
+        )
+        seller.restore_stops()
+        self.journal.notes += [*seller.notes, *(f"naked: {line}" for line in seller.naked)]
+        self.counts.failures += ["naked"] * len(seller.naked)
 
     def _reconcile(self) -> None:
         result = self.reconcile_first(self.run.lease)

@@ -112,11 +112,12 @@ class Journal:
         lease = self.lease
         assert lease is not None, "a run without the lock writes nothing"
         self._intend([p.entry for p in postings if p.entry is not None], lease)
+        changes = [p.change for p in postings]
         done: list[WriteOutcome] = []
         unknown = "changes without an answer may or may not be written, the next run finds out"
         try:
             with explained(f"Writing the ledger at {self.ledger.place}", unknown):
-                self.deadline.writing(lambda: self._write([p.change for p in postings], lease, done), reserve=_RESERVE)
+                self.deadline.writing(lambda: self.ledger.write(changes, lease, done), reserve=_RESERVE)
         finally:
             for posting, outcome in zip(postings, done, strict=False):
                 posting.outcome = outcome
@@ -132,9 +133,6 @@ class Journal:
         unchanged = "no more was changed" if self.written else "nothing was changed"
         with explained(f"Writing the journal at {self.state.place}", unchanged):
             self.deadline.writing(lambda: self.state.intend([*ended, *entries], lease), reserve=_RESERVE)
-
-    def _write(self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome]) -> None:
-        self.ledger.write(changes, lease, done)
 
     # ------------------------------------------------------------------ beside the ledger
 

@@ -6,7 +6,7 @@ cancelled; unless the sale fills, its stop is restored, at once or by the next r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import OWED, JournalEntry, Lease, State
+from ghostclean.app.ports import OWED, JournalEntry, Lease
 from ghostclean.core.allocation import Orphan
 from ghostclean.core.broker import OrderGraph, iso, plain
 from ghostclean.core.ledger import order_ids, read_trade
@@ -36,15 +36,17 @@ class OrphanSeller:
     """Sells the orphans of one run, and restores the stops that sales took away.
 
     `begun`: sales of earlier runs by the orphan's name. `naked`: one line for each stop that is still missing.
+    Each sale has a gateway of its own, unless one is given.
     """
 
     parts: Parts
     deadline: Deadline
     grace: timedelta
     observed: Observation
-    lease: Lease
+    lease: Lease | None
     journal: Journal
     begun: Mapping[str, Any]
+    gateway: OrderGateway | None = None
     notes: list[str] = field(default_factory=list)
     naked: list[str] = field(default_factory=list)
     _settled: set[str] = field(default_factory=set)
@@ -132,14 +134,25 @@ class OrphanSeller:
             except (BrokerError, DeadlineExceeded) as error:
                 self.naked.append(f"{begun.symbol}: {_not_back(begun, str(error))}")
                 continue
+            before = len(gateway.log)
             line, naked = self._settle(gateway, key, begun, self._closer(gateway).restore(None, begun))
-            if gateway.log:
+            if sent := gateway.log[before:]:
                 done = Decision(begun.name, begun.symbol, Verdict.ORPHAN, Action.KEPT, line)
-                self.journal.end(self.journal.decided(done), NOTED, proof=gateway.log)
+                self.journal.end(self.journal.decided(done), NOTED, proof=sent)
             (self.naked if naked else self.notes).append(f"{begun.symbol}: {line}")
 
     def _settle(self, gateway: OrderGateway, key: str, begun: BegunClose, found: CloseOutcome) -> tuple[str, bool]:
-        return _settle(self._closer(gateway), key, begun, found, self.grace, self._now())
+        """The outcome of a sale in words, and whether its stop is missing; forgets what is over.
+
+        A stop that stands is remembered for the grace: a cancel whose answer was lost may yet arrive.
+        """
+        if begun.stop is None:
+            return found.reason, False
+        stands_for_long = found.state is CloseState.STANDS and self._now() - begun.at > self.grace
+        if found.state in _OVER or stands_for_long:
+            self._closer(gateway).forget(key)
+        naked = found.state in _NAKED
+        return _not_back(begun, found.reason) if naked else found.reason, naked
 
     # ------------------------------------------------------------------ what it works with
 
@@ -166,39 +179,10 @@ class OrphanSeller:
         return known.tied_to(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:
+        if self.gateway is not None:
+            return self.gateway
         market = read_market(self.parts.broker, self.deadline, self.notes)
         return open_gateway(self.parts, self.observed, market, self.deadline, self.lease, grace=self.grace)
-
-
-def restore_stops(
-    gateway: OrderGateway,
-    state: State,
-    begun: Mapping[str, BegunClose],
-    *,
-    grace: timedelta,
-    now: Callable[[], datetime],
-) -> Iterator[tuple[str, bool]]:
-    """Restores the stops of earlier sales; one line each, and whether the shares lie bare."""
-    closer = Closer(gateway, state, OWED, now)
-    for key, one in begun.items():
-        line, naked = _settle(closer, key, one, closer.restore(None, one), grace, now())
-        yield f"{one.symbol}: {'naked: ' if naked else ''}{line}", naked
-
-
-def _settle(
-    closer: Closer, key: str, begun: BegunClose, found: CloseOutcome, grace: timedelta, now: datetime
-) -> tuple[str, bool]:
-    """The outcome of a sale in words, and whether its stop is missing; forgets what is over.
-
-    A stop that stands is remembered for the grace: a cancel whose answer was lost may yet arrive.
-    """
-    if begun.stop is None:
-        return found.reason, False
-    stands_for_long = found.state is CloseState.STANDS and now - begun.at > grace
-    if found.state in _OVER or stands_for_long:
-        closer.forget(key)
-    naked = found.state in _NAKED
-    return _not_back(begun, found.reason) if naked else found.reason, naked
 
 
 def _not_back(begun: BegunClose, why: str) -> str:

@@ -220,16 +220,13 @@ class TradeCloser:
         before = trade.record.get("closeOrderId")
         fields = {"closeOrderId": None if before == order.id else before}
         reason = f"closing order {order.id} is {order.status} and filled nothing"
-        base = {**trade.record, "closeOrderId": order.id}
-        self.journal.write([TradeChange(trade.id or "", trade.symbol, base, fields, "close_ended", reason)])
+        change = TradeChange.of(trade, fields, "close_ended", reason)
+        self.journal.write([replace(change, record={**trade.record, "closeOrderId": order.id})])
 
     def _write(
         self, managed: ManagedTrade, fields: Mapping[str, Any], action: str, reason: str, facts: Mapping[str, Any]
     ) -> None:
-        trade, proof = managed.trade, self.journal.proof(facts)
-        self.journal.write(
-            [TradeChange(trade.id or "", trade.symbol, trade.record, fields, action, reason, proof=proof)]
-        )
+        self.journal.write([TradeChange.of(managed.trade, fields, action, reason, *self.journal.proof(facts))])
 
 
 def _target(managed: ManagedTrade) -> CloseTarget:

@@ -62,6 +62,8 @@ class Engine:
     _closes: TradeCloser = field(init=False)
     _stops: StopKeeper = field(init=False)
     _handled: set[str | None] = field(default_factory=set)  # their close of an earlier run was this one's work
+    _refreshed: list[TradeChange] = field(default_factory=list)  # to be written together
+    _ended: list[ManagedTrade] = field(default_factory=list)  # to be booked
 
     def __post_init__(self) -> None:
         gateway, journal, market, now = self.gateway, self.journal, self.market, self.parts.broker.now
@@ -80,19 +82,16 @@ class Engine:
         managed = self.trades.managed(chosen, self._prices(chosen), now)
         in_window = policy.eod_flatten and self.market.in_last(policy.eod_window, now)
         managed.sort(key=lambda m: (not (in_window and not m.is_crypto), m.urgency(policy, now), m.name))
-        refreshed: list[TradeChange] = []
-        ended: list[ManagedTrade] = []
         try:
             for index, one in enumerate(managed):
                 if self.deadline.left() < _TO_TOUCH_A_TRADE:
                     self._out_of_time(len(managed) - index)
                     break
-                self._manage_one(one, in_window and not one.is_crypto, refreshed, ended)
+                self._manage_one(one, in_window and not one.is_crypto)
         except DeadlineExceeded:
             self._out_of_time(len(managed) - self.counts.checked)
-        if refreshed:
-            self.journal.write(refreshed)
-        self._write_closed(ended)
+        self.journal.write(self._refreshed)
+        self._write_closed()
 
     def _prices(self, holdings: Sequence[Holding]) -> Mapping[str, Price]:
         symbols = sorted({h.position.symbol for h in holdings})
@@ -111,16 +110,14 @@ class Engine:
         self.journal.notes.append(f"the deadline left {left} trades for the next run")
         self.counts.failures.append("deadline_exceeded")
 
-    def _manage_one(
-        self, managed: ManagedTrade, flatten: bool, refreshed: list[TradeChange], ended: list[ManagedTrade]
-    ) -> None:
+    def _manage_one(self, managed: ManagedTrade, flatten: bool) -> None:
         self.counts.checked += 1
         # Tried is managed, whatever came of it: a trade whose close never gets through must not
         # stand first in every run while others wait behind the per-run maximum.
         self.counts.touched.add(managed.name)
         self.journal.of(managed.trade)["owner"] = managed.exposure.signature
         try:
-            outcome = self._close_or_keep(managed, flatten, ended)
+            outcome = self._close_or_keep(managed, flatten)
         except BrokerError as error:
             self.journal.note(managed.trade, f"the broker failed: {error}")
             self.counts.failures.append("broker_failed")
@@ -129,25 +126,25 @@ class Engine:
             return
         if outcome.failed is not None:
             self.counts.failures.append(outcome.failed)
-        self._write_kept(managed, outcome, refreshed)
+        self._write_kept(managed, outcome)
 
-    def _close_or_keep(self, managed: ManagedTrade, flatten: bool, ended: list[ManagedTrade]) -> StopOutcome | None:
+    def _close_or_keep(self, managed: ManagedTrade, flatten: bool) -> StopOutcome | None:
         """What keeping its stop came to; None where the trade was closed, or ended, instead."""
         if flatten and self._is_too_late(managed) and not managed.protection.is_naked:
             return StopOutcome()
         purpose, why = self._purpose(managed, flatten)
-        if purpose is not None and self._close(managed, purpose, why, ended):
+        if purpose is not None and self._close(managed, purpose, why):
             return None
         if purpose is None and why:
             return StopOutcome()
         outcome = self._stops.keep(managed)
         if outcome.over:
-            ended.append(managed)
+            self._ended.append(managed)
             return None
-        return self._cut(managed, outcome, ended) if outcome.cut else outcome
+        return self._cut(managed, outcome) if outcome.cut else outcome
 
-    def _cut(self, managed: ManagedTrade, outcome: StopOutcome, ended: list[ManagedTrade]) -> StopOutcome | None:
-        if self._close(managed, CUT, outcome.reason, ended):
+    def _cut(self, managed: ManagedTrade, outcome: StopOutcome) -> StopOutcome | None:
+        if self._close(managed, CUT, outcome.reason):
             return None
         self.journal.note(managed.trade, f"naked: {outcome.reason}")
         outcome.failed = "naked"
@@ -177,24 +174,22 @@ class Engine:
             return None, why
         return CUT, f"R is at or below {self.policy.cut_loss_r} by its last sale and by its position"
 
-    def _close(self, managed: ManagedTrade, purpose: str, why: str, ended: list[ManagedTrade]) -> bool:
+    def _close(self, managed: ManagedTrade, purpose: str, why: str) -> bool:
         """Tries to close a trade; whether that was this run's work on it."""
         state, failed = self._closes.close(managed, purpose, why)
         if state is None and purpose == EOD:
             failed = BLOCKED
-        self._count_close(state, failed, managed, ended)
+        self._count_close(state, failed, managed)
         return state is not None
 
-    def _count_close(
-        self, state: CloseState | None, failed: str | None, managed: ManagedTrade, ended: list[ManagedTrade]
-    ) -> None:
+    def _count_close(self, state: CloseState | None, failed: str | None, managed: ManagedTrade) -> None:
         if failed is not None:
             self.counts.failures.append(failed)
         self.counts.flattened += state in (CloseState.DONE, CloseState.WOULD)
         if state in _BOOKED:
-            ended.append(managed)
+            self._ended.append(managed)
 
-    def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome, refreshed: list[TradeChange]) -> None:
+    def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome) -> None:
         self.counts.updated += 1 if outcome.updated or outcome.fields else 0
         trade = managed.trade
         fields = dict(managed.money_fields()) | outcome.fields
@@ -202,14 +197,11 @@ class Engine:
         if trade.initial_stop is None and managed.holding.initial_stop is not None and not wrong_side:
             fields["initialStopPrice"] = managed.holding.initial_stop
         proof = self.journal.proof(outcome.proof)
-        change = TradeChange(
-            trade.id or "", trade.symbol, trade.record, fields, outcome.action, outcome.reason, proof=proof
-        )
-        change = self._stamped(change)
+        change = self._stamped(TradeChange.of(trade, fields, outcome.action, outcome.reason, *proof))
         if outcome.updated:
             self.journal.write([change])
         else:
-            refreshed.append(change)
+            self._refreshed.append(change)
 
     def _stamped(self, change: TradeChange) -> TradeChange:
         if all(same(change.record, name, value) for name, value in change.fields.items()):
@@ -219,8 +211,9 @@ class Engine:
         stamp |= {"lastManagedAt": iso(self._now()), "lastRunId": self.run_id, "lastAction": change.action}
         return replace(change, fields={**change.fields, "autoManage": stamp})
 
-    def _write_closed(self, ended: Sequence[ManagedTrade]) -> None:
+    def _write_closed(self) -> None:
         """Books closed trades by a new observation, so that price and P&L come from the fills alone."""
+        ended, self._ended = self._ended, []
         if not ended or self.journal.dry_run:
             return
         try:
@@ -260,7 +253,6 @@ class Engine:
 
     def finish(self, begun: Mapping[str, BegunClose]) -> None:
         holdings = {h.trade.id: h for h in self.trades.manageable()}
-        ended: list[ManagedTrade] = []
         for trade_id, close in begun.items():
             try:
                 holding = holdings.get(trade_id) or self._in_spite_of_grace(trade_id, close)
@@ -272,12 +264,12 @@ class Engine:
                 state, failed = self._closes.finish(managed, close)
                 if state is not CloseState.STANDS:
                     self._handled.add(trade_id)
-                self._count_close(state, failed, managed, ended)
+                self._count_close(state, failed, managed)
             except BrokerError as error:
                 self._handled.add(trade_id)
                 self.journal.notes.append(f"{trade_id}: its {REASONS[close.purpose]} is unfinished ({error})")
                 self.counts.failures.append(UNFINISHED)
-        self._write_closed(ended)
+        self._write_closed()
 
     def _in_spite_of_grace(self, trade_id: str, close: BegunClose) -> Holding | None:
         order = self._closes.latest(close)

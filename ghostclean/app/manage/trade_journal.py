@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from ghostclean.app.journal import Journal, Posting
 from ghostclean.app.ports import Change, Ledger, Record, WriteOutcome
@@ -33,6 +33,10 @@ class TradeChange:
     reason: str
     verdict: str = "live"
     proof: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, trade: Trade, fields: Mapping[str, Any], action: str, reason: str, *proof: Mapping[str, Any]) -> Self:
+        return cls(trade.id or "", trade.symbol, trade.record, fields, action, reason, proof=proof)
 
 
 @dataclass(slots=True, kw_only=True)
