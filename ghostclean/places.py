@@ -53,7 +53,6 @@ def redis_place(text: str) -> Place:
 
 
 def ledger_place(text: str) -> Place:
-    """A ledger: a Redis URL, or `file:PATH`."""
     if text.lower().startswith("file:"):
         return Place("file", _path(text, "trades.json"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -62,7 +61,6 @@ def ledger_place(text: str) -> Place:
 
 
 def state_place(text: str) -> Place:
-    """A state: a Redis URL, or `sqlite:PATH`."""
     if text.lower().startswith("sqlite:"):
         return Place("sqlite", _path(text, "state.db"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -71,7 +69,6 @@ def state_place(text: str) -> Place:
 
 
 def broker_place(text: str) -> Place:
-    """The broker: `alpaca`, or `file:PATH` of a snapshot."""
     if text.lower() == "alpaca":
         return Place("alpaca")
     if text.lower().startswith("file:"):
@@ -94,7 +91,6 @@ def api_url(text: str) -> str:
 
 
 def web_url(text: str) -> str:
-    """A heartbeat or webhook URL."""
     parts = _split(text)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("it must be https://HOST/… (or http://)")
@@ -102,7 +98,6 @@ def web_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """`localhost`, 127.0.0.0/8 or ::1."""
     if host.lower() == "localhost":
         return True
     try:

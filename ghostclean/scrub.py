@@ -16,7 +16,7 @@ _SHORTEST = 4  # shorter values would blank out ordinary words
 
 
 def worth_hiding(values: Iterable[str], urls: Iterable[str]) -> tuple[str, ...]:
-    """What must not be shown, longest first: these values, and the passwords in all of these URLs."""
+    """These values, and the passwords in these URLs, longest first."""
     found = {value.strip() for value in values}
     for url in urls:
         found.update(_passwords(url))

@@ -65,7 +65,6 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
 
 
 def broker(settings: Settings) -> Broker:
-    """Alpaca, or a snapshot that is replayed; raises BadSettings."""
     if settings.broker.kind == "file":
         from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
 
@@ -109,7 +108,6 @@ def _monitors(settings: Settings) -> Monitors:
 
 @contextlib.contextmanager
 def unopened(settings: Settings) -> Iterator[Stores]:
-    """The stores as set, closed in the end."""
     kept = stores(settings)
     try:
         yield kept
@@ -128,7 +126,6 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Parts]:
-    """Everything one run needs; raises BadSettings."""
     from ghostclean.app.parts import Parts
 
     with unopened(settings) as kept:

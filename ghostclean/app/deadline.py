@@ -138,7 +138,7 @@ class _Bound:
 
 @contextlib.contextmanager
 def explained(doing: str, meaning: str) -> Iterator[None]:
-    """Makes a DeadlineExceeded inside one line for a person: what failed, and what that means for the ledger."""
+    """Gives a DeadlineExceeded inside the operation that failed and its meaning for the ledger."""
     try:
         yield
     except DeadlineExceeded as error:

@@ -31,7 +31,7 @@ def misses_something(view: LedgerView, scanned: Any, known: Collection[str]) -> 
 
 
 def remembered(view: LedgerView, scanned: Any, now: datetime) -> Mapping[str, Any]:
-    """What the next run should know of this reading; None forgets, so that it reads everything."""
+    """The memory of this reading; None forgets it, and the next run reads the whole ledger."""
     if view.index_sound:
         return {NAME: {"at": iso(now), "size": view.total}}
     return {NAME: None} if scanned is not None else {}

@@ -152,7 +152,7 @@ class Journal:
 def says(
     record: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], but: Collection[str] = ()
 ) -> bool:
-    """Whether a record has every value of `after` and no field that `after` took out; `but` are not compared."""
+    """Whether a record has every value of `after` and no field that it took out; `but` are not compared."""
     removed = before.keys() - after.keys() - set(but)
     return removed.isdisjoint(record) and all(
         name in record and same_json(json_value(record[name]), json_value(after[name]))

@@ -55,7 +55,7 @@ class Observation:
         return self.plan
 
     def without_grace(self) -> Plan:
-        """The plan when nothing is waited for: for what is proven in another way."""
+        """The plan without waiting for the grace."""
         return _decide_with_lookups(replace(self, policy=replace(self.policy, grace=timedelta(0))))
 
     def world(self) -> World:
@@ -71,7 +71,7 @@ class Observation:
         return [record for record in self.view.active if self.lookups.ours(record)]
 
     def confirmed(self, plan: Plan) -> Plan:
-        """Takes back what only one of the two readings would close or reduce."""
+        """Takes back a close or a reduction that only one of the two readings shows."""
         if self.agreed is None:
             return plan
         agreed = self.agreed

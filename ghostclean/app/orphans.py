@@ -19,7 +19,7 @@ _WRITTEN = (Action.ADOPTED, Action.REOPENED)
 
 
 def judge(run: ReconcileRun) -> list[Decision]:
-    """One row an orphan; looks up what adopting, selling or reopening it needs."""
+    """One row an orphan, with the look-ups that adopting, selling or reopening needs."""
     observation, mode = run.observed(), run.policy.orphans
     if not run.plan.orphans:
         return []
@@ -97,7 +97,7 @@ def _not_whole(run: ReconcileRun, observation: Observation) -> str | None:
 
 
 def writes(run: ReconcileRun, observation: Observation) -> list[Decision]:
-    """Adoptions and reopenings, without those that a record, added by the app meanwhile, may explain."""
+    """Adoptions and reopenings, without symbols in which the app has added a trade meanwhile."""
     if not any(d.action in _WRITTEN for d in run.orphan_rows):
         return []
     known = {record_id(r) for r in observation.view.active}
@@ -115,7 +115,6 @@ def _unless_explained(decision: Decision, new: Collection[str]) -> Decision:
 
 
 def sell(run: ReconcileRun, lease: Lease) -> None:
-    """Sells the orphans that are to be flattened, and gives back the stops that earlier sales took away."""
     selling = any(row.action is Action.FLATTENED for row in run.orphan_rows)
     # The short run inside auto-manage leaves the stops to the longer one around it.
     if not selling and (run.inner or not run.memory.owed_stops):

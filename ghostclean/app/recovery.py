@@ -15,7 +15,6 @@ from ghostclean.core.verdicts import Action, Verdict
 
 
 def recover(run: ReconcileRun, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
-    """What became of changes whose run died before it could say so."""
     if not intents or run.dry_run:
         return []
     present = run.deadline.reading(lambda: run.parts.ledger.get({e.trade_id for e in intents}))
@@ -37,7 +36,7 @@ def _without(record: Mapping[str, Any], entry: JournalEntry) -> dict[str, Any]:
 
 
 def with_restored(run: ReconcileRun, memory: Recalled) -> Recalled:
-    """The memory as it would be, had no run died: the breaker and the free fills rest on it."""
+    """The memory as it would be, had no run died."""
     exits = run.restored.get("exits", {})
     for trade_id, orders in exits.items():
         if orders is not None:

@@ -27,7 +27,6 @@ _TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSy
 
 
 def report(run: ReconcileRun) -> Result:
-    """The Result; its rows and counters are made once, when the work is over."""
     if run.result is None:
         run.result = _counted(run)
     return replace(
@@ -109,7 +108,7 @@ def _broker(truth: BrokerTruth | None) -> dict[str, Any] | None:
 
 
 def record(run: ReconcileRun) -> RunCommit:
-    """All that the run leaves, for one transaction; dry, locked and interrupted runs are listed, not counted."""
+    """The run's record; dry, locked and interrupted runs are listed, not counted."""
     told = report(run)
     # A run id may be used again, and its record must not be taken for a copy of the first.
     delivery, listed = f"{run.run_id}@{iso(run.started)}", _listed(run, told)

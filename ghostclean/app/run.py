@@ -82,14 +82,14 @@ class Run:
         return int((self.began - self.deadline.left()) * 1000)
 
     def told(self, tell: Callable[[], None]) -> None:
-        """Tells the monitors something; what does not arrive is noted."""
+        """Tells the monitors; failures are noted."""
         failures = self.parts.monitors.failures
         before = len(failures)
         tell()
         self.notes += [f"outside: {failure}" for failure in failures[before:]]
 
     def tell(self, kind: str, document: Mapping[str, Any], *, listed: Collection[str | None] = ()) -> None:
-        """Tells the monitors that the run is over; `listed` are the ids still open in the ledger."""
+        """Tells the monitors that the run is over; `listed` are ids still open in the ledger."""
         self.alerted = self.parts.monitors.ended(
             kind,
             document,
@@ -148,7 +148,7 @@ class Task:
 
 
 def carry_out(run: Run, task: Task) -> None:
-    """The run from its lock to its record; only Ctrl-C comes out of it."""
+    """The run from its lock to its record; raises only KeyboardInterrupt."""
     try:
         _work(run, task)
     except KeyboardInterrupt:
@@ -179,14 +179,13 @@ def _what_stands(run: Run) -> str:
 
 
 def why_stopped(run: Run) -> str:
-    """The line of an interrupted run."""
     written = run.journal.written
     so_far = f" after {written} change{'s' * (written != 1)} of the ledger" if written else ""
     return f"interrupted{so_far}; what was written stays and is journaled, the next run goes on from there"
 
 
 def too_late(run: Run, what: str) -> GhostcleanError:
-    """Whose fault it is that time ran out before broker truth: a store that hangs, or the deadline itself."""
+    """The error for time that ran out before broker truth: a hanging store, or the deadline itself."""
     if run.began < _SHORTEST:
         return BrokerTruthFailed(
             "the deadline passed before broker truth was complete: nothing was changed; raise --deadline"
@@ -272,7 +271,7 @@ def late_record(commit: RunCommit) -> RunCommit:
 
 
 def deliver(state: State, commit: RunCommit, lease: Lease | None, *, release: bool) -> None:
-    """Commits a run's record and may give its lock back; one that was overtaken meanwhile comes as a late one."""
+    """Commits a run's record, and the lock; an overtaken run's comes as a late one."""
     try:
         state.commit(commit, lease, release=release)
     except FencedOff:

@@ -49,7 +49,7 @@ def ghostclean(
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command line; prints usage errors the way every other error is printed."""
+    """The exit code of one command line."""
     try:
         code: Any = _command(arguments)(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:

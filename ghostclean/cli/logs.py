@@ -21,7 +21,6 @@ def log_to_stderr(clean: Callable[[str], str], *, verbose: bool, as_json: bool) 
 
 
 def log_line(level: str, message: str) -> str:
-    """A record as one JSON object."""
     return json.dumps({"time": iso(datetime.now(UTC)), "level": level, "message": message})
 
 

@@ -11,7 +11,7 @@ Document = dict[str, Any]
 
 
 def not_begun(command: str, error: str, detail: str, given: Given) -> Document:
-    """What `COMMAND --json` prints for this failure."""
+    """The JSON document for this failure."""
     shape = _SHAPES.get(command)
     document = shape(error, detail, given) if shape else {}
     return {**document, "ok": False, "error": error, "detail": detail}

@@ -105,7 +105,6 @@ def perform(
     *,
     non_fatal: bool = False,
 ) -> NoReturn:
-    """Runs a command's body, prints its outcome and ends with its exit code."""
     from ghostclean.cli.logs import log_to_stderr
 
     log_to_stderr(common.clean, verbose=common.verbose, as_json=common.log_format == "json")
@@ -140,7 +139,6 @@ def _failure(error: BaseException, common: Common) -> Failure:
 
 
 def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = False) -> int:
-    """Prints an outcome and returns the exit code, softened by --non-fatal."""
     softened = non_fatal and outcome.exit_code in _SOFTENED
     _print(common, outcome)
     if outcome.detail:
@@ -195,12 +193,10 @@ def _annotate(command: str, common: Common, outcome: Outcome) -> None:
 
 
 def put(text: str) -> None:
-    """One line on stdout."""
     _write(sys.stdout, text)
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
     _write(sys.stderr, text)
 
 
@@ -210,5 +206,4 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def bad_option(name: str, reason: str) -> BadSettings:
-    """The error of an option whose value is wrong."""
     return BadSettings(f"{name} is wrong: {reason} (nothing was done)")

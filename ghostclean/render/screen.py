@@ -64,7 +64,6 @@ def _width() -> int:
 
 
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
-    """One reconcile run as a table and a closing line."""
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = [_results(rows)] if rows else []
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
@@ -98,7 +97,7 @@ def _table(*columns: str) -> Table:
 
 
 def status_screen(document: Document) -> Iterator[str]:
-    """Health first, then totals, last runs, ledger, auto-manage, and what else there is."""
+    """Health, totals, last runs, ledger, auto-manage, broker."""
     now = parse_time(document["now"])
     telemetry, summary = document["reconcileTelemetry"], document["reconcileTelemetry"]["summary"]
     first = Text.assemble(

@@ -15,12 +15,12 @@ _CLEAR = "\r\x1b[K"
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
-    """Whether somebody looks at it: a terminal, or FORCE_COLOR says to treat it as one."""
+    """A terminal, or FORCE_COLOR is set."""
     return bool(os.environ.get("FORCE_COLOR")) or (stream or sys.stdout).isatty()
 
 
 def folded(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:
-    """Lines as wide as the terminal, broken between words; elsewhere as they are, one line a fact."""
+    """Lines wrapped to the terminal; elsewhere one line a fact."""
     if not sys.stdout.isatty():
         yield from lines
         return
@@ -35,7 +35,6 @@ def folded(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:
 
 
 def is_dumb() -> bool:
-    """Whether the terminal cannot move its cursor."""
     return os.environ.get("TERM", "") in ("", "dumb", "unknown")
 
 

@@ -99,7 +99,6 @@ def activity_rows(api: Api, path: str, query: Mapping[str, str]) -> list[Row]:
 
 
 def reaches_back(page: list[Row], since: datetime) -> bool:
-    """Whether a page of orders holds one submitted before that moment."""
     times = (parse_time(row.get("submitted_at")) for row in page)
     return any(at is not None and at < since for at in times)
 

@@ -76,7 +76,6 @@ def read_positions(rows: object) -> tuple[Position, ...]:
 
 
 def read_position(raw: object) -> Position:
-    """One row of the position list."""
     data = _object(raw, "position")
     symbol = _text(data, "symbol")
     if not symbol:
@@ -101,12 +100,10 @@ def read_position(raw: object) -> Position:
 
 
 def read_orders(rows: object) -> list[Order]:
-    """Every order of a list answer, nested legs included, each parent first."""
     return [order for row in _list(rows, "orders") for order in read_order(row)]
 
 
 def read_order(raw: object, parent: str | None = None) -> Iterator[Order]:
-    """One order, then its nested legs."""
     data = _object(raw, "order")
     order_id = _order_id(data, "id")
     if not order_id:
@@ -196,7 +193,6 @@ def read_activity(raw: object) -> Activity | None:
 
 
 def read_clock(raw: object) -> MarketClock:
-    """The market clock, every field required."""
     data = _object(raw, "clock")
     at, opens, closes = (_time(data, name) for name in ("timestamp", "next_open", "next_close"))
     is_open = data.get("is_open")
@@ -206,7 +202,6 @@ def read_clock(raw: object) -> MarketClock:
 
 
 def read_session(row: Row) -> Session:
-    """A day of the calendar with its core session."""
     try:
         day = date.fromisoformat(row["date"])
         opens, closes = (_when(day, row[name]) for name in ("open", "close"))

@@ -96,5 +96,4 @@ class FileLedger(TextLedger):
 
 
 def open_ledger(place: Place, *, seen_before: Callable[[], bool] = lambda: False, **_: Any) -> FileLedger:
-    """The ledger in the file of that place."""
     return FileLedger(place.path, seen_before=seen_before)

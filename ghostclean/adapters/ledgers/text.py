@@ -192,19 +192,16 @@ def _placed(source: str, at: int, found: Iterable[tuple[_Head, int]]) -> Iterato
 
 
 def result_of(change: Change) -> dict[str, Any]:
-    """The record as it should stand after the change."""
     after = {k: v for k, v in (change.base or {}).items() if k not in change.remove}
     return {**after, **change.fields}
 
 
 def is_final(record: Mapping[str, Any]) -> bool:
-    """Whether the record's status says that the trade is over."""
     status = record.get("status")
     return (isinstance(status, str) and status in FINAL) or status_of(record) in FINAL
 
 
 def kind_of(value: object) -> str:
-    """What an element that is not an object is, in words."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -307,5 +304,4 @@ class TextLedger(ABC):
 
 
 def pause(attempt: int) -> None:
-    """Waits a little longer and less predictably after each lost race."""
     time.sleep(random.uniform(0, min(0.25, 0.005 * 2**attempt)))

@@ -217,7 +217,7 @@ class OrderGateway:
         return order
 
     def end_of(self, exposure: Exposure, order: Order, seconds: float) -> Order:
-        """A close at its end, or as far as it got; in a closed market it must not wait for the next open."""
+        """A close at its end or as far as it got; in a closed market it is cancelled."""
         if order.is_final:
             return order
         if self.is_open(exposure):
@@ -226,7 +226,7 @@ class OrderGateway:
         return left[0] if left else self.looker.order(order.id) or order
 
     def took_all(self, exposure: Exposure, positions: Iterable[Position]) -> bool:
-        """Whether the position shows all that this run closed of it, whoever else holds the symbol."""
+        """Whether the position shows all that this run closed of it."""
         stood, took = self._stood.get(exposure.key), self._closed_of(exposure.key)
         if stood is None or not took:
             return False
@@ -257,7 +257,7 @@ class OrderGateway:
         return wash_trade(SymbolView(None, (), tuple(self.known.opening(exposure.key, exposure.side))), own)
 
     def free_without(self, exposure: Exposure, holders: Collection[str]) -> Decimal:
-        """How much a missing stop could take once `holders` have let go; asked before cancelling them."""
+        """How much a missing stop could take once `holders` have let go."""
         view, present = self.looker.view(exposure), self.present(exposure)
         if barrier(present, view, missing_stop=True) is not None:
             return ZERO
@@ -269,7 +269,7 @@ class OrderGateway:
     # ------------------------------------------------------------------ moving
 
     def move(self, exposure: Exposure, order: Order, stop: Decimal, *, qty: Decimal | None = None) -> Answer:
-        """Replaces a working stop by a tighter one (or one of another quantity), and reads it back."""
+        """Replaces a working stop by a tighter one, or another quantity, and reads it back."""
         view = self.looker.view(exposure)
         now = self.known.get(order.id) or self.looker.order(order.id)
         why = self._why_not_move(exposure, view, now, stop, qty)
@@ -323,7 +323,7 @@ class OrderGateway:
         return self._sender.cancel(exposure, [o for o in orders if exposure.takes(o)], seconds, why)
 
     def cancel_entry(self, exposure: Exposure, entry: Order, seconds: float) -> Order | None:
-        """Ends what is left of a trade's own entry; the entry if it is not final then."""
+        """Ends the rest of a trade's own entry; the entry if it is not final then."""
         if entry.key != exposure.key or entry.side == exposure.side.closing:
             return entry
         left = self._sender.cancel(exposure, [entry], seconds, "its rest must not be filled any more")
@@ -342,7 +342,7 @@ def _is_same(now: Position | None, expected: Position) -> bool:
 
 
 def read_market(broker: Broker, deadline: Deadline, notes: list[str]) -> Market:
-    """Clock and calendar; raises BrokerError without the clock. Without the calendar the clock's close counts."""
+    """Clock and calendar; raises BrokerError without the clock, and does without the calendar."""
     clock = deadline.writing(broker.clock)
     today = eastern_date(clock.at)
     try:
@@ -363,7 +363,7 @@ def open_gateway(
     grace: timedelta,
     dry_run: bool = False,
 ) -> OrderGateway:
-    """The gateway after an observation: it knows every order that the observation saw, `held` legs included."""
+    """The gateway after an observation, knowing every order that it saw."""
     known = OrderGraph()
     known.add_orders(observed.evidence.orders.values())
     known.set_working(observed.truth.orders)

@@ -88,7 +88,6 @@ class Looker:
         return left - self.deadline.left() < _SHARED_SECONDS
 
     def expire(self) -> None:
-        """What was read before is not the present any more."""
         self._lists = None
 
     def position(self, exposure: Exposure) -> Position | None:
@@ -98,7 +97,7 @@ class Looker:
         self._prices = (self.deadline.left(), prices)
 
     def price(self, exposure: Exposure, *, shared: bool = False) -> Decimal | None:
-        """The latest price; None when it cannot be had, for callers that had one a moment ago."""
+        """The latest price; None if the broker fails."""
         left, prices = self._prices
         if not (shared and exposure.key in prices and self._is_young(left)):
             try:
@@ -109,7 +108,7 @@ class Looker:
         return found.value if found is not None else None
 
     def are_released(self, exposure: Exposure, position: Position | None, qty: Decimal) -> bool:
-        """Waits until no order holds the shares; a broker that does not say has none held."""
+        """Waits until no order holds the shares."""
         waits = iter(_RELEASE_WAITS)
         while position is not None and position.available is not None and position.available < qty:
             wait = next(waits, None)
@@ -126,7 +125,7 @@ class Looker:
         return self._found(self.ask(lambda: self.broker.order(order_id)))
 
     def history(self, symbols: Sequence[str], since: datetime) -> set[str]:
-        """Orders of these symbols since then with their legs, in any status; the ids that were read."""
+        """Reads orders of these symbols with their legs, in any status; their ids."""
         try:
             found = self.ask(lambda: self.broker.history(symbols, since, 1)).orders
         except BrokerError:
@@ -144,7 +143,7 @@ class Looker:
         return self.known.get(answer[0].id)
 
     def watch(self, order_id: str, seconds: float) -> Order | None:
-        """Re-reads an order until it is final or the time is up; its last known form."""
+        """Re-reads an order until it is final or the time is up."""
         waited = 0.0
         order = self.order(order_id)
         for wait in _WATCH_WAITS:

@@ -29,7 +29,7 @@ class Names:
     _asked: set[str] = field(default_factory=set)
 
     def first(self, exposure: Exposure, purpose: str) -> str | None:
-        """The first name, where none was ever used; the broker refuses it if our memory has lost one."""
+        """The first name if none was ever used; the broker refuses it should our memory be wrong."""
         owner = exposure.signature
         return None if self.state_lost or self._last(owner, purpose) is not None else client_id(owner, purpose, 1)
 
@@ -76,7 +76,7 @@ class Names:
         return None if is_old else order
 
     def find(self, name: str) -> Order | None:
-        """Looks an order up by name; a 404 right after sending may be a lag, so several times."""
+        """Looks an order up by name, several times: a 404 right after sending may be a lag."""
         for wait in _LOST_WAITS:
             if not self.looker.has_time(wait):
                 break

@@ -41,7 +41,7 @@ class Answer:
 
     @property
     def is_done(self) -> bool:
-        """What was wanted stands at the broker (or would, in a dry run)."""
+        """It stands at the broker (or would, in a dry run)."""
         return self.outcome in (Outcome.SENT, Outcome.STANDING, Outcome.WOULD)
 
 
@@ -70,7 +70,7 @@ class Sender:
     def submit(
         self, exposure: Exposure, purpose: str, make: Callable[[str], OrderRequest], *, first: bool = False
     ) -> Answer:
-        """Sends what `make` gives for the next name of that purpose; `first` tries an unused one unasked."""
+        """Sends `make(name)` under the next name of that purpose; `first` tries an unused one unasked."""
         if not first:
             self.looker.expire()
         name, standing = self.names.first(exposure, purpose) if first else None, None
@@ -224,7 +224,6 @@ class Sender:
 def blocked(
     exposure: Exposure, purpose: str, reason: str, order: Order | None = None, outcome: Outcome = Outcome.BLOCKED
 ) -> Answer:
-    """The answer for an order that was not sent."""
     return Answer(outcome, reason, order, {"tradeId": exposure.name, "purpose": purpose})
 
 

@@ -203,7 +203,7 @@ class TradeCloser:
         return self.gateway.names.latest(begun.name, begun.purpose)
 
     def end_queued(self, begun: BegunClose) -> None:
-        """Cancels a close that waits for the next open though nothing else is proven of its trade."""
+        """Cancels a close that waits for the next open of its market."""
         order = self.latest(begun)
         if order is None or order.is_final or self.market.is_open(order.is_crypto, self.now()):
             return

@@ -82,12 +82,11 @@ class Closer:
     # ------------------------------------------------------------------ memory
 
     def remember(self, key: str, begun: BegunClose) -> None:
-        """Stores what was begun, before anything is cancelled."""
         if not self.gateway.dry_run:
             self.state.remember(self.section, {key: begun.to_dict()})
 
     def forget(self, key: str) -> None:
-        """The close is over. Should the state be lost just now, the next run comes to the same end."""
+        """Drops a close that is over; with the state lost just now, the next run drops it."""
         if not self.gateway.dry_run:
             with contextlib.suppress(StateFailed, DeadlineExceeded):
                 self.state.remember(self.section, {key: None})
@@ -254,7 +253,6 @@ def _no_longer_its(exposure: Exposure, view: SymbolView, begun: BegunClose) -> C
 
 
 def is_close(order: Order, name: str, purpose: str) -> bool:
-    """Whether this is the order that closes under this name."""
     ours = parse_client_id(order.client_id)
     return ours is not None and ours.trade == trade_tag(name) and ours.purpose == purpose
 

@@ -39,7 +39,7 @@ class Counts:
 
     @property
     def reason(self) -> str | None:
-        """Why the run failed: a position held over night outweighs what led to it."""
+        """Why the run failed: a position held over night first."""
         return MISSED if MISSED in self.failures else next(iter(self.failures), None)
 
 

@@ -57,7 +57,7 @@ class StopOutcome:
 
 
 def stop_fields(known: OrderGraph, answer: Answer) -> tuple[dict[str, Any], str]:
-    """The ledger fields of a stop as it was read back, and the same in words; an OCO's stop is its leg."""
+    """The ledger fields of a stop as read back (an OCO's is its leg), and the same in words."""
     order = answer.order
     if order is None:
         would = answer.request.get("stopPrice")

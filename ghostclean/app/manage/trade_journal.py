@@ -56,7 +56,7 @@ class TradeJournal:
         self.notes.append(f"{trade.symbol} {trade.id}: {text}")
 
     def once(self, trade: Trade, text: str) -> None:
-        """A line about something that stays as it is: said when it is new, not every run."""
+        """A note that is repeated only when it is new."""
         memory = self.of(trade)
         said = memory.get("said")
         said = said if isinstance(said, list) else []
@@ -65,7 +65,7 @@ class TradeJournal:
             self.note(trade, text)
 
     def tell(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
-        """A journal entry that changes nothing in the ledger; repeated ones are left out."""
+        """Journals without a change of the ledger; repetitions are left out."""
         memory = self.of(trade)
         line = f"{action}: {reason}"
         if memory.get("told") == line:
@@ -74,11 +74,11 @@ class TradeJournal:
         self.journal.end(self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, self.proof(facts)))
 
     def proof(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-        """The order that was asked for, with its numbers, as a journal entry's proof."""
+        """The requested order as proof of a journal entry."""
         return ({"what": "order", "at": iso(self.now()), **facts},) if facts else ()
 
     def begin(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
-        """Journals what is about to be done, durable before this returns; it changes no field."""
+        """Journals an order to come, durably, without changing a field."""
         proof = ({"what": "decision", "at": iso(self.now()), **facts},)
         begun = self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, proof)
         if not self.dry_run:
@@ -91,7 +91,7 @@ class TradeJournal:
         self.managed = {i: dict(value) for i, value in found.items() if isinstance(value, Mapping)}
 
     def of(self, trade: Trade) -> dict[str, Any]:
-        """The memory of one trade; changes to it are kept at the end of the run."""
+        """The memory of one trade, kept at the end of the run."""
         return self.managed.setdefault(trade.id or "", {})
 
     # ------------------------------------------------------------------ ledger

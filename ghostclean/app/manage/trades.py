@@ -80,7 +80,7 @@ class ManagedTrade:
         return {o.id for o in self.protection.holders} | ({entry.id} if entry is not None else set())
 
     def should_cut(self, policy: ManagePolicy, now: datetime) -> bool:
-        """Whether cut loss applies by two prices that agree."""
+        """Whether cut loss applies, by two prices that agree."""
         if self.price is None or self.risk is None:
             return False
         return is_cut(
@@ -94,7 +94,7 @@ class ManagedTrade:
         )
 
     def stop_is_firing(self) -> bool:
-        """Whether a working stop is at or through the market: it is the cut already."""
+        """Whether a working stop is at or through the market."""
         stop = self.protection.stop
         if stop is None or stop.stop_price is None or self.price is None:
             return False
@@ -106,7 +106,7 @@ class ManagedTrade:
         return Urgency.CUT if self.should_cut(policy, now) else Urgency.TIGHTEN
 
     def money_fields(self) -> dict[str, Decimal]:
-        """`lastPrice` and what it means for the trade; nothing without a price."""
+        """`lastPrice`, and P&L and R at it."""
         if self.price is None:
             return {}
         fields = {"lastPrice": self.price.value}
@@ -128,11 +128,11 @@ class OpenTrades:
 
     @property
     def ids(self) -> set[str | None]:
-        """The open trades of the ledger, but for those of another account."""
+        """The open trades of the ledger, without another account's."""
         return {record_id(r) for r in self.observed.ours if is_open(r)}
 
     def manageable(self) -> list[Holding]:
-        """Open trades that are proven to be there on their own side, and are no options."""
+        """Open trades proven to be there on their own side; no options."""
         return self._manageable(self.observed.plan)
 
     def in_spite_of_grace(self, orders: Iterable[Order]) -> list[Holding]:
@@ -153,7 +153,7 @@ class OpenTrades:
         ]
 
     def managed(self, holdings: Sequence[Holding], prices: Mapping[str, Price], now: datetime) -> list[ManagedTrade]:
-        """These holdings with protection, price and risk; what looks naked is looked up first."""
+        """These holdings with protection, price and risk; apparently naked ones are looked up first."""
         ours = {h.trade.id for h in holdings}
         everybody = [*holdings, *(h for h in self.manageable() if h.trade.id not in ours)]
         found = protections(everybody, self.gateway.known)

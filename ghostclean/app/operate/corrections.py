@@ -109,7 +109,6 @@ def locked(state: State, holder: str, *, dry_run: bool) -> Iterator[Lease | None
 
 
 def journal_of(ledger: Ledger, state: State, lease: Lease | None, *, kind: str, run_id: str, now: datetime) -> Journal:
-    """The journal of a person's change, which gets as long as the lock lasts."""
     return Journal(ledger, state, lease, Deadline(_LOCK_SECONDS), run_id, source=kind, now=lambda: now)
 
 

@@ -90,7 +90,6 @@ def judge(truth: BrokerTruth, max_open: int) -> Gate:
 
 
 def unknown(reason: str, max_open: int) -> Gate:
-    """The answer when broker truth could not be read completely: no entry."""
     return Gate(None, max_open, (), f"broker truth is unknown, so no entry: {reason}")
 
 

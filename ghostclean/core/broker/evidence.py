@@ -103,12 +103,12 @@ class Evidence(OrderGraph):
         return self._fills_of.get(order_id, [])
 
     def all_fills_of(self, order: Order) -> list[Fill]:
-        """The fills of an order where they add up to all it filled, else nothing."""
+        """An order's fills if they add up to its filled quantity, else an empty list."""
         rows = self.fills_of(order.id) if self.fills else []
         return rows if sum((f.qty for f in rows), ZERO) == order.filled_qty else []
 
     def price_of(self, order: Order) -> Decimal | None:
-        """The average price of what an order filled: by its fills where known, else the broker's rounded one."""
+        """The average price of an order's executions: by its fills where known, else the broker's rounded one."""
         rows = self.all_fills_of(order)
         if not rows:
             return order.avg_price
@@ -126,7 +126,7 @@ class Evidence(OrderGraph):
         return self.activities_since is not None and self.activities_since <= since
 
     def failure(self, question: Question) -> str | None:
-        """Why a question that was asked has no answer; None while it was not asked, or is answered."""
+        """Why an asked question has no answer, if so."""
         match question:
             case OrderById(order_id=name) | OrderByClientId(client_id=name):
                 return _failed(f"order {name}", self.unanswered.get(name))

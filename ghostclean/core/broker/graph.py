@@ -34,7 +34,7 @@ class OrderGraph:
     unanswered: dict[str, str] = field(default_factory=dict)
 
     def add_orders(self, orders: Iterable[Order]) -> None:
-        """Adds answers; a later one replaces an earlier one and keeps the legs and parent it showed."""
+        """Adds answers; a later one replaces an earlier one and keeps its legs and parent."""
         for order in orders:
             known = self.orders.get(order.id)
             if known is not None:
@@ -97,7 +97,7 @@ class OrderGraph:
         return frozenset(connected(self.orders.values(), seeds, without))
 
     def is_absent(self, name: str) -> bool:
-        """Proven unknown to the broker under this text, both as id and as client order id."""
+        """Proven unknown to the broker, both as id and as client order id."""
         return (name in self.absent or not is_uuid(name)) and name in self.absent_clients
 
     def chain(self, start: Order) -> Chain:
@@ -146,7 +146,7 @@ class OrderGraph:
         ]
 
     def awaits_entry(self, order: Order) -> bool:
-        """Whether it is the leg of an entry that still works: it can take only what that brings."""
+        """Whether it is the leg of an entry that still works."""
         parent = self.orders.get(order.parent or "")
         while parent is not None and parent.status == "replaced":
             parent = self.orders.get(parent.replaced_by or "")

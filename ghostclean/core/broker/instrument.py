@@ -49,7 +49,6 @@ def symbol_key(symbol: str) -> str:
 
 
 def crypto_pair(symbol: str) -> str:
-    """The slashed spelling that orders and crypto prices want: `BTCUSD` becomes `BTC/USD`."""
     if "/" in symbol:
         return symbol.upper()
     for quote in _QUOTES:

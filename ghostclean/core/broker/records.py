@@ -18,12 +18,11 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def is_uuid(text: str) -> bool:
-    """Whether a stored order id can be an id of the broker at all."""
     return _UUID.fullmatch(text) is not None
 
 
 def canonical_id(text: str) -> str:
-    """An order id as it is compared: a UUID in lower case, its case means nothing."""
+    """An order id as compared: a UUID in lower case."""
     return text.lower() if is_uuid(text) else text
 
 
@@ -42,7 +41,7 @@ class Account:
 
     @property
     def is_bare(self) -> bool:
-        """Nothing is in it at all, as in an account that was wiped or an answer without figures."""
+        """No equity, no cash: a wiped account, or an answer without figures."""
         return self.equity == 0 and self.cash == 0
 
 
@@ -98,12 +97,12 @@ class Order:
 
     @property
     def is_final(self) -> bool:
-        """Nothing can happen to this id any more (a replaced order lives on under another)."""
+        """Whether this id is over (a replaced order lives on under another)."""
         return self.status in FINAL
 
     @property
     def works(self) -> bool:
-        """It can still fill; filled in full it can't, whatever its status says."""
+        """It can still fill; filled in full it cannot, whatever its status."""
         return not self.is_final and (self.qty is None or not self.qty or self.filled_qty < self.qty)
 
     @property
@@ -238,7 +237,6 @@ def trade_tag(owner: str) -> str:
 
 
 def client_id(owner: str, purpose: str, n: int) -> str:
-    """The client order id of the n-th order for this owner and purpose."""
     return f"{PREFIX}{trade_tag(owner)}-{purpose}-{n}"
 
 

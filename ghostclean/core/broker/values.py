@@ -49,7 +49,6 @@ def _is_huge(value: Decimal) -> bool:
 
 
 def money(value: Decimal) -> Decimal:
-    """Rounded to cents, half up."""
     return value.quantize(CENT, ROUND_HALF_UP)
 
 
@@ -117,7 +116,6 @@ def iso(moment: datetime) -> str:
 
 
 def eastern_date(moment: datetime) -> date:
-    """The exchange's calendar day of a moment."""
     return moment.astimezone(EASTERN).date()
 
 

@@ -65,7 +65,6 @@ def _value(text: str, at: int) -> tuple[Any, int]:
 
 
 def skip(text: str, at: int) -> int:
-    """The first place at or after `at` that is no blank."""
     if text[at : at + 1] > " ":  # most texts have no blanks
         return at
     match = _blanks(text, at)
@@ -160,7 +159,7 @@ _spelled = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def dumps(value: Any, layout: Layout = COMPACT) -> str:
-    """The JSON text of a value; Decimals are written plainly and exactly, those that are not finite as text."""
+    """The JSON text of a value; Decimals are written plainly and exactly, infinite ones as text."""
     return _render(value, layout, layout.closing)
 
 

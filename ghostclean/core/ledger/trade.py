@@ -109,7 +109,7 @@ def text(record: Mapping[str, Any], *names: str) -> str | None:
 
 
 def is_storable(value: str) -> bool:
-    """Whether a text can be sent and stored: half a surrogate pair, which JSON can spell, cannot."""
+    """Whether a text can be sent and stored: half a surrogate pair cannot."""
     if value.isascii():
         return True
     try:
@@ -120,7 +120,6 @@ def is_storable(value: str) -> bool:
 
 
 def status_of(record: Mapping[str, Any]) -> str:
-    """The record's status in upper case, empty when it has none."""
     value = record.get("status")
     return value.strip().upper() if isinstance(value, str) else ""
 
@@ -142,7 +141,6 @@ def order_id(record: Mapping[str, Any], *names: str) -> str | None:
 
 
 def order_ids(record: Mapping[str, Any]) -> Iterable[str]:
-    """Every order id that a record stores, of whatever kind."""
     for name in ORDER_ID_FIELDS:
         value = text(record, name) if name == "clientOrderId" else order_id(record, name)
         if value is not None:
@@ -162,7 +160,7 @@ def record_size(record: Mapping[str, Any]) -> Decimal | None:
 
 
 def record_id(record: Mapping[str, Any]) -> str | None:
-    """The id as text; a numeric id counts as its digits, half a surrogate pair makes none."""
+    """The id as text; a numeric id counts as its digits."""
     value = record.get("id")
     if isinstance(value, str) and value.strip() and is_storable(value):
         return value

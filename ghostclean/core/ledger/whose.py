@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"PA(?!PER)(?=[A-Z]*[0-9])[0-9A-Z]{7,10}|[0-9]{4}[0-9A-Z]{5
 
 
 def other_account(record: Mapping[str, Any], account: Account, *, live: bool) -> str | None:
-    """What a record says of its account, where that is not this one; one such word is enough."""
+    """A record's word that contradicts this account; one is enough."""
     for name in _MODE_FIELDS:
         mode = _mode(name, record.get(name))
         if mode is not None and mode != live:
@@ -34,7 +34,7 @@ def other_account(record: Mapping[str, Any], account: Account, *, live: bool) ->
 
 
 def account_marks(records: Iterable[Mapping[str, Any]], account: Account, *, live: bool) -> dict[str, Any]:
-    """What a new record of this account says of it: in the fields and the form in which these records say it."""
+    """The account fields of a new record, spelled as these records spell theirs."""
     marks: dict[str, Any] = {}
     for record in records:
         for name in _MODE_FIELDS:

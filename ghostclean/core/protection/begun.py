@@ -64,7 +64,7 @@ class BegunClose:
 
     @classmethod
     def of_orphan(cls, exposure: Exposure, holders: Sequence[Order], earlier: BegunClose | None) -> BegunClose:
-        """An orphan's: its stop is restored as it stood; without one now, the one of an earlier try."""
+        """An orphan's: its stop as it stands, else that of an earlier try."""
         new = cls(exposure.name, ORPHAN, exposure.symbol, exposure.at, None)
         lot = OrphanLot(exposure.key, exposure.side, exposure.crypto, exposure.qty)
         base = replace(earlier or new, at=exposure.at, orders=_filled(holders), orphan=lot)

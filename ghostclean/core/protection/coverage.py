@@ -22,7 +22,7 @@ _AT_THE_EXCHANGE = frozenset({"new", "held", "done_for_day"})
 
 
 def own_ids(holding: Holding, known: OrderGraph) -> frozenset[str]:
-    """The closing orders that belong to a trade: named, nested, along the chain, or sent by us."""
+    """The closing orders of a trade: named, nested, along the chain, or sent by us."""
     trade, entry = holding.trade, holding.entry
     named = set(trade.exit_orders)
     seeds = {o.id for o in holding.exits} | named | known.legs_of(entry)
@@ -35,7 +35,7 @@ def _id(holding: Holding) -> str:
 
 
 def exits_of(holding: Holding, known: OrderGraph) -> list[Order]:
-    """The closing orders of a trade that are known, whatever became of them."""
+    """The known closing orders of a trade, in any status."""
     found = {o.id: o for o in holding.exits} | {i: o for i in own_ids(holding, known) if (o := known.get(i))}
     return [o for o in found.values() if o.side == holding.trade.side.closing]
 
@@ -257,7 +257,7 @@ def ages_out(order: Order, now: datetime) -> bool:
 
 
 def last_stop(holding: Holding, known: OrderGraph, ids: Collection[str]) -> Order | None:
-    """The latest of a trade's own stops that ended without a successor: when and at which price."""
+    """The latest of a trade's own stops that ended without a successor."""
     found = {o.id: o for o in (*holding.exits, *map(known.get, ids)) if o is not None}
     dated = [(o.last_time, o) for o in found.values() if _is_ended_stop(o) and o.last_time is not None]
     return max(dated, key=lambda row: row[0])[1] if dated else None

@@ -152,12 +152,11 @@ class SymbolView:
 
 
 def is_gone(exposure: Exposure, view: SymbolView) -> bool:
-    """Whether nothing is left of the position on this side."""
     return view.position is None or view.position.side is not exposure.side
 
 
 def barrier(exposure: Exposure, view: SymbolView, *, missing_stop: bool = False) -> str | None:
-    """Why no order may be sent at all; a missing stop may be where the numbers still move."""
+    """Why no order may be sent; a missing stop may be while fills and position disagree."""
     if is_option(exposure.symbol):
         return "options never get orders"
     if is_gone(exposure, view):
@@ -206,7 +205,7 @@ def _unshown(exposure: Exposure, view: SymbolView) -> Decimal:
 def allowance(
     exposure: Exposure, view: SymbolView, *, missing_stop: bool, step: Decimal | None = None
 ) -> tuple[Decimal, str]:
-    """How much may be sold now, and why nothing where it is nothing."""
+    """How much may be sold now, and the reason if zero."""
     why = barrier(exposure, view, missing_stop=missing_stop)
     if why is not None:
         return ZERO, why

@@ -93,7 +93,7 @@ class Risk:
 
 
 def measure_risk(side: Side, entry: Decimal, initial_stop: Decimal | None) -> Risk:
-    """1R = |entry - initial stop|, or why there is none."""
+    """1R = |entry - initial stop|, or the reason for none."""
     if initial_stop is None:
         return Risk(side, entry, None, "its initial stop is unknown")
     distance = (entry - initial_stop) * side.sign
@@ -120,12 +120,10 @@ def on_tick(side: Side, price: Decimal, increment: Decimal | None = None) -> Dec
 
 
 def is_tighter(side: Side, price: Decimal, than: Decimal) -> bool:
-    """Whether a stop is nearer to the market than another."""
     return (price - than) * side.sign > 0
 
 
 def is_through(side: Side, stop: Decimal, price: Decimal) -> bool:
-    """Whether the market is at the stop or beyond it."""
     return (price - stop) * side.sign <= 0
 
 

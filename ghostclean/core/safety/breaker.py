@@ -35,7 +35,6 @@ class Pin:
 
 
 def short(account_id: str) -> str:
-    """Enough of an account id to tell two apart."""
     return f"{account_id[:8]}…" if len(account_id) > 8 else account_id
 
 
@@ -65,7 +64,7 @@ def _is_recent(entry: Mapping[str, Any], now: datetime) -> bool:
 
 
 def knows_this_ledger(records: Iterable[Mapping[str, Any]], evidence: Evidence, position_keys: Iterable[str]) -> bool:
-    """One sign that the account is the ledger's: a known order id; a position only where no record names an order."""
+    """One sign that the account is the ledger's: a known order id, or, if none is named, a position."""
     symbols: set[str] = set()
     named: set[str] = set()
     for record in records:

@@ -55,12 +55,11 @@ class OrphanView:
 
 
 def orphan_name(orphan: Orphan) -> str:
-    """The name under which an orphan's first sight is remembered."""
     return f"orphan:{orphan.position.key}:{orphan.position.side}"
 
 
 def judge_orphans(plan: Plan, view: OrphanView) -> list[Decision]:
-    """What is done about every orphan: reopened, adopted, to be flattened, or just reported."""
+    """One row an orphan: reopened, adopted, to be flattened, or reported."""
     filled = _filled(view.evidence)
     return [d for orphan in plan.orphans for d in _judge(orphan, plan, view, filled[orphan.position.key])]
 
