@@ -171,14 +171,14 @@ class _Run:
         self.journal.recall(self.memory.managed)
         market = self._read_market()
         gateway = self._gateway(observed, market)
-        trades = OpenTrades(observed, gateway, market)
-        engine = self._engine(trades, gateway, market)
+        trades = OpenTrades(observed, gateway)
+        engine = self._engine(trades)
         engine.finish(begun)
         if not self.options.dry_run:
             self._restore_stops(observed, gateway)
         if not self.manage.enabled:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        engine.manage(self._chosen(trades, gateway, market))
+        engine.manage(self._chosen(trades))
 
     def _restore_stops(self, observed: Observation, gateway: OrderGateway) -> None:
         parts, options, run = self.parts, self.options, self.run
@@ -209,12 +209,12 @@ class _Run:
             why = f"the account takes no orders ({what}): nothing was sent"
             raise _Stop(ManageOutcome.FAIL, "account_blocked", why)
 
-    def _chosen(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> list[Holding]:
-        now, journal = self.parts.broker.now(), self.journal
+    def _chosen(self, trades: OpenTrades) -> list[Holding]:
+        journal, market, now = self.journal, trades.gateway.market, self.parts.broker.now()
         if trades.observed.plan.about_elsewhere is not None:
             journal.notes.append(trades.observed.plan.about_elsewhere)
-        self._note_missed_close(trades, market, now)
-        self._cancel_stray_exits(trades, gateway, market, now)
+        self._note_missed_close(trades, now)
+        self._cancel_stray_exits(trades, now)
         if not trades.ids:
             raise _Stop(ManageOutcome.SKIP, "no_open_trades")
         ready = trades.manageable()
@@ -227,16 +227,16 @@ class _Run:
         list_held(journal, trades)
         return longest_unmanaged(journal, ready, self.manage.max_per_run)
 
-    def _cancel_stray_exits(self, trades: OpenTrades, gateway: OrderGateway, market: Market, now: datetime) -> None:
-        observed, grace = trades.observed, self.options.grace
-        if market.clock.is_open and not _takes_no_orders(observed.truth.account):
-            ledger = self.parts.ledger
-            self.counts.updated += cancel_stray_exits(gateway, self.journal, ledger, observed, grace=grace, now=now)
+    def _cancel_stray_exits(self, trades: OpenTrades, now: datetime) -> None:
+        takes_orders = _takes_no_orders(trades.observed.truth.account) is None
+        if takes_orders and trades.gateway.market.clock.is_open:
+            before = now - self.options.grace
+            self.counts.updated += cancel_stray_exits(trades, self.journal, self.parts.ledger, before)
 
-    def _note_missed_close(self, trades: OpenTrades, market: Market, now: datetime) -> None:
+    def _note_missed_close(self, trades: OpenTrades, now: datetime) -> None:
         if not self.manage.eod_flatten:
             return
-        stored = self.memory.eod.get("last")
+        market, stored = trades.gateway.market, self.memory.eod.get("last")
         self.duty = {"last": session_on_duty(market)}
         self.counts.failures += note_missed_close(self.journal, trades.manageable(), market, stored, now)
         if market.in_last(self.manage.eod_window, now):
@@ -252,11 +252,11 @@ class _Run:
         self.orders = gateway.log
         return gateway
 
-    def _engine(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> Engine:
+    def _engine(self, trades: OpenTrades) -> Engine:
         options = self.options
         return Engine(
-            trades, gateway, self.parts, self.journal, self.counts, self.manage, market, options.deadline,
-            options.grace, options.run_id, self.observe,
+            trades, self.parts, self.journal, self.counts, self.manage, options.deadline, options.grace,
+            options.run_id, self.observe,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ the end

@@ -160,7 +160,7 @@ class OrphanSeller:
         return self.parts.broker.now()
 
     def _closer(self, gateway: OrderGateway) -> Closer:
-        return Closer(gateway, self.parts.state, OWED, self._now)
+        return Closer(gateway, self.parts.state, OWED)
 
     def _name(self, orphan: Orphan) -> str:
         seen = self.observed.memory.seen(orphan_name(orphan), self.observed.truth.at)

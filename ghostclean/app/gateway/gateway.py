@@ -99,8 +99,8 @@ class OrderGateway:
         self.looker = Looker(broker, deadline, self.known, grace, sleep)
         self.names = Names(self.looker, state)
         self._sender = Sender(broker, self.looker, self.names, deadline, verify, dry_run)
-        self._market = market
-        self._now = broker.now
+        self.market = market
+        self.now = broker.now
         self._requests_left = broker.requests_left
         self._closed: dict[str, tuple[str, str, Decimal]] = {}  # by order: symbol key, trade, quantity
         self._stood: dict[str, Decimal] = {}
@@ -183,7 +183,7 @@ class OrderGateway:
         return None
 
     def _why_shut(self, exposure: Exposure) -> str | None:
-        shut = not self._market.may_close(exposure.crypto, self._now())
+        shut = not self.market.may_close(exposure.crypto, self.now())
         return "its market is closed, or closes in a moment" if shut else None
 
     def _why_not_now(self, exposure: Exposure, view: SymbolView, qty: Decimal, exactly: Decimal | None) -> str | None:
@@ -264,7 +264,7 @@ class OrderGateway:
         return free(present, view, step=self.looker.step(exposure), without=holders)
 
     def is_open(self, exposure: Exposure) -> bool:
-        return self._market.is_open(exposure.crypto, self._now())
+        return self.market.is_open(exposure.crypto, self.now())
 
     # ------------------------------------------------------------------ moving
 

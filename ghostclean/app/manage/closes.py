@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
@@ -23,7 +23,7 @@ from ghostclean.app.manage.stops import stop_fields
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade
 from ghostclean.core.broker import Order, Side, eastern_date, plain
-from ghostclean.core.protection import CUT, EOD, SWAP, BegunClose, Exposure, Market
+from ghostclean.core.protection import CUT, EOD, SWAP, BegunClose, Exposure
 
 REASONS = {CUT: "cut_loss", EOD: "eod_flatten", SWAP: "stop beside its target"}
 MISSED = "eod_missed"
@@ -42,9 +42,7 @@ class TradeCloser:
     gateway: OrderGateway
     closer: Closer
     journal: TradeJournal
-    market: Market
     deadline: Deadline
-    now: Callable[[], datetime]
 
     # ------------------------------------------------------------------ one close
 
@@ -65,7 +63,7 @@ class TradeCloser:
             return None, None
         stop = managed.protection.stop
         price = stop.stop_price if stop is not None and stop.stop_price else trade.stop_price
-        begun = BegunClose.of_trade(managed.exposure, purpose, self.now(), price, managed.protection.holders)
+        begun = BegunClose.of_trade(managed.exposure, purpose, self.gateway.now(), price, managed.protection.holders)
         self.closer.remember(managed.name, begun)
         self.journal.note(trade, f"{word}: {why}")
         facts = {"quantity": plain(managed.qty), "price": plain(managed.price.value) if managed.price else None}
@@ -154,19 +152,19 @@ class TradeCloser:
             return None
         if not was_final:
             return CloseState.DONE
-        is_recent = order.fill_time is not None and self.now() - order.fill_time < _LAG
+        is_recent = order.fill_time is not None and self.gateway.now() - order.fill_time < _LAG
         return CloseState.WORKING if is_recent else None  # until then what is left is not known
 
     def _is_in_its_session(self, managed: ManagedTrade, begun: BegunClose) -> bool:
-        same_day = eastern_date(begun.at) == eastern_date(self.now())
-        return same_day and self.market.may_close(managed.is_crypto, self.now())
+        same_day = eastern_date(begun.at) == eastern_date(self.gateway.now())
+        return same_day and self.gateway.market.may_close(managed.is_crypto, self.gateway.now())
 
     def _why_unfinished(self, managed: ManagedTrade) -> str | None:
         if not managed.protection.holders:
             return None
         if self.deadline.left() < NEEDS_SECONDS:
             return "too little of the deadline is left"
-        may_close = self.market.may_close(managed.is_crypto, self.now())
+        may_close = self.gateway.market.may_close(managed.is_crypto, self.gateway.now())
         return self.gateway.why_wash_trade(managed.exposure, managed.in_the_way) if may_close else None
 
     def _take_back(self, managed: ManagedTrade, begun: BegunClose) -> tuple[CloseState, str | None]:
@@ -205,10 +203,10 @@ class TradeCloser:
     def end_queued(self, begun: BegunClose) -> None:
         """Cancels a close that waits for the next open of its market."""
         order = self.latest(begun)
-        if order is None or order.is_final or self.market.is_open(order.is_crypto, self.now()):
+        if order is None or order.is_final or self.gateway.market.is_open(order.is_crypto, self.gateway.now()):
             return
         side = Side.LONG if order.side == Side.LONG.closing else Side.SHORT
-        exposure = Exposure.behind(order, begun.name, side, self.now())
+        exposure = Exposure.behind(order, begun.name, side, self.gateway.now())
         self.gateway.cancel(exposure, [order], CANCEL_SECONDS, "the market has closed")
 
     # ------------------------------------------------------------------ the ledger

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
@@ -77,7 +77,6 @@ class Closer:
     gateway: OrderGateway
     state: State
     section: str
-    now: Callable[[], datetime]
 
     # ------------------------------------------------------------------ memory
 
@@ -181,7 +180,7 @@ class Closer:
 
         `close` is the closing order if the caller has read it; `target` None takes the remembered orphan.
         """
-        exposure = target.exposure if target is not None else begun.exposure(self.now())
+        exposure = target.exposure if target is not None else begun.exposure(self.gateway.now())
         try:
             close, is_filled = self._close_so_far(exposure, begun, close)
         except (BrokerError, DeadlineExceeded) as error:
@@ -216,7 +215,7 @@ class Closer:
         if standing is not None:
             return standing
         if begun.orphan is not None:
-            exposure = begun.exposure(self.now(), _taken(cancelled, begun))
+            exposure = begun.exposure(self.gateway.now(), _taken(cancelled, begun))
         view = self.gateway.looker.view(exposure)
         elsewhere = _no_longer_its(exposure, view, begun)
         if elsewhere is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
@@ -18,7 +18,7 @@ from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Price
 from ghostclean.core.broker import iso
 from ghostclean.core.ledger import is_open, same
-from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy, Market
+from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy
 from ghostclean.core.verdicts import Action, Decision, Holding
 from ghostclean.errors import BrokerError, DeadlineExceeded, GhostcleanError
 
@@ -48,12 +48,10 @@ class Engine:
     """Manages trades through the gateway; `observe_again` looks anew, for booking what was closed."""
 
     trades: OpenTrades
-    gateway: OrderGateway
     parts: Parts
     journal: TradeJournal
     counts: Counts
     policy: ManagePolicy
-    market: Market
     deadline: Deadline
     grace: timedelta
     run_id: str
@@ -66,21 +64,22 @@ class Engine:
     _ended: list[ManagedTrade] = field(default_factory=list)  # to be booked
 
     def __post_init__(self) -> None:
-        gateway, journal, market, now = self.gateway, self.journal, self.market, self.parts.broker.now
-        self._closer = Closer(gateway, self.parts.state, FLATTEN, now)
-        self._closes = TradeCloser(gateway, self._closer, journal, market, self.deadline, now)
-        self._stops = StopKeeper(gateway, journal, self.policy, market, self._closer, self.grace, now)
+        gateway, journal = self.gateway, self.journal
+        self._closer = Closer(gateway, self.parts.state, FLATTEN)
+        self._closes = TradeCloser(gateway, self._closer, journal, self.deadline)
+        self._stops = StopKeeper(gateway, journal, self.policy, self._closer, self.grace)
 
-    def _now(self) -> datetime:
-        return self.parts.broker.now()
+    @property
+    def gateway(self) -> OrderGateway:
+        return self.trades.gateway
 
     # ------------------------------------------------------------------ the trades of a run
 
     def manage(self, chosen: Sequence[Holding]) -> None:
-        policy, now = self.policy, self._now()
+        policy, now = self.policy, self.gateway.now()
         chosen = [h for h in chosen if h.trade.id not in self._handled]
         managed = self.trades.managed(chosen, self._prices(chosen), now)
-        in_window = policy.eod_flatten and self.market.in_last(policy.eod_window, now)
+        in_window = policy.eod_flatten and self.gateway.market.in_last(policy.eod_window, now)
         managed.sort(key=lambda m: (not (in_window and not m.is_crypto), m.urgency(policy, now), m.name))
         try:
             for index, one in enumerate(managed):
@@ -151,7 +150,7 @@ class Engine:
         return outcome
 
     def _is_too_late(self, managed: ManagedTrade) -> bool:
-        if not self.market.in_last_seconds(managed.is_crypto, self._now()):
+        if not self.gateway.market.in_last_seconds(managed.is_crypto, self.gateway.now()):
             return False
         self.journal.note(managed.trade, "eod_missed: too near to the close to be flattened")
         self.counts.failures.append(MISSED)
@@ -159,8 +158,8 @@ class Engine:
 
     def _purpose(self, managed: ManagedTrade, flatten: bool) -> tuple[str | None, str]:
         """Why the trade is to be closed now, if it is; a reason without a purpose leaves it alone."""
-        now = self._now()
-        may_close = self.market.may_close(managed.is_crypto, now)
+        now = self.gateway.now()
+        may_close = self.gateway.market.may_close(managed.is_crypto, now)
         if flatten and may_close:
             return EOD, "the session ends within its last minutes"
         memory = self.journal.of(managed.trade)
@@ -208,7 +207,7 @@ class Engine:
             return replace(change, fields={})
         own = change.record.get("autoManage")
         stamp = dict(own) if isinstance(own, Mapping) else {}
-        stamp |= {"lastManagedAt": iso(self._now()), "lastRunId": self.run_id, "lastAction": change.action}
+        stamp |= {"lastManagedAt": iso(self.gateway.now()), "lastRunId": self.run_id, "lastAction": change.action}
         return replace(change, fields={**change.fields, "autoManage": stamp})
 
     def _write_closed(self) -> None:
@@ -260,7 +259,7 @@ class Engine:
                     self._handled.add(trade_id)
                     self._finish_without_position(trade_id, close)
                     continue
-                managed = self.trades.managed([holding], self._prices([holding]), self._now())[0]
+                managed = self.trades.managed([holding], self._prices([holding]), self.gateway.now())[0]
                 state, failed = self._closes.finish(managed, close)
                 if state is not CloseState.STANDS:
                     self._handled.add(trade_id)

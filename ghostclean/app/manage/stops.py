@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,6 @@ from ghostclean.core.broker import ZERO, Order, OrderGraph, plain
 from ghostclean.core.protection import (
     BegunClose,
     ManagePolicy,
-    Market,
     Risk,
     Rule,
     StopTarget,
@@ -76,10 +75,8 @@ class StopKeeper:
     gateway: OrderGateway
     journal: TradeJournal
     policy: ManagePolicy
-    market: Market
     closer: Closer
     grace: timedelta
-    now: Callable[[], datetime]
 
     def keep(self, managed: ManagedTrade) -> StopOutcome:
         """Does what this trade's stop needs; raises BrokerError and DeadlineExceeded."""
@@ -107,7 +104,7 @@ class StopKeeper:
         return StopOutcome(failed="wrong_stop")
 
     def _may_close(self, managed: ManagedTrade) -> bool:
-        return self.market.may_close(managed.is_crypto, self.now())
+        return self.gateway.market.may_close(managed.is_crypto, self.gateway.now())
 
     # ------------------------------------------------------------------ a missing stop
 
@@ -145,7 +142,7 @@ class StopKeeper:
             return None
         ended = self._last_stop(managed)
         if ended is not None and ended.status == "canceled" and ended.last_time is not None:
-            age = self.now() - ended.last_time
+            age = self.gateway.now() - ended.last_time
             if age < self.grace:
                 return f"its stop was cancelled {age.total_seconds():.0f} s ago, within the grace"
         return None
@@ -169,7 +166,7 @@ class StopKeeper:
         if (
             self.policy.cut_loss_enabled
             and sale is not None
-            and is_fresh_sale(sale.at, sale.is_trade, self.now())
+            and is_fresh_sale(sale.at, sale.is_trade, self.gateway.now())
             and managed.own_price is not None
             and is_through(managed.side, stop, managed.own_price)
             and self._may_close(managed)
@@ -194,7 +191,7 @@ class StopKeeper:
         why = self._why_no_swap(managed, target, qty)
         if why is not None:
             return self._naked(managed, why)
-        begun = BegunClose.of_swap(managed.exposure, self.now(), stop, target, qty)
+        begun = BegunClose.of_swap(managed.exposure, self.gateway.now(), stop, target, qty)
         self.closer.remember(managed.name, begun)
         found = self.closer.swap(CloseTarget(managed.exposure, [target]), begun)
         if found.stop is None:
@@ -255,13 +252,13 @@ class StopKeeper:
         price = answer.request.get("stopPrice")
         before = memory.get("refused")
         count = before["count"] + 1 if isinstance(before, dict) and before.get("price") == price else 1
-        memory["refused"] = {"price": price, "count": count, "at": self.now().isoformat()}
+        memory["refused"] = {"price": price, "count": count, "at": self.gateway.now().isoformat()}
 
     def _rests_after_refusals(self, managed: ManagedTrade, price: Decimal) -> bool:
         before = self.journal.of(managed.trade).get("refused")
         if not isinstance(before, dict) or before.get("price") != plain(price) or before["count"] < _REFUSED_IN_A_ROW:
             return False
-        return self.now() - datetime.fromisoformat(before["at"]) < _REST_AFTER_REFUSALS
+        return self.gateway.now() - datetime.fromisoformat(before["at"]) < _REST_AFTER_REFUSALS
 
     # ------------------------------------------------------------------ a stop that works
 
@@ -310,7 +307,7 @@ class StopKeeper:
         """The price, its rule and the quantity that a working stop should get; no price, no change."""
         target, rule = (wanted.price, wanted.rule) if wanted.send else (None, None)
         qty = self._too_many(managed, order)
-        if target is None and ages_out(order, self.now()) and order.stop_price is not None:
+        if target is None and ages_out(order, self.gateway.now()) and order.stop_price is not None:
             target, rule = renewed(managed.side, order.stop_price, price), Rule.BROKER
         if target is None and qty is not None:
             target = order.stop_price

@@ -17,7 +17,6 @@ from ghostclean.core.ledger import Trade, is_open, order_ids, record_id
 from ghostclean.core.protection import (
     Exposure,
     ManagePolicy,
-    Market,
     Protection,
     Risk,
     exits_of,
@@ -124,7 +123,6 @@ class OpenTrades:
 
     observed: Observation
     gateway: OrderGateway
-    market: Market
 
     @property
     def ids(self) -> set[str | None]:
@@ -176,7 +174,7 @@ class OpenTrades:
         holding = self._with_first_stop(holding)
         closed = self._of_closed(holding) if protection.is_naked else frozenset()
         position = holding.position
-        is_open = self.market.is_open(position.is_crypto, now)
+        is_open = self.gateway.market.is_open(position.is_crypto, now)
         return ManagedTrade(
             holding,
             Exposure.of(holding, everybody, self.observed.truth.at, closed),

@@ -41,7 +41,7 @@ class Account:
 
     @property
     def is_bare(self) -> bool:
-        """No equity, no cash: a wiped account, or an answer without figures."""
+        """Zero equity and zero cash, as in a wiped account."""
         return self.equity == 0 and self.cash == 0
 
 
