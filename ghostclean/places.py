@@ -1,8 +1,4 @@
-"""Where a ledger, a state or a broker truth lives, parsed from what the operator wrote.
-
-Every function raises ValueError with a text that names what is wrong and what would be right,
-and never repeats a URL: it may carry a password.
-"""
+"""Where a ledger, a state or a broker truth lives, as parsed; ValueErrors never repeat a URL (passwords)."""
 
 from __future__ import annotations
 
@@ -27,7 +23,6 @@ class Place:
         return Path(self.where)
 
     def with_key(self, key: str) -> Place:
-        """The same place, with this key where it is a Redis that names none."""
         return replace(self, key=self.key or key) if self.kind == "redis" else self
 
     def describe(self) -> str:
@@ -58,7 +53,6 @@ def redis_place(text: str) -> Place:
 
 
 def ledger_place(text: str) -> Place:
-    """A ledger: a Redis URL, or `file:PATH`."""
     if text.lower().startswith("file:"):
         return Place("file", _path(text, "trades.json"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -67,7 +61,6 @@ def ledger_place(text: str) -> Place:
 
 
 def state_place(text: str) -> Place:
-    """A state: a Redis URL, or `sqlite:PATH`."""
     if text.lower().startswith("sqlite:"):
         return Place("sqlite", _path(text, "state.db"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -76,7 +69,6 @@ def state_place(text: str) -> Place:
 
 
 def broker_place(text: str) -> Place:
-    """The broker: `alpaca`, or `file:PATH` of a snapshot."""
     if text.lower() == "alpaca":
         return Place("alpaca")
     if text.lower().startswith("file:"):
@@ -99,7 +91,6 @@ def api_url(text: str) -> str:
 
 
 def web_url(text: str) -> str:
-    """A heartbeat or webhook URL."""
     parts = _split(text)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("it must be https://HOST/… (or http://)")
@@ -107,7 +98,6 @@ def web_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """`localhost`, 127.0.0.0/8 or ::1."""
     if host.lower() == "localhost":
         return True
     try:

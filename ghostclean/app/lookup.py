@@ -1,8 +1,6 @@
-"""Answers the look-ups that a plan asks for, with few requests.
+"""Answers the look-ups that a plan asks for, with few requests: orders by symbol first, single ones after.
 
-Orders are fetched by symbol in batches first, what is still missing one by one. A failed
-look-up is remembered as unanswered; it holds the trade and makes the run partial when asking
-again may help.
+A failed look-up is kept as unanswered: it holds the trade and may make the run partial.
 """
 
 from __future__ import annotations
@@ -12,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from ghostclean.app.bound import BoundBroker
-from ghostclean.app.deadline import Deadline
+from ghostclean.app.deadline import Deadline, bound
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import (
     ActivitiesSince,
@@ -44,10 +41,7 @@ _OLDEST = timedelta(days=90)
 
 @dataclass(slots=True)
 class Lookups:
-    """The look-ups of one run: the evidence they build and why some stayed open.
-
-    `closed` are the final records by symbol, as far as they are `ours`: not of another account.
-    """
+    """The look-ups of one run. `closed` are final records by symbol, without those of another account."""
 
     broker: Broker
     ledger: Ledger
@@ -60,7 +54,7 @@ class Lookups:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.broker = BoundBroker(self.broker, self._ask)
+        self.broker = bound(self.broker, self._ask)
 
     @property
     def partial(self) -> bool:
@@ -81,11 +75,7 @@ class Lookups:
         return True
 
     def read_records(self, needs: Iterable[Question]) -> bool:
-        """The final records of the symbols asked for: what they own is not free; False when none was read.
-
-        The ledger is ours to read even when the broker has used up the time for reading: without
-        these records nothing is closed, not even what its own orders prove.
-        """
+        """Reads the final records of the symbols asked for, even when the time for reading is used up."""
         keys = frozenset(n.key for n in needs if isinstance(n, RecordsOf)) - self.closed.keys()
         if not keys:
             return False
@@ -105,7 +95,6 @@ class Lookups:
     # ------------------------------------------------------------------ orders
 
     def _orders_by_symbol(self, needs: Sequence[Question]) -> None:
-        """One listing for all symbols in question; a few single orders are asked for directly."""
         single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
         listed = [n for n in needs if isinstance(n, OrdersOf)]
         if listed:
@@ -136,7 +125,6 @@ class Lookups:
     def _beginnings(
         self, listed: Iterable[OrdersOf], single: Iterable[OrderById | OrderByClientId]
     ) -> dict[str, datetime]:
-        """The symbol keys to list, each from when on; those of single orders only where never listed yet."""
         now = self.broker.now()
         since: dict[str, datetime] = {}
         for need in listed:
@@ -237,5 +225,4 @@ def _name_of(need: OrderById | OrderByClientId) -> str:
 
 
 def _names(history: History) -> set[str]:
-    """Every id and client id in a listing."""
     return {order.id for order in history.orders} | {order.client_id for order in history.orders}

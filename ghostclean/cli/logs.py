@@ -21,13 +21,10 @@ def log_to_stderr(clean: Callable[[str], str], *, verbose: bool, as_json: bool) 
 
 
 def log_line(level: str, message: str) -> str:
-    """A record as one JSON object."""
     return json.dumps({"time": iso(datetime.now(UTC)), "level": level, "message": message})
 
 
 class _Cleaning(logging.Formatter):
-    """Formats a record, its traceback included, and cleans the whole of it."""
-
     def __init__(self, clean: Callable[[str], str], *, as_json: bool) -> None:
         super().__init__("%(message)s" if as_json else "ghostclean: %(message)s")
         self._clean = clean

@@ -34,7 +34,7 @@ def auto_manage(
     deadline: DeadlineText = "60",
 ) -> Outcome:
     from ghostclean import api
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.render.text import auto_manage_lines
     from ghostclean.result import Interrupted
 

@@ -51,7 +51,7 @@ def reconcile(
     ] = False,
 ) -> Outcome:
     from ghostclean import api
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.result import Interrupted
 
     options: dict[str, Any] = {

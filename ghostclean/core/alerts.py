@@ -61,9 +61,8 @@ def _few(event: str, start: str, texts: Sequence[str]) -> list[Alert]:
 
 
 def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
-    """The first failure, the breaker or the recovery; None when the last run ended the same way.
-
-    One failure after another of a different kind is the same trouble, unless a safety rule speaks.
+    """The first failure, the breaker or the recovery; further failures are the same trouble, unless a safety rule
+    speaks.
     """
     error = document["error"]
     if error == INTERRUPTED or _kind(error) == _kind(was):
@@ -75,11 +74,7 @@ def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
 
 
 def manage_changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
-    """The alerts that a finished auto-manage run calls for, and what the next one compares with.
-
-    Every reason to fail is told once until a run succeeds: two that take turns are no news. A run
-    that found the market closed looked at no trade, so what was told before still stands.
-    """
+    """As `changes`, of auto-manage: every reason to fail is told once until a run succeeds."""
     failing, reason = [str(told) for told in before.get("failing") or ()], document["error"]
     if reason is None:
         if not failing or document["reason"] == _NOT_LOOKED:

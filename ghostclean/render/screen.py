@@ -57,7 +57,6 @@ def console_lines(*parts: Any) -> Iterator[str]:
 
 
 def _width() -> int:
-    """Columns of the terminal; a pipe gets 80."""
     return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
@@ -65,7 +64,6 @@ def _width() -> int:
 
 
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
-    """One reconcile run as a table and a closing line."""
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = [_results(rows)] if rows else []
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
@@ -99,7 +97,7 @@ def _table(*columns: str) -> Table:
 
 
 def status_screen(document: Document) -> Iterator[str]:
-    """Health first, then totals, last runs, ledger, auto-manage, and what else there is."""
+    """Health, totals, last runs, ledger, auto-manage, broker."""
     now = parse_time(document["now"])
     telemetry, summary = document["reconcileTelemetry"], document["reconcileTelemetry"]["summary"]
     first = Text.assemble(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ghostclean.core.attention import describe, of
+from ghostclean.core.ledger import json_value
 from ghostclean.durations import spell
 
 Document = Mapping[str, Any]
@@ -18,6 +20,11 @@ CSV_COLUMNS = ("at", "action", "ticker", "id", "verdict", "closeReason", "closeP
 _COUNTERS = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
 
 
+def document_text(document: Document, *, for_person: bool) -> str:
+    """The document as ASCII-only JSON text, so that no locale can break it."""
+    return json.dumps(json_value(document), indent=2 if for_person else None)
+
+
 def printable(text: object, most: int = 400) -> str:
     """One line that no terminal can be tricked by: control characters become `?`."""
     line = "".join(c if c.isprintable() else " " if c in "\t\r\n" else "?" for c in str(text))
@@ -25,7 +32,6 @@ def printable(text: object, most: int = 400) -> str:
 
 
 def changes(row: Document) -> bool:
-    """Whether a row of `results` changes the ledger (or would)."""
     return row["action"] not in _QUIET_ACTIONS
 
 
@@ -55,7 +61,7 @@ def _counted(number: int, name: str, *, dry_run: bool) -> str:
 
 
 def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = False) -> Iterator[str]:
-    """The lines of one reconcile run; nothing at all for a quiet run that changed nothing."""
+    """The lines of one reconcile run; of a quiet one only changes."""
     for row in document["results"]:
         if shown(row, quiet=quiet, verbose=verbose):
             yield row_line(row)
@@ -78,7 +84,6 @@ def attention_lines(document: Document) -> Iterator[str]:
 
 
 def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:
-    """The lines of one auto-manage run, those of its reconcile first."""
     if document["reconcile"]:
         yield from reconcile_lines(document["reconcile"], quiet=quiet)
     unchanged = not (document["updated"] or document["flattened"])
@@ -178,7 +183,7 @@ def csv_lines(document: Document) -> Iterator[str]:
 
 
 def entry_lines(entries: Iterable[Document], *, verbose: bool = False) -> Iterator[str]:
-    """A trade's or a run's journal for a person: what, why, from what to what."""
+    """A trade's or a run's journal for a person."""
     for entry in entries:
         what = f"{entry['verdict']}  {entry['action']} ({entry['outcome']})"
         yield f"{entry['at']}  {what}  run {printable(entry['runId'], 80)}"
@@ -202,7 +207,7 @@ def _value(value: object) -> str:
 
 
 def check_line(check: Document) -> str:
-    """One check of the doctor: its mark, its name, what was found, and the cure of a failure."""
+    """One check of the doctor: mark, name, finding, cure."""
     mark = {True: "ok", False: "FAIL", None: "note"}[check["ok"]]
     cure = f" - {printable(check['cure'])}" if check["cure"] else ""
     return f"{mark:<5}{check['name']:<12} {printable(check['found'])}{cure}"

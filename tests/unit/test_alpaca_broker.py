@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ghostclean.adapters.alpaca import AlpacaBroker
-from ghostclean.app.ports import OrderRequest, Price, Session
-from ghostclean.core.broker import Side
+from ghostclean.app.ports import OrderRequest, Price
+from ghostclean.core.broker import Session, Side
 from ghostclean.errors import AnswerLost, BrokerError, Refused
 from tests.fakebroker import FakeBroker, Request
 

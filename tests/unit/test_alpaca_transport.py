@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ghostclean.adapters.alpaca import transport as alpaca_transport
-from ghostclean.adapters.alpaca.api import NotFound
+from ghostclean.adapters.alpaca.paging import NotFound
 from ghostclean.adapters.alpaca.transport import AlpacaTransport, Unreadable
 from ghostclean.app.deadline import Deadline
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ghostclean.app.bound import BoundState
-from ghostclean.app.deadline import Deadline, bounded, call_left
+from ghostclean.app.deadline import Deadline, bound, bounded, call_left
 from ghostclean.errors import DeadlineExceeded
 from tests.fakes import FakeState
 
@@ -74,5 +73,5 @@ def test_every_call_of_a_bound_part_has_the_share_it_was_given(
     state = FakeState()
     seen: list[float] = []
     state.recall = lambda *_: seen.append(call_left()) or {}  # type: ignore[method-assign, func-returns-value]
-    BoundState(state, run(Deadline(10.0))).recall("orders")
+    bound(state, run(Deadline(10.0))).recall("orders")
     assert most - 0.5 < seen[0] <= most

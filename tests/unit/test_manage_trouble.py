@@ -12,6 +12,7 @@ import pytest
 
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.gateway.looking import Looker
 from ghostclean.errors import StateFailed
 from ghostclean.result import ManageOutcome
 from tests.fakebroker import NEVER
@@ -529,11 +530,11 @@ def test_a_blocked_account_is_no_failure_where_nothing_would_be_sent(desk: Offic
 
 
 def test_an_unexpected_error_is_a_failure_with_a_record(desk: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("oops")
 
     desk.trade("t1", "AAPL", 10, 100, stop=95)
-    monkeypatch.setattr(OrderGateway, "look", broken)
+    monkeypatch.setattr(Looker, "view", broken)
     desk.fake.set_price("AAPL", 101)
     result = desk.run()
     assert (result.outcome, result.reason, result.exit_code) == (ManageOutcome.FAIL, "auto_manage_failed", 1)
