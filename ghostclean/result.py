@@ -120,6 +120,7 @@ class ManageResult:
     notes: tuple[str, ...] = ()
     orders: tuple[Mapping[str, Any], ...] = ()
     reconcile: Mapping[str, Any] = field(default_factory=dict)
+    attention: Attention = field(default_factory=Attention)
     detail: str | None = None
 
     @property
@@ -155,6 +156,7 @@ class ManageResult:
             "source": self.source,
             "startedAt": self.started_at,
             "durationMs": self.duration_ms,
+            **self.attention.to_dict(),
             "error": None if self.ok else self.reason,
             "detail": self.detail,
         }

@@ -32,6 +32,8 @@ from ghostclean.app.orphan_sales import OrphanSeller
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import MANAGE_MEMORY, Lease, Recalled, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
+from ghostclean.core import attention
+from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.broker import Account, BrokerTruth, client_id, iso
 from ghostclean.core.ledger import record_id
 from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy, Market
@@ -43,6 +45,7 @@ from ghostclean.result import Interrupted, ManageOutcome, ManageResult, Result
 
 KIND = "auto-manage"
 LOCK_WAIT = 20.0
+_DISABLED, _NOTHING_OPEN, _CLOSED = "disabled", "no_open_trades", "market_closed"  # reasons to skip
 _DUTY = "eod"  # the state section that remembers the last session in which flattening was on duty
 _PURPOSES = (STOP, REST, OCO, CUT, EOD)
 _COUNTED = {ManageOutcome.SUCCESS: "success", ManageOutcome.SKIP: "skipped", ManageOutcome.FAIL: "fail"}
@@ -170,7 +173,7 @@ class _Run:
         self.memory = self.parts.state.recall_all(MANAGE_MEMORY)
         begun, owed = _begun(self.memory.flatten), _begun(self.memory.owed_stops)
         if not self.manage.enabled and not begun and not owed:
-            raise _Stop(ManageOutcome.SKIP, "disabled")
+            raise _Stop(ManageOutcome.SKIP, _DISABLED)
         observed = self.observe()
         self.active = frozenset(i for r in observed.view.active if (i := record_id(r)) is not None)
         self.journal.recall(self.memory.managed)
@@ -182,7 +185,7 @@ class _Run:
         if not self.options.dry_run:
             self._restore_stops(observed, gateway)
         if not self.manage.enabled:
-            raise _Stop(ManageOutcome.SKIP, "disabled")
+            raise _Stop(ManageOutcome.SKIP, _DISABLED)
         engine.manage(self._chosen(trades))
 
     def _restore_stops(self, observed: Observation, gateway: OrderGateway) -> None:
@@ -193,6 +196,9 @@ class _Run:
         seller.restore_stops()
         self.journal.notes += [*seller.notes, *(f"naked: {line}" for line in seller.naked)]
         self.counts.failures += ["naked"] * len(seller.naked)
+        self.journal.items += [
+            Item(Kind.NAKED, line, "ghostclean auto-manage", line.partition(":")[0]) for line in seller.naked
+        ]
 
     def _reconcile(self) -> None:
         result = self.reconcile_first(self.run.lease)
@@ -221,13 +227,13 @@ class _Run:
         self._note_missed_close(trades, now)
         self._cancel_stray_exits(trades, now)
         if not trades.ids:
-            raise _Stop(ManageOutcome.SKIP, "no_open_trades")
+            raise _Stop(ManageOutcome.SKIP, _NOTHING_OPEN)
         ready = trades.manageable()
         if not market.clock.is_open and not self.options.force:
             list_naked(journal, trades, [h for h in ready if not h.position.is_crypto], now)
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
-                raise _Stop(ManageOutcome.SKIP, "market_closed")
+                raise _Stop(ManageOutcome.SKIP, _CLOSED)
         self._check_account(trades.observed.truth)
         list_held(journal, trades)
         return longest_unmanaged(journal, ready, self.manage.max_per_run)
@@ -293,8 +299,27 @@ class _Run:
             notes=tuple(run.notes),
             orders=tuple(self.orders),
             reconcile=self.reconciled,
+            attention=self._attention(),
             detail=run.detail,
         )
+
+    def _attention(self) -> Attention:
+        """What needs a person after this run; a trade that it did not work on is as it was."""
+        found, at = self.journal.items, iso(self.parts.broker.now())
+        return attention.follow(attention.recall(self.memory.attention), found, self._still, at)
+
+    def _still(self, item: Item) -> bool:
+        if item.kind not in attention.MANAGED or self.run.interrupted:
+            return True
+        if self.skipped in (_DISABLED, _NOTHING_OPEN):
+            return False
+        if self.active is None:
+            return True
+        if item.id not in self.active:
+            return False
+        if self.skipped == _CLOSED:
+            return item.kind is not Kind.NAKED
+        return item.id not in self.counts.touched
 
     def _tell(self) -> None:
         if not self.run.interrupted:
@@ -343,8 +368,9 @@ class _Run:
                 numbers |= {client_id(owner, purpose, 0): None for owner in owners for purpose in _PURPOSES}
             else:
                 managed[trade_id] = {**memory, "at": at} if trade_id in self.counts.touched else memory
+        needed = {"attention": self._attention().memory()}
         alerted = {SECTION: {MEMORY[KIND]: self.run.alerted}} if self.run.alerted is not None else {}
-        return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **alerted}
+        return {MANAGED: managed, NUMBERS: numbers, _DUTY: self.duty, **needed, **alerted}
 
 
 def _takes_no_orders(account: Account) -> str | None:

@@ -8,6 +8,7 @@ from ghostclean.cli.command import command
 from ghostclean.cli.options import DeadlineText, DryRun, RunId, Source, name, seconds
 from ghostclean.cli.output import Common, Outcome
 from ghostclean.cli.process import stopped_code
+from ghostclean.cli.reconcile import warnings
 
 _HELP = """Reconcile, then manage the open trades: stops, cut loss, end of day.
 
@@ -58,4 +59,5 @@ def auto_manage(
         lambda: auto_manage_lines(document, quiet=common.quiet),
         error=(document["reason"] or "reconcile_failed") if exit_code else None,
         detail=(document["detail"] or f"auto-manage failed: {document['reason']}") if exit_code else None,
+        warnings=tuple(warnings(document)),
     )

@@ -11,6 +11,11 @@ from ghostclean.core.attention import describe, of
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
 INTERRUPTED = "interrupted"  # by a person or a scheduler: no failure of a run
 _SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
+# Why auto-manage fails about single trades.
+_ABOUT_TRADES = frozenset({
+    "naked", "eod_missed", "eod_flatten_blocked", "flatten_unfinished", "close_waits", "close_unknown",
+    "close_refused", "close_incomplete", "wrong_stop",
+})  # fmt: skip
 _NOT_LOOKED = "market_closed"
 _SHOWN = 5
 _REPORTED = 100
@@ -74,18 +79,22 @@ def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
 
 
 def manage_changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
-    """As `changes`, of auto-manage: every reason to fail is told once until a run succeeds."""
+    """As `changes`, of auto-manage: every reason to fail is told once until a run succeeds.
+
+    What fails it about a trade is told as that trade's item of attention.
+    """
+    alerts = attention_changes(document)
     failing, reason = [str(told) for told in before.get("failing") or ()], document["error"]
     if reason is None:
         if not failing or document["reason"] == _NOT_LOOKED:
-            return [], {"failing": failing}
+            return alerts, {"failing": failing}
         text = f"auto-manage succeeds again (it failed with {', '.join(failing)})"
-        return [Alert("manage_recovered", text)], {"failing": []}
-    if reason in failing:
-        return [], {"failing": failing}
+        return [*alerts, Alert("manage_recovered", text)], {"failing": []}
+    if reason in failing or reason in _ABOUT_TRADES:
+        return alerts, {"failing": failing}
     detail = str(document["detail"])
     why = detail if detail.startswith(f"{reason}:") else f"{reason}: {detail}"
-    return [Alert("manage_failed", f"auto-manage failed: {why}")], {"failing": [*failing, reason]}
+    return [*alerts, Alert("manage_failed", f"auto-manage failed: {why}")], {"failing": [*failing, reason]}
 
 
 def _kind(error: str | None) -> str | None:

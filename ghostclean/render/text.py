@@ -86,11 +86,11 @@ def attention_lines(document: Document) -> Iterator[str]:
 def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:
     if document["reconcile"]:
         yield from reconcile_lines(document["reconcile"], quiet=quiet)
-    unchanged = not (document["updated"] or document["flattened"])
-    if not (quiet and unchanged and document["ok"]):
-        yield from (f"note: {printable(note)}" for note in document["notes"])
-    if quiet and unchanged:
-        return
+    if quiet:
+        yield from attention_lines(document)
+        if not (document["updated"] or document["flattened"]):
+            return
+    yield from (f"note: {printable(note)}" for note in document["notes"])
     counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
     outcome = document["outcome"] if document["ok"] else "FAIL"
     yield f"auto-manage {' '.join(filter(None, (outcome, document['reason'])))}: {counts}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import pytest
 
-from tests.cli.world import DAY_AGO, UNKNOWN_ORDER, World, long
+from tests.cli.test_manage_contract import ON, holds, manage
+from tests.cli.world import DAY_AGO, UNKNOWN_ORDER, Run, World, long
 
 
 def mismatch(world: World) -> None:
@@ -80,6 +82,74 @@ def test_records_of_another_account_are_one_item(world: World) -> None:
     items = world.reconcile().document["attention"]
 
     assert [(i["kind"], i["symbol"], i["id"]) for i in items] == [("other_account", None, None)]
+
+
+# --------------------------------------------------------------------------- auto-manage
+
+
+def naked(world: World, **more: Any) -> None:
+    """Ten shares bought at 100 whose stop nobody knows."""
+    world.pin()
+    holds(world, stopPrice=None, **more)
+    world.broker.set_price("AAPL", 100)
+
+
+def kinds(run: Run, name: str = "attention") -> list[str]:
+    return [item["kind"] for item in run.document[name]]
+
+
+def test_a_naked_position_is_an_item_until_its_stop_stands(world: World) -> None:
+    naked(world)
+
+    begun, standing = manage(world), manage(world)
+    reconciled = world.reconcile()
+    world.ledger(world.trade("a") | {"stopPrice": 95})
+    ended = manage(world)
+
+    assert [(i["kind"], i["id"], i["new"]) for i in begun.document["attention"]] == [("naked", "a", True)]
+    assert (standing.code, [i["new"] for i in standing.document["attention"]]) == (1, [False])
+    assert kinds(reconciled) == ["naked"], "a reconcile does not forget what auto-manage found"
+    assert (kinds(ended), kinds(ended, "settled")) == ([], ["naked"])
+
+
+def test_a_quiet_naked_run_is_silent_after_the_first(world: World) -> None:
+    naked(world)
+
+    first, second = (world.run("auto-manage", "--quiet", **ON) for _ in range(2))
+
+    assert "needs you: AAPL a: naked: " in first.stdout
+    assert (second.code, second.stdout + second.stderr) == (1, "")
+
+
+def test_a_closed_market_lists_the_naked_and_switched_off_nobody_looks(world: World) -> None:
+    naked(world)
+    world.broker.now = "2026-11-18T23:00:00Z"
+
+    assert kinds(manage(world)) == ["naked"]
+    assert kinds(manage(world, AUTO_MANAGE_ENABLED="0"), "settled") == ["naked"]
+
+
+def test_a_naked_trade_that_the_app_closed_is_settled(world: World) -> None:
+    naked(world)
+    manage(world)
+    world.ledger(world.trade("a") | {"status": "CLOSED"})
+
+    assert kinds(manage(world), "settled") == ["naked"]
+
+
+def test_a_stop_that_cannot_be_moved_is_an_item(world: World) -> None:
+    world.pin()
+    entry = holds(world, stopPrice=95)
+    stop = world.broker.add_order(
+        "AAPL", side="sell", qty="10", type="trailing_stop", trail_price="5", stop_price="95", status="new"
+    )
+    world.ledger(world.trade("a") | {"stopOrderId": stop["id"], "alpacaOrderId": entry["id"]})
+    world.broker.set_price("AAPL", 106)
+
+    first, second = manage(world), manage(world)
+
+    assert [(i["kind"], i["id"]) for i in first.document["attention"]] == [("stop", "a")]
+    assert [i["new"] for i in second.document["attention"]] == [False]
 
 
 # --------------------------------------------------------------------------- a ledger that fits nothing

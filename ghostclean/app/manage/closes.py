@@ -22,6 +22,7 @@ from ghostclean.app.manage.closing import (
 from ghostclean.app.manage.stops import stop_fields
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade
+from ghostclean.core.attention import Kind
 from ghostclean.core.broker import Order, Side, eastern_date, plain
 from ghostclean.core.protection import CUT, EOD, SWAP, BegunClose, Exposure
 
@@ -59,6 +60,7 @@ class TradeCloser:
         refused = self.gateway.why_not_close(managed.exposure, managed.in_the_way)
         if refused is not None:
             self.journal.note(trade, f"{word} not started: {refused}")
+            self.journal.need(Kind.UNFINISHED, trade, f"{word} not started: {refused}")
             self.journal.tell(trade, f"{word}_blocked", refused, {})
             return None, None
         stop = managed.protection.stop
@@ -97,9 +99,11 @@ class TradeCloser:
                 self.closer.forget(managed.name)
         elif found.state in _FAILED:
             self.journal.note(trade, f"{word} waits: {found.reason}; the next run goes on")
+            self.journal.need(Kind.UNFINISHED, trade, f"{word}: {found.reason}")
             return _FAILED[found.state]
         else:
             self.journal.note(trade, f"{word} not done: {found.reason}")
+            self.journal.need(Kind.UNFINISHED, trade, f"{word} not done: {found.reason}")
             self._restored(managed, found)
             self._unname(managed, order)
             return "close_incomplete" if order is not None and order.status == "filled" else "close_refused"
@@ -108,7 +112,7 @@ class TradeCloser:
     def _restored(self, managed: ManagedTrade, found: CloseOutcome) -> None:
         """The ledger names the stop that is back; what is not back is said, and stays remembered."""
         if found.state is not CloseState.RESTORED:
-            self.journal.note(managed.trade, f"naked: {found.reason}")
+            self.journal.flag(Kind.NAKED, managed.trade, found.reason)
         if found.state in _ENDED and found.failure is None:
             self.closer.forget(managed.name)
         answer = found.stop
@@ -132,6 +136,7 @@ class TradeCloser:
         waits = self._why_unfinished(managed)
         if waits is not None:
             self.journal.note(managed.trade, f"{REASONS[begun.purpose]} of an earlier run waits: {waits}")
+            self.journal.need(Kind.UNFINISHED, managed.trade, f"{REASONS[begun.purpose]}: {waits}")
             return CloseState.WAITING, UNFINISHED
         if not self._is_in_its_session(managed, begun):
             return self._take_back(managed, begun)
@@ -181,8 +186,12 @@ class TradeCloser:
             self.closer.forget(managed.name)
         self._unname(managed, order)
         if not ended:
+            self.journal.need(Kind.UNFINISHED, managed.trade, f"{REASONS[begun.purpose]}: {found.reason}")
             return found.state, UNFINISHED
-        return found.state, MISSED if begun.purpose == EOD else None
+        if begun.purpose != EOD:
+            return found.state, None
+        self.journal.need(Kind.MISSED, managed.trade, f"its close came too late: {found.reason}")
+        return found.state, MISSED
 
     def _finish_swap(self, managed: ManagedTrade, begun: BegunClose) -> tuple[CloseState, str | None]:
         """The OCO that an earlier run made room for; with a stop that works, or a target that stayed, it is over."""

@@ -16,6 +16,7 @@ from ghostclean.app.manage.trades import ManagedTrade, OpenTrades
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Price
+from ghostclean.core.attention import Kind, about
 from ghostclean.core.broker import iso
 from ghostclean.core.ledger import is_open, same
 from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy
@@ -145,14 +146,14 @@ class Engine:
     def _cut(self, managed: ManagedTrade, outcome: StopOutcome) -> StopOutcome | None:
         if self._close(managed, CUT, outcome.reason):
             return None
-        self.journal.note(managed.trade, f"naked: {outcome.reason}")
+        self.journal.flag(Kind.NAKED, managed.trade, outcome.reason)
         outcome.failed = "naked"
         return outcome
 
     def _is_too_late(self, managed: ManagedTrade) -> bool:
         if not self.gateway.market.in_last_seconds(managed.is_crypto, self.gateway.now()):
             return False
-        self.journal.note(managed.trade, "eod_missed: too near to the close to be flattened")
+        self.journal.flag(Kind.MISSED, managed.trade, "too near to the close to be flattened")
         self.counts.failures.append(MISSED)
         return True
 
@@ -163,6 +164,7 @@ class Engine:
         if flatten and may_close:
             return EOD, "the session ends within its last minutes"
         memory = self.journal.of(managed.trade)
+        self._watch_stop(managed, memory, may_close)
         if not managed.should_cut(self.policy, now) or not may_close:
             memory.pop("firing", None)
             return None, ""
@@ -172,6 +174,16 @@ class Engine:
             self.journal.note(managed.trade, why)
             return None, why
         return CUT, f"R is at or below {self.policy.cut_loss_r} by its last sale and by its position"
+
+    def _watch_stop(self, managed: ManagedTrade, memory: dict[str, object], may_close: bool) -> None:
+        """A stop that the market has passed for more than one run does not fire."""
+        if not (may_close and managed.stop_is_firing()):
+            memory.pop("passed", None)
+        elif "passed" in memory:
+            why = f"its stop is at or through the market since {memory['passed']} and not filled"
+            self.journal.need(Kind.STOP, managed.trade, why)
+        else:
+            memory["passed"] = iso(self.gateway.now())
 
     def _close(self, managed: ManagedTrade, purpose: str, why: str) -> bool:
         """Tries to close a trade; whether that was this run's work on it."""
@@ -266,7 +278,7 @@ class Engine:
                 self._count_close(state, failed, managed)
             except BrokerError as error:
                 self._handled.add(trade_id)
-                self.journal.notes.append(f"{trade_id}: its {REASONS[close.purpose]} is unfinished ({error})")
+                self._unfinished(trade_id, close, str(error))
                 self.counts.failures.append(UNFINISHED)
         self._write_closed()
 
@@ -293,10 +305,12 @@ class Engine:
             )
             return
         self._closes.end_queued(close)
-        self.journal.notes.append(
-            f"{trade_id}: its {REASONS[close.purpose]} is unfinished and what it holds is not proven"
-        )
+        self._unfinished(trade_id, close, "what it holds is not proven")
         self.counts.failures.append(UNFINISHED)
+
+    def _unfinished(self, trade_id: str, close: BegunClose, why: str) -> None:
+        self.journal.notes.append(f"{trade_id}: its {REASONS[close.purpose]} is unfinished ({why})")
+        self.journal.items.append(about(Kind.UNFINISHED, None, trade_id, f"{REASONS[close.purpose]}: {why}"))
 
 
 def _is_proven_close(decision: Decision | None) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from ghostclean.app.manage.closes import BLOCKED, MISSED
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import OpenTrades
+from ghostclean.core.attention import Kind, about
 from ghostclean.core.broker import is_option, iso, parse_time, symbol_key
 from ghostclean.core.protection import Market
 from ghostclean.core.verdicts import Action, Holding, Verdict
@@ -30,7 +31,7 @@ def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: 
 def list_naked(journal: TradeJournal, trades: OpenTrades, holdings: Sequence[Holding], now: datetime) -> None:
     for managed in trades.managed(holdings, {}, now):
         if managed.protection.is_naked:
-            journal.note(managed.trade, "naked: no stop that can fire; its market is closed")
+            journal.flag(Kind.NAKED, managed.trade, "no stop that can fire; its market is closed")
 
 
 def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
@@ -53,6 +54,8 @@ def note_held_overnight(journal: TradeJournal, trades: OpenTrades) -> list[str]:
             journal.notes.append(
                 f"{decision.ticker} {decision.trade_id}: {BLOCKED}: it is held ({decision.verdict}) and stays open"
             )
+            why = f"it is held ({decision.verdict}) and stays open over the night"
+            journal.items.append(about(Kind.MISSED, decision.ticker, decision.trade_id, why))
             failures.append(BLOCKED)
     return failures
 
@@ -79,6 +82,6 @@ def note_missed_close(
     for holding in holdings:
         opening = holding.trade.opening
         if not holding.position.is_crypto and (opening is None or opening < closed):
-            journal.note(holding.trade, f"eod_missed: still open after the close at {iso(closed)}")
+            journal.flag(Kind.MISSED, holding.trade, f"still open after the close at {iso(closed)}")
             failures.append(MISSED)
     return failures

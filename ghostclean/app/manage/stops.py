@@ -13,6 +13,7 @@ from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.manage.closing import Closer, CloseState, CloseTarget
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade
+from ghostclean.core.attention import Kind
 from ghostclean.core.broker import ZERO, Order, OrderGraph, plain
 from ghostclean.core.protection import (
     BegunClose,
@@ -82,6 +83,8 @@ class StopKeeper:
         """Does what this trade's stop needs; raises BrokerError and DeadlineExceeded."""
         naked = managed.protection.is_naked
         bare = "; it is naked" if naked else ""
+        if naked and (managed.price is None or managed.risk is None):
+            self.journal.need(Kind.NAKED, managed.trade, "no price, or no entry price, to place its stop by")
         if managed.price is None:
             self.journal.note(managed.trade, f"no price, left alone{bare}")
             return StopOutcome()
@@ -100,6 +103,7 @@ class StopKeeper:
         if managed.protection.is_naked:
             return self._naked(managed, why)
         self.journal.note(managed.trade, f"wrong_stop: {why}; the stop that works is left alone")
+        self.journal.need(Kind.STOP, managed.trade, why)
         self.journal.tell(managed.trade, "wrong_stop", why, {})
         return StopOutcome(failed="wrong_stop")
 
@@ -112,6 +116,8 @@ class StopKeeper:
         waits = self._why_wait(managed)
         if waits is not None:
             self.journal.note(managed.trade, f"naked: {waits}")
+            if managed.protection.entry_works:
+                self.journal.need(Kind.NAKED, managed.trade, waits)
             return StopOutcome()
         wanted = self._wanted(managed, risk, price)
         if wanted.crossed is not None:
@@ -241,7 +247,7 @@ class StopKeeper:
         if foreign:
             orders = ", ".join(f"{o.id} ({o.side} {o.type} {plain(remaining(o, o.filled_qty))})" for o in foreign)
             why = f"{why}; closing orders that no trade owns: {orders}"
-        self.journal.note(managed.trade, f"naked: {why}")
+        self.journal.flag(Kind.NAKED, managed.trade, why)
         self.journal.tell(managed.trade, "naked", why, answer.request if answer is not None else {})
         return StopOutcome(failed="naked")
 
@@ -276,6 +282,7 @@ class StopKeeper:
             if wanted.crossed is not None and order is stop:
                 crossed = plain(wanted.crossed)
                 self.journal.note(managed.trade, f"the ledger's stop {crossed} is through the market: not sent")
+                self.journal.need(Kind.STOP, managed.trade, f"the ledger's stop {crossed} is through the market")
             outcome = self._keep_one(managed, order, wanted, price, outcome)
         current = outcome.fields.get("stopPrice", stop.stop_price)
         outcome.fields = self._as_it_stands(managed, stop, current, increment) | outcome.fields
@@ -290,6 +297,7 @@ class StopKeeper:
         fixed = why_fixed(order)
         if fixed is not None:
             self.journal.once(managed.trade, f"stop {order.id} is left as it is: {fixed}")
+            self.journal.need(Kind.STOP, managed.trade, f"stop {order.id} cannot be moved: {fixed}")
             return outcome
         answer = self.gateway.move(managed.exposure, order, target, qty=qty)
         if answer.is_done:
@@ -298,6 +306,7 @@ class StopKeeper:
         if answer.outcome is Outcome.MOOT or (answer.order is not None and answer.order.status == "filled"):
             outcome.over = True
         self.journal.note(managed.trade, f"stop {order.id} not moved: {answer.outcome}: {answer.reason}")
+        self.journal.need(Kind.STOP, managed.trade, f"stop {order.id} not moved: {answer.reason}")
         self.journal.tell(managed.trade, "stop_not_moved", answer.reason, answer.request)
         return outcome
 

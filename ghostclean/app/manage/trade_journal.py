@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ghostclean.app.journal import Journal, Posting
 from ghostclean.app.ports import Change, Ledger, Record, WriteOutcome
+from ghostclean.core.attention import Item, Kind, about
 from ghostclean.core.broker import ZERO, iso
 from ghostclean.core.ledger import Trade, changed, is_open, read_trade
 from ghostclean.core.protection import is_tighter
@@ -49,11 +50,21 @@ class TradeJournal:
     now: Callable[[], datetime]
     dry_run: bool
     managed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    items: list[Item] = field(default_factory=list)
 
     # ------------------------------------------------------------------ for people
 
     def note(self, trade: Trade, text: str) -> None:
         self.notes.append(f"{trade.symbol} {trade.id}: {text}")
+
+    def need(self, kind: Kind, trade: Trade, why: str) -> None:
+        """The trade needs a person until a run that works on it finds otherwise."""
+        self.items.append(about(kind, trade.symbol, trade.id, why))
+
+    def flag(self, kind: Kind, trade: Trade, why: str) -> None:
+        """A note that is an item of attention as well."""
+        self.note(trade, f"{kind}: {why}")
+        self.need(kind, trade, why)
 
     def once(self, trade: Trade, text: str) -> None:
         """A note that is repeated only when it is new."""
