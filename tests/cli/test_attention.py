@@ -141,10 +141,10 @@ def test_a_stop_that_cannot_be_moved_is_an_item(world: World) -> None:
     world.pin()
     entry = holds(world, stopPrice=95)
     stop = world.broker.add_order(
-        "AAPL", side="sell", qty="10", type="trailing_stop", trail_price="5", stop_price="95", status="new"
+        "AAPL", side="sell", qty="10", type="trailing_stop", trail_price="9", stop_price="91", status="new"
     )
     world.ledger(world.trade("a") | {"stopOrderId": stop["id"], "alpacaOrderId": entry["id"]})
-    world.broker.set_price("AAPL", 106)
+    world.broker.set_price("AAPL", 100)
 
     first, second = manage(world), manage(world)
 
