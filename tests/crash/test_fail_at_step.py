@@ -15,7 +15,7 @@ from ghostclean.result import EXIT_CODES
 
 from .conftest import MakeScene
 from .kills import PAIRS
-from .scene import NOW, Answer, Runner, Scene, right_end
+from .scene import NOW, Answer, Scene, right_end
 
 # What a failing effect may be called: by method, for the first and for the later readings.
 WORDS: dict[str, set[str | None]] = {
@@ -65,18 +65,8 @@ def test_every_effect_fails(make_scene: MakeScene, pair: tuple[str, str], how: s
 def test_every_effect_hangs(make_scene: MakeScene, pair: tuple[str, str], how: str) -> None:
     """Hanging runs wait most of the time, so several of them go on at once."""
     right, effects = right_end(make_scene(*pair))
-    runners = [Runner() for _ in range(6)]
-
-    def some(number: int) -> None:
-        for at, name in list(enumerate(effects, 1))[number :: len(runners)]:
-            fail(make_scene(*pair, runner=runners[number]), right, at, name, how)
-
-    try:
-        with ThreadPoolExecutor(len(runners)) as pool:
-            list(pool.map(some, range(len(runners))))
-    finally:
-        for runner in runners:
-            runner.close()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda step: fail(make_scene(*pair), right, *step, how), enumerate(effects, 1)))
 
 
 # --------------------------------------------------------------------------- garbage
