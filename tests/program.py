@@ -31,7 +31,8 @@ import ghostclean
 from ghostclean.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-FRESH = (sys.executable, "-c", "import sys; from ghostclean.cli import main; sys.exit(main())")
+_COMMAND = (sys.executable, "-c", "import sys; from ghostclean.cli import main; sys.exit(main())")
+FRESH = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}"}  # the environment of a run that starts an interpreter
 _LIMIT = 1 << 20  # bytes of a request
 _NUMBER = struct.Struct("q")  # a pid, then an exit code
 
@@ -97,7 +98,7 @@ def start(*args: str, env: Mapping[str, str], cwd: Path, before: tuple[str, Any]
     """Starts the program and does not wait; `before` names what the process calls first, and gives its argument."""
     if env.get("PYTHONPATH", str(ROOT)) != str(ROOT):
         return subprocess.Popen(
-            [*FRESH, *args],
+            [*_COMMAND, *args],
             env=env,
             cwd=cwd,
             stdout=subprocess.PIPE,
@@ -211,6 +212,11 @@ def _end(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def script(code: str) -> None:
+    """Runs Python code in the process; for `before`."""
+    exec(code, {})
 
 
 def _load() -> None:

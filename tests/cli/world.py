@@ -189,14 +189,15 @@ class World:
         values: Mapping[str, str | None] = {**kept, **self.env, **more}
         return {name: value for name, value in values.items() if value is not None}
 
-    def start(self, *args: str, **more: str | None) -> program.Running:
-        """Starts the program and does not wait."""
-        return program.start(*args, env=self.environment(**more), cwd=self.folder)
+    def start(self, *args: str, script: str | None = None, **more: str | None) -> program.Running:
+        """Starts the program and does not wait; `script` is Python that its process runs first."""
+        before = ("tests.program:script", script) if script else None
+        return program.start(*args, env=self.environment(**more), cwd=self.folder, before=before)
 
-    def run(self, *args: str, **more: str | None) -> Run:
+    def run(self, *args: str, script: str | None = None, **more: str | None) -> Run:
         """Runs the program to its end; after a minute it is killed and the test fails."""
         began = time.monotonic()
-        process = self.start(*args, **more)
+        process = self.start(*args, script=script, **more)
         try:
             stdout, stderr = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
@@ -213,9 +214,9 @@ class World:
             document = json.loads(stdout)
         return Run(code, document, stdout, stderr, seconds)
 
-    def reconcile(self, *args: str, **more: str | None) -> Run:
-        """`ghostclean reconcile --json` as a subprocess."""
-        return self.run("reconcile", "--json", *args, **more)
+    def reconcile(self, *args: str, script: str | None = None, **more: str | None) -> Run:
+        """`ghostclean reconcile --json` as a process."""
+        return self.run("reconcile", "--json", *args, script=script, **more)
 
     def status(self) -> Any:
         """The document of `ghostclean status --json`."""
