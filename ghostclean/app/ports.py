@@ -60,7 +60,7 @@ class Price:
 
 
 class Broker(Protocol):
-    """Reads raise BrokerError; None from a look-up means a true 404, and nothing else does."""
+    """Reads raise BrokerError; a look-up returns None for a true 404 only."""
 
     @property
     def live(self) -> bool: ...
@@ -198,7 +198,7 @@ class Ledger(Protocol):
         """All of it, for a copy; a ledger with a record that cannot be read is refused."""
 
     def fill(self, texts: Sequence[str], *, dry_run: bool = False) -> None:
-        """Puts records, as they are spelled, into a ledger that holds none; `dry_run` checks only."""
+        """Puts records, as spelled, into an empty ledger; `dry_run` checks only."""
 
     def describe(self) -> str: ...
 
@@ -263,7 +263,7 @@ class Recalled(Memory):
 
     @property
     def pinned(self) -> Pin | None:
-        """The account that this ledger belongs to, None while none is pinned."""
+        """The account of this ledger; None before the first pin."""
         account = self.pin.get("account")
         return Pin(str(account.get("id")), bool(account.get("live"))) if account is not None else None
 
@@ -320,7 +320,7 @@ class State(Protocol):
         """Connects and checks the schema number; a newer one than ours is refused."""
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """The lock for at most that long, None while another holds it."""
+        """The lock for at most that long; None while another holds it."""
 
     def release(self, lease: Lease) -> None:
         """Gives the lock back if it is still ours."""

@@ -53,7 +53,6 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shows(record: Mapping[str, Any], entry: JournalEntry) -> bool:
-    """Whether a record says all that an entry was to write, and nothing of what it was to take out."""
     before, after = entry.before or {}, entry.after or {}
     # The app may have closed a trade since we synced or reduced it: its status is no sign then.
     but = ("updatedAt", "status") if entry.action in (Action.SYNCED, Action.REDUCED) else ("updatedAt",)

@@ -27,10 +27,10 @@ class Alert:
 def changes(
     before: Mapping[str, Any], document: Mapping[str, Any], listed: Collection[str | None] = ()
 ) -> tuple[list[Alert], dict[str, Any]]:
-    """The alerts that a finished run calls for, and what the next run compares with; `listed` are open trade ids.
+    """The alerts that a finished run calls for, and the memory its next run compares with; `listed` are open ids.
 
-    The first ghost after a run without one, the breaker, the first failure and the recovery, trades that begin or
-    cease to need a person (only a run that did not fail can tell that one ceased).
+    Raised: the first ghost after a run without one, the breaker, the first failure and the recovery, trades that
+    begin to need a person, and, by a run that did not fail, those that cease to.
     """
     alerts: list[Alert] = []
     error = document["error"]

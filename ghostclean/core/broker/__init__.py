@@ -1,6 +1,9 @@
 """Broker truth as values: orders, executions, positions, instruments, numbers and times."""
 
 from .evidence import (
+    ACTIVITIES,
+    CLOCK,
+    FILLS,
     ActivitiesSince,
     ClockNow,
     Evidence,

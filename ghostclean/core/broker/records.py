@@ -125,7 +125,7 @@ class Order:
 
     @property
     def fill_time(self) -> datetime | None:
-        """When it was last filled, as far as the order itself tells; None with nothing filled."""
+        """When it was last filled, as far as the order itself tells."""
         if not self.filled_qty:
             return None
         return self.filled_at or self.ended_at or self.submitted_at
