@@ -100,4 +100,5 @@ class BoundState:
         self.commit = _through(run, state.commit)
         self.journal = _through(run, state.journal)
         self.telemetry = _through(run, state.telemetry)
+        self.ledgers = _through(run, state.ledgers)
         self.close = _through(run, state.close)

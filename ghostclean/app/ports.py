@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from ghostclean.core.alerts import Alert
+from ghostclean.core.alerts import Alert, Origin
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
@@ -273,7 +273,7 @@ class Recalled(Memory):
 
     By order id: `orders`, final answers. By trade id: `verdicts`, the last one and since when;
     `flatten`, closes begun; `managed`, what auto-manage knows. By orphan: `owed_stops`, taken away
-    for a sale. By names of their own: `pin` (`account`), `ledger` (`seen`, `scanned`), `eod`
+    for a sale. By names of their own: `pin` (`account`), `ledger` (`seen`, `scanned`, `account`), `eod`
     (`last`). `intents` are journal entries whose run died. What was not asked for is empty.
 
     Two more sections are read by name alone: `numbers` (of client order ids) and `alerts`.
@@ -301,7 +301,7 @@ RECONCILE_MEMORY = (
     "first_seen", "last_worked", "misses", "exits", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin",
     "ledger", "intents",
 )  # fmt: skip
-MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod")
+MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod", "ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +314,8 @@ class RunCommit:
     stands as `written` stays so. `totals` names, by entry id, the summary field that goes up by
     one when that entry becomes `written` for the first time, whoever commits it: a run that was
     paused, recovered by another and then goes on counts nothing twice. `run_id` names this
-    delivery and must be unique; the run's own id stands in `run`.
+    delivery and must be unique; the run's own id stands in `run`. `about` says, to whoever looks
+    at all ledgers of the state, which one this is.
     """
 
     kind: str
@@ -325,6 +326,7 @@ class RunCommit:
     entries: tuple[JournalEntry, ...] = ()
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     totals: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +335,17 @@ class Telemetry:
 
     summary: Mapping[str, str]
     runs: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLedger:
+    """A ledger that keeps its state in the same place: its last word about itself, and its summary.
+
+    `about` is empty for the present one while no run of it has said anything.
+    """
+
+    about: Mapping[str, Any]
+    summary: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +401,11 @@ class State(Protocol):
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
         """Entries of a trade or a run, oldest first."""
 
-    def telemetry(self, kind: str, limit: int) -> Telemetry: ...
+    def telemetry(self, kind: str, limit: int) -> Telemetry:
+        """Summary and newest runs of this ledger; the sum over all is for dashboards."""
+
+    def ledgers(self, kind: str) -> list[KnownLedger]:
+        """Every ledger that has recorded a run in this state, the present one included."""
 
     def close(self) -> None: ...
 
@@ -409,12 +426,13 @@ class Spool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A run that is over: its JSON document, the alerts it calls for, the last success known.
+    """A run that is over: whose it was, its JSON document, the alerts it calls for, the last success known.
 
     `kind` is `reconcile` or `auto-manage`.
     """
 
     kind: str
+    origin: Origin
     document: Mapping[str, Any]
     alerts: Sequence[Alert]
     last_success: datetime | None
@@ -431,6 +449,6 @@ class Monitor(Protocol):
     name: str
     sends_alerts: bool
 
-    def started(self, run_id: str) -> Callable[[float], None] | None: ...
+    def started(self, run_id: str, origin: Origin) -> Callable[[float], None] | None: ...
 
     def ended(self, run: EndedRun) -> Callable[[float], None] | None: ...
