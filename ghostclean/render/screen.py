@@ -131,14 +131,13 @@ def ledgers_screen(document: Document) -> Iterator[str]:
     names = [printable(row["ledger"] or "?", 400) for row in rows]
     longest = max(map(len, accounts))
     room = min(max(map(len, names)), max(20, (_width() - longest - 12) // 2))
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for least in (7, room, longest):
-        table.add_column(no_wrap=True, min_width=least)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    lines = []
     for row, name, account in zip(rows, names, accounts, strict=True):
         end = name if len(name) <= room else f"…{name[1 - room :]}"
-        table.add_row(Text(row["health"], _STYLES[row["health"]]), end, account, printable(row["why"]))
-    return console_lines(table)
+        rest = f"  {end:{room}}  {account:{longest}}  {printable(row['why'])}"
+        lines.append(Text.assemble((f"{row['health']:7}", _STYLES[row["health"]]), rest))
+        lines[-1].truncate(_width(), overflow="ellipsis")
+    return console_lines(*lines)
 
 
 def _facts(document: Document, summary: Document, now: datetime | None) -> Table:
