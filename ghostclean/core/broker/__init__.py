@@ -52,6 +52,7 @@ from .records import (
     Order,
     Position,
     canonical_id,
+    is_activity_id,
     is_uuid,
 )
 from .remembered import (
@@ -97,6 +98,7 @@ __all__ = [
     "eastern",
     "eastern_date",
     "expiry",
+    "is_activity_id",
     "is_option",
     "is_tagged",
     "is_uuid",
