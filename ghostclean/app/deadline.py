@@ -8,6 +8,7 @@ hard bound: adapters merely read `call_left`, so as to ask with time-outs that f
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 import os
 import threading
@@ -105,7 +106,8 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
         finally:
             over.set()
 
-    worker = threading.Thread(target=run, daemon=True, name="ghostclean-call")
+    around = contextvars.copy_context()  # whose run it is, for the log
+    worker = threading.Thread(target=around.run, args=(run,), daemon=True, name="ghostclean-call")
     try:
         worker.start()
         in_time = over.wait(seconds)

@@ -1,7 +1,7 @@
 """The command line: options in, one outcome out, the exit codes that README lists.
 
 The commands' modules do without postponed annotations: Typer would have to evaluate those of all
-twelve commands at every start (a tenth of `--help`).
+commands at every start (a tenth of `--help`).
 """
 
 from __future__ import annotations

@@ -80,6 +80,18 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
     yield f"auto-manage {' '.join(filter(None, (outcome, document['reason'])))}: {counts}"
 
 
+def said(command: str, document: Document) -> str:
+    """What a command came to, in half a line."""
+    if command == "reconcile":
+        return totals(document)
+    if command == "auto-manage":
+        counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
+        return f"{document['reason']}: {counts}" if document["reason"] else counts
+    if command == "status":
+        return str(document["why"])
+    return f"{len(document['checks'])} checks"
+
+
 def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:
     """What is known of a trade: where it stands now, then its journal."""
     if document["status"] is None:
