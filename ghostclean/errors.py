@@ -1,6 +1,6 @@
 """Every way a run can fail, split by what the operator should do about it.
 
-An error is one line: what failed, what it means for the ledger, what to do. `code` is its word in the JSON.
+An error is one line: the failure, its meaning for the ledger, the cure. `code` is its word in the JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class GhostcleanError(Exception):
-    """A run failed; the message says what, what it means for the ledger, and the cure."""
+    """A run failed; the message gives the failure, its meaning for the ledger, and the cure."""
 
     code: ClassVar[str] = "reconcile_failed"
     exit_code: ClassVar[int] = 1
@@ -45,6 +45,13 @@ class StateFailed(GhostcleanError):
     """ghostclean's own memory is out of reach: without lock and journal nothing is written."""
 
     code = "state_failed"
+    exit_code = 4
+
+
+class QueueFailed(GhostcleanError):
+    """The fleet's queue is out of reach: what is not enqueued is not done."""
+
+    code = "queue_failed"
     exit_code = 4
 
 

@@ -5,7 +5,8 @@ A failed look-up is kept as unanswered: it holds the trade and may make the run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ from typing import Any, TypeVar
 from ghostclean.app.deadline import Deadline, bound
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import (
+    ACTIVITIES,
+    CLOCK,
+    FILLS,
     ActivitiesSince,
     ClockNow,
     Evidence,
@@ -160,46 +164,39 @@ class Lookups:
             self._clock()
 
     def _single(self, name: str, ask: Callable[[str], tuple[Order, ...] | None], absent: set[str]) -> None:
-        try:
+        with self._noting(name, f"order {name}"):
             answer = ask(name)
-        except BrokerError as error:
-            self.evidence.unanswered[name] = str(error)
-            self._note(f"order {name}", error)
-            return
-        if answer is None:
-            absent.add(name)
-        else:
-            self.evidence.add_orders(answer)
+            if answer is None:
+                absent.add(name)
+            else:
+                self.evidence.add_orders(answer)
 
     # ------------------------------------------------------------------ the rest
 
     def _fills(self, since: datetime) -> None:
         evidence = self.evidence
-        if evidence.fills_failed or (evidence.fills_since is not None and evidence.fills_since <= since):
-            return
-        try:
-            evidence.add_fills(self.broker.fills(since), since)
-        except BrokerError as error:
-            evidence.fills_failed = str(error)
-            self._note("fills", error)
+        if FILLS not in evidence.unanswered and not evidence.knows_fills(since):
+            with self._noting(FILLS):
+                evidence.add_fills(self.broker.fills(since), since)
 
     def _activities(self, since: datetime) -> None:
         evidence = self.evidence
-        if evidence.activities_failed or (evidence.activities_since is not None and evidence.activities_since <= since):
-            return
-        try:
-            evidence.activities = self.broker.activities(since)
-            evidence.activities_since = since
-        except BrokerError as error:
-            evidence.activities_failed = str(error)
-            self._note("activities", error)
+        if ACTIVITIES not in evidence.unanswered and not evidence.knows_activities(since):
+            with self._noting(ACTIVITIES):
+                evidence.activities = self.broker.activities(since)
+                evidence.activities_since = since
 
     def _clock(self) -> None:
-        try:
+        with self._noting(CLOCK):
             self.evidence.clock = self.broker.clock()
+
+    @contextlib.contextmanager
+    def _noting(self, name: str, what: str = "") -> Iterator[None]:
+        try:
+            yield
         except BrokerError as error:
-            self.evidence.clock_failed = str(error)
-            self._note("clock", error)
+            self.evidence.unanswered[name] = str(error)
+            self._note(what or name, error)
 
     def _ask(self, call: Callable[[], T]) -> T:
         """One look-up. It gets half of the time that is left: one that hangs must not starve the others."""

@@ -53,7 +53,6 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shows(record: Mapping[str, Any], entry: JournalEntry) -> bool:
-    """Whether a record says all that an entry was to write, and nothing of what it was to take out."""
     before, after = entry.before or {}, entry.after or {}
     # The app may have closed a trade since we synced or reduced it: its status is no sign then.
     but = ("updatedAt", "status") if entry.action in (Action.SYNCED, Action.REDUCED) else ("updatedAt",)
@@ -86,7 +85,7 @@ def _remembered(entry: JournalEntry, record: Mapping[str, Any]) -> dict[str, Any
         )
     if entry.verdict == Verdict.REOPENED:
         found["unproven"] = None
-    orders = [str(p["orderId"]) for p in entry.proof if p.get("what") == "fill" and p.get("orderId")]
+    orders = [str(i) for p in entry.proof if (i := p.get("activityId") or (p["what"] == "fill" and p.get("orderId")))]
     if orders and entry.action in (Action.CLOSED, Action.REDUCED):
         found["exits"] = list(dict.fromkeys(orders))
     return found

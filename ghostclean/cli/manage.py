@@ -49,7 +49,7 @@ def auto_manage(
     }
     try:
         with progress("managing the open trades", common.json or common.quiet):
-            result = api.auto_manage(**options, counted_from_start=True)
+            result = api.auto_manage(**options, counted_from_start=common.COUNTED_FROM_START)
         document, exit_code = result.to_dict(), result.exit_code
     except Interrupted as stop:
         document, exit_code = stop.result.to_dict(), stopped_code(stop)

@@ -49,8 +49,9 @@ def _auto_manage(error: str, detail: str, given: Given) -> Document:
 def _status(error: str, detail: str, given: Given) -> Document:
     from ghostclean.app.operate.status import unread_document
 
-    del error, given
-    return unread_document(detail, now=datetime.now(UTC))
+    del error
+    unread = unread_document(detail, now=datetime.now(UTC))
+    return {**unread, "ledgers": []} if given.get("every_ledger") else unread
 
 
 def _gate(error: str, detail: str, given: Given) -> Document:
@@ -83,6 +84,11 @@ def _operators_change(error: str, detail: str, given: Given) -> Document:
     }
 
 
+def _fleet(error: str, detail: str, given: Given) -> Document:
+    del error, detail
+    return {"command": given.get("inner"), "folder": given.get("folder"), "accounts": [], "notes": []}
+
+
 _SHAPES: Mapping[str, Callable[[str, str, Given], Document]] = {
     "reconcile": _reconcile,
     "auto-manage": _auto_manage,
@@ -92,4 +98,5 @@ _SHAPES: Mapping[str, Callable[[str, str, Given], Document]] = {
     "history": _history,
     "resolve": _operators_change,
     "undo": _operators_change,
+    "fleet": _fleet,
 }

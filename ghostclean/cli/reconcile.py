@@ -31,9 +31,7 @@ _NAMED = 5
 def reconcile(
     common: Common,
     dry_run: DryRun = False,
-    max_trades: Annotated[
-        int, typer.Option("--max", min=1, metavar="N", help="Trades to work on in this run at most.")
-    ] = 500,
+    max: Annotated[int, typer.Option("--max", min=1, metavar="N", help="Trades to work on in this run at most.")] = 500,
     close_reason: Annotated[
         str, typer.Option("--close-reason", metavar="TEXT", help="closeReason of a vanished trade.")
     ] = "reconciled_not_in_alpaca",
@@ -57,7 +55,7 @@ def reconcile(
     options: dict[str, Any] = {
         "settings": common.settings(),
         "dry_run": dry_run,
-        "max": max_trades,
+        "max": max,
         "close_reason": name(close_reason, "--close-reason"),
         "close": close,
         "sync": sync,
@@ -69,7 +67,7 @@ def reconcile(
     }
     try:
         with progress("asking the broker", common.json or common.quiet):
-            result = api.reconcile(**options, counted_from_start=True)
+            result = api.reconcile(**options, counted_from_start=common.COUNTED_FROM_START)
         document, exit_code = result.to_dict(), result.exit_code
     except Interrupted as stop:
         document, exit_code = stop.result.to_dict(), stopped_code(stop)

@@ -29,6 +29,24 @@ class Alert:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run is at home: ledger, account and host.
+
+    `account` is the number of the broker's dashboard, else the id, empty while no run has read it.
+    """
+
+    ledger: str
+    account: str
+    live: bool
+    host: str
+
+    def line(self) -> str:
+        """For people."""
+        account = f"{'live' if self.live else 'paper'} account {self.account}".strip()
+        return f"ledger {self.ledger}, {account}, host {self.host}"
+
+
 def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
     """The alerts that a finished run calls for, and what the next run compares with.
 
@@ -107,11 +125,11 @@ def _listed(document: Mapping[str, Any]) -> str:
     return f": {', '.join(closed[:_SHOWN])}{more}" if closed else ""
 
 
-def report(document: Mapping[str, Any]) -> str:
-    """The run in a few lines, as the body of a heartbeat: how it ended, the counters, what it did."""
+def report(document: Mapping[str, Any], origin: Origin) -> str:
+    """The run in a few lines, as the body of a heartbeat: how it ended, whose it was, the counters, what it did."""
     counters = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
     counts = ", ".join(f"{document[name]} {name}" for name in counters)
-    lines = [f"run {document['runId']} (source {document['source']}): {document['error'] or 'ok'}"]
+    lines = [f"run {document['runId']} (source {document['source']}): {document['error'] or 'ok'}", origin.line()]
     if document["detail"]:
         lines.append(str(document["detail"]))
     lines.append(f"{counts} in {document['durationMs']} ms")
@@ -122,9 +140,10 @@ def report(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def manage_report(document: Mapping[str, Any]) -> str:
+def manage_report(document: Mapping[str, Any], origin: Origin) -> str:
     """An auto-manage run in a few lines: how it ended, and what needs a person."""
     lines = [f"auto-manage run {document['runId']} (source {document['source']}): {document['reason'] or 'ok'}"]
+    lines.append(origin.line())
     return "\n".join([*lines, *(describe(item) for item in document["attention"][:_REPORTED])])
 
 

@@ -160,7 +160,7 @@ def _check(order: Order, what: str) -> None:
 
 
 def read_fill(raw: object) -> Fill | None:
-    """A FILL row; None for one that was canceled."""
+    """A FILL row; None for a canceled one."""
     data = _object(raw, "fill")
     if _text(data, "status").lower() == "canceled":
         return None
@@ -177,7 +177,7 @@ def read_fill(raw: object) -> Fill | None:
 
 
 def read_activity(raw: object) -> Activity | None:
-    """A non-trade activity; None for one that was canceled."""
+    """A non-trade activity; None for a canceled one."""
     data = _object(raw, "activity")
     if _text(data, "status").lower() == "canceled":
         return None
@@ -189,6 +189,11 @@ def read_activity(raw: object) -> Activity | None:
         key=symbol_key(symbol),
         qty=_number(data, "qty", "activity"),
         day=_text(data, "date", "created_at")[:10],
+        subtype=_text(data, "activity_sub_type"),
+        group=_text(data, "group_id"),
+        amount=_optional(data, "net_amount"),
+        # A row without a price says 0.
+        price=_optional(data, "price") or None,
     )
 
 

@@ -48,7 +48,7 @@ _GONE = re.compile(
 
 
 class Unreadable(BrokerError):
-    """An answer came that is not what the API sends: empty, cut, HTML, a redirect."""
+    """An answer outside the API: empty, cut, HTML, a redirect."""
 
 
 class _NeverSent(BrokerError):

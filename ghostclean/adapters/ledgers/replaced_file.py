@@ -176,7 +176,7 @@ class ReplacedFile:
         return []
 
     def _settle(self) -> None:
-        """Deletes what a killed process prepared or rightly displaced, and puts back what it did not know."""
+        """Deletes a killed process's own leftovers, and puts back an app's text that it displaced."""
         for swap in self._swaps():
             before, _, ours = swap.name.removesuffix(".swap").removeprefix(f".{self.path.name}.").partition(".")
             held, now = swap.read_bytes(), self.content()

@@ -1,4 +1,4 @@
-"""Client order ids: trade + purpose + n, so that an answer that got lost is found and never sent again."""
+"""Client order ids: trade + purpose + n, so that a lost answer is found by name and an order never sent twice."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class TradeCloser:
         return found.state, MISSED
 
     def _finish_swap(self, managed: ManagedTrade, begun: BegunClose) -> tuple[CloseState, str | None]:
-        """The OCO that an earlier run made room for; with a stop that works, or a target that stayed, it is over."""
+        """The OCO that an earlier run made room for; over once a stop works or the target still stands."""
         if not managed.protection.is_naked:
             self.closer.forget(managed.name)
             return CloseState.STANDS, None

@@ -53,7 +53,7 @@ class Gate:
 
 
 def observe(parts: Parts, deadline: Deadline, max_open: int, *, has_state: bool) -> tuple[BrokerTruth | None, Gate]:
-    """Broker truth and the answer; `has_state` False says that no state exists yet, so nothing is pinned."""
+    """Broker truth and the answer; without a state (`has_state`) no account is pinned."""
     try:
         truth = read_truth(parts, deadline)
     except BrokerTruthFailed as error:

@@ -1,4 +1,4 @@
-"""Makes a broker answer everything that a decision on this ledger needs, without what earlier runs remembered."""
+"""Makes a broker answer every question of a decision on this ledger, without the memory of earlier runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Broker truth as values: orders, executions, positions, instruments, numbers and times."""
 
 from .evidence import (
+    ACTIVITIES,
+    CLOCK,
+    FILLS,
     ActivitiesSince,
     ClockNow,
     Evidence,
@@ -27,6 +30,7 @@ from .records import (
     Session,
     canonical_id,
     client_id,
+    is_activity_id,
     is_uuid,
     parse_client_id,
     trade_tag,

@@ -14,6 +14,8 @@ from .instrument import symbol_key
 from .records import Activity, Fill, MarketClock, Order, canonical_id
 from .values import ZERO, BadNumber, number, parse_time, plain
 
+FILLS, ACTIVITIES, CLOCK = "fills", "activities", "clock"  # as which they stand in `unanswered`
+
 
 @dataclass(frozen=True, slots=True)
 class OrderById:
@@ -82,12 +84,9 @@ class Evidence(OrderGraph):
     truncated: set[str] = field(default_factory=set)
     fills: dict[str, Fill] = field(default_factory=dict)
     fills_since: datetime | None = None
-    fills_failed: str | None = None
     activities: tuple[Activity, ...] = ()
     activities_since: datetime | None = None
-    activities_failed: str | None = None
     clock: MarketClock | None = None
-    clock_failed: str | None = None
     _fills_of: dict[str, list[Fill]] | None = field(default=None, repr=False)
 
     def add_fills(self, fills: Iterable[Fill], since: datetime) -> None:
@@ -129,21 +128,19 @@ class Evidence(OrderGraph):
         """Why an asked question has no answer, if so."""
         match question:
             case OrderById(order_id=name) | OrderByClientId(client_id=name):
-                return _failed(f"order {name}", self.unanswered.get(name))
+                what = f"order {name}"
             case OrdersOf(key=key):
-                return _failed(f"orders of {key}", self.unanswered.get(f"orders of {key}"))
+                name = what = f"orders of {key}"
             case FillsSince():
-                return _failed("fills", self.fills_failed)
+                name = what = FILLS
             case ActivitiesSince():
-                return _failed("activities", self.activities_failed)
+                name = what = ACTIVITIES
             case ClockNow():
-                return _failed("clock", self.clock_failed)
+                name = what = CLOCK
             case RecordsOf():
                 return None
-
-
-def _failed(what: str, why: str | None) -> str | None:
-    return f"{what}: {why}" if why is not None else None
+        why = self.unanswered.get(name)
+        return f"{what}: {why}" if why is not None else None
 
 
 # --------------------------------------------------------------------------- final answers, remembered

@@ -207,7 +207,7 @@ def _lent(
 def _is_own(
     bare: Sequence[Holding], stops: Sequence[Order], found: Mapping[str, Protection], *, may_own: bool
 ) -> bool | None:
-    """Whether the stops become one trade's own; None where they are too small for all that lack one."""
+    """Whether the stops become one trade's own; None if too small for all trades that lack one."""
     lacking = sum((h.open_qty - found[_id(h)].covered for h in bare), ZERO)
     offered = can_take(stops, lacking)
     if may_own and len(bare) == 1 and offered <= lacking:

@@ -45,7 +45,7 @@ class Market:
         return self.close is not None and self.is_open(False, now) and now >= self.close - window
 
     def closed_today(self, now: datetime) -> datetime | None:
-        """The close of a session that ended earlier on this day of the exchange, None otherwise."""
+        """The close of a session that ended earlier on this day of the exchange."""
         if self.last_close is None or self.clock.is_open:
             return None
         return self.last_close if eastern_date(self.last_close) == eastern_date(now) else None

@@ -11,8 +11,6 @@ from ghostclean.core.inputs import Memory
 from ghostclean.core.ledger import Trade, read_trade
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
 
-Sections = dict[str, dict[str, Any]]
-
 _MISSES = frozenset({Verdict.FILLED_BUT_GONE, Verdict.VANISHED})
 _UNPROVEN_KEPT = timedelta(days=30)
 
