@@ -93,6 +93,7 @@ def auto_manage(
         deadline=limit,
         manage=loaded.manage(),
         grace=policy.grace,
+        interval=policy.interval,
         dry_run=dry_run,
         force=force,
     )

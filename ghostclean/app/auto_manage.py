@@ -60,6 +60,7 @@ class ManageOptions:
     deadline: Deadline
     manage: ManagePolicy
     grace: timedelta = timedelta(seconds=120)
+    interval: timedelta = timedelta(seconds=300)
     dry_run: bool = False
     force: bool = False
     lock_wait: float = LOCK_WAIT
@@ -118,6 +119,7 @@ class _Run:
             run_id=options.run_id,
             source=options.source,
             dry_run=options.dry_run,
+            interval=options.interval,
             lock_wait=options.lock_wait,
         )
         self.run.journal.now = now
@@ -345,8 +347,9 @@ class _Run:
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)
         entries, memory = tuple(self.journal.journal.entries), self._memory()
+        about = self.run.about(result.attention)
         if self.run.interrupted:
-            return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory)
+            return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory, about=about)
         add = {"runs": 1, **dict.fromkeys(_COUNTED.values(), 0), _COUNTED[result.outcome]: 1}
         if result.reason:
             add[f"reason:{result.reason}"] = 1
@@ -357,7 +360,7 @@ class _Run:
             "lastSource": result.source,
             "lastRunId": result.run_id,
         }
-        return RunCommit(KIND, result.run_id, run, add, put, entries, memory)
+        return RunCommit(KIND, result.run_id, run, add, put, entries, memory, about=about)
 
     def _memory(self) -> dict[str, Mapping[str, Any]]:
         at = iso(self.parts.broker.now())

@@ -45,6 +45,7 @@ def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None)
         run_id=options.run_id,
         source=options.source,
         dry_run=options.dry_run,
+        interval=options.policy.interval,
         lease=lease,
         policy=options.policy,
     )

@@ -157,14 +157,7 @@ def record(run: ReconcileRun) -> RunCommit:
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
     totals = _totals(entries, run.overwritten)
-    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, _about(run))
-
-
-def _about(run: ReconcileRun) -> dict[str, Any]:
-    """What `status --all` must know of a ledger besides its runs."""
-    origin = run.origin()
-    about = {"ledger": origin.ledger, "account": origin.account or None, "live": origin.live, "host": origin.host}
-    return {**about, "interval": run.policy.interval.total_seconds()}
+    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, run.about(told.attention))
 
 
 def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
@@ -17,6 +17,7 @@ from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
 from ghostclean.core.alerts import Origin
+from ghostclean.core.attention import Attention, Needs
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.inputs import Policy
 from ghostclean.core.safety import Pin
@@ -54,6 +55,7 @@ class Run:
     run_id: str
     source: str
     dry_run: bool
+    interval: timedelta
     lease: Lease | None = None
     lock_wait: float = 0.0
     inner: bool = field(init=False)
@@ -96,6 +98,18 @@ class Run:
         """The entry of the list of runs, which says whose run it was."""
         origin = self.origin()
         return {**listed, "ledger": origin.ledger, "account": origin.account or None}
+
+    def about(self, attention: Attention) -> dict[str, Any]:
+        """What `status --all` must know of a ledger besides its runs."""
+        origin, needs = self.origin(), Needs.of(attention.items)
+        return {
+            "ledger": origin.ledger,
+            "account": origin.account or None,
+            "live": origin.live,
+            "host": origin.host,
+            "interval": self.interval.total_seconds(),
+            "needs": [*needs],
+        }
 
     def told(self, tell: Callable[[], None]) -> None:
         """Tells the monitors; failures are noted."""

@@ -50,6 +50,8 @@ def ghostclean(
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
+    # Typer has no option whose value may be left out, so this one is a switch of its own.
+    arguments = ["--check-runs" if argument == "--check=runs" else argument for argument in arguments]
     try:
         code: Any = _command(arguments)(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:

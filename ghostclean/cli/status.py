@@ -18,7 +18,7 @@ from ghostclean.cli.process import reader_gone
 if TYPE_CHECKING:
     from ghostclean.settings import Settings
 
-_HELP = """Healthy, stale or broken; the last runs; what to do next.
+_HELP = """Healthy, or broken, stale, or in need of you; the last runs; what to do next.
 
 \b
 Examples:
@@ -28,7 +28,8 @@ Examples:
   ghostclean status --watch 5
   ghostclean status --check --quiet || mail -s ghosts me@example.org
 
-Reads no broker unless --broker. Broken: the last run failed. Stale: no success for two intervals.
+Reads no broker unless --broker. Broken: the last run failed. Needs you: a trade, an order or an orphan
+waits for a person. Stale: no success for two intervals.
 --all shows every ledger that keeps its state in the same place, one line each, the worst first.
 """
 
@@ -46,13 +47,18 @@ def status(
     watch: Annotated[
         str | None, typer.Option("--watch", metavar="SECONDS", help="Redraw that often until Ctrl-C.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 unless healthy.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 unless healthy; --check=runs judges the runs only.")
+    ] = False,
+    check_runs: Annotated[bool, typer.Option("--check-runs", hidden=True)] = False,
     every_ledger: Annotated[bool, typer.Option("--all", help="All ledgers of this state, one line each.")] = False,
 ) -> Outcome:
     def seen() -> Outcome:
         if every_ledger:
-            return _outcome(_look_at_all(common.settings()), common, check=check)
-        return _outcome(look(common.settings(), limit, with_broker=with_broker), common, check=check)
+            return _outcome(_look_at_all(common.settings()), common, by)
+        return _outcome(look(common.settings(), limit, with_broker=with_broker), common, by)
+
+    by = "runsHealth" if check_runs else "health" if check else None
 
     if every_ledger and with_broker:
         raise bad_option("--broker", "it reads the account of one ledger; leave out --all")
@@ -94,11 +100,12 @@ def _look_at_all(settings: "Settings") -> dict[str, Any]:
         return ledgers_document(stores, now=datetime.now(UTC), interval=timedelta(seconds=settings.interval))
 
 
-def _outcome(document: dict[str, Any], common: Common, *, check: bool) -> Outcome:
+def _outcome(document: dict[str, Any], common: Common, by: str | None) -> Outcome:
+    """The screen, and exit code 1 where what is checked is not healthy; `by` names the field that is."""
     from ghostclean.result import EXIT_CODES
 
     healthy = document["health"] == "healthy"
-    code = EXIT_CODES[document["error"]] or (1 if check and not healthy else 0)
+    code = EXIT_CODES[document["error"]] or int(by is not None and document[by] != "healthy")
 
     def lines() -> Iterator[str]:
         if common.quiet and healthy and document["ok"]:
@@ -113,16 +120,14 @@ def _outcome(document: dict[str, Any], common: Common, *, check: bool) -> Outcom
         lines,
         error=document["error"],
         detail=document["detail"],
-        warnings=tuple(_unwell(document)) if check else (),
+        warnings=tuple(_unwell(document, by)) if by is not None else (),
     )
 
 
-def _unwell(document: dict[str, Any]) -> Iterator[str]:
+def _unwell(document: dict[str, Any], by: str) -> Iterator[str]:
     """A line for each ledger that is not healthy."""
     rows = [(f"{row['ledger']}: ", row) for row in document.get("ledgers", ())] or [("", document)]
-    return (
-        f"{whose}{row['health']}: {row['why']}; {row['advice']}" for whose, row in rows if row["health"] != "healthy"
-    )
+    return (f"{whose}{row['health']}: {row['why']}; {row['advice']}" for whose, row in rows if row[by] != "healthy")
 
 
 def _watch(seen: Callable[[], Outcome], common: Common, every: float) -> None:

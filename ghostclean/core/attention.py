@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from ghostclean.core.broker import parse_time
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
@@ -86,6 +86,21 @@ class Attention:
     def memory(self) -> dict[str, Any]:
         """What the state is to remember; what ended is forgotten."""
         return {item.key: None for item in self.ended} | {item.key: item.to_dict() for item in self.items}
+
+
+class Needs(NamedTuple):
+    """An attention list in short: how many items, and the worst of them."""
+
+    number: int = 0
+    first: str = ""
+    command: str = ""
+
+    @classmethod
+    def of(cls, items: Sequence[Item]) -> Self:
+        if not items:
+            return cls()
+        worst = items[0]
+        return cls(len(items), f"{of(worst.to_dict())}: {worst.kind}: {worst.why}", worst.command)
 
 
 def recall(stored: Mapping[str, Any]) -> tuple[Item, ...]:

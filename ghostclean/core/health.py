@@ -1,6 +1,7 @@
-"""How a ledger's runs are doing, by their summary. Pure.
+"""How a ledger is doing, by the summary of its runs and what needs a person. Pure.
 
-*Broken*: the last counted run failed. *Stale*: no success for two intervals. Else *healthy*.
+*Broken*: the last counted run failed. *Needs you*: something waits for a person. *Stale*: no
+success for two intervals. Else *healthy*.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from ghostclean.core.attention import Needs
 from ghostclean.core.broker import parse_time
 from ghostclean.durations import spell
 
-WORST_FIRST = ("broken", "stale", "healthy")
+NEEDS_YOU = "needs you"
+WORST_FIRST = ("broken", NEEDS_YOU, "stale", "healthy")
 
 _CURES = {
     "broker_truth_failed": "check the keys and Alpaca's status, then `ghostclean doctor`",
@@ -38,13 +41,16 @@ class Health:
         return WORST_FIRST.index(self.word), self.last_success or datetime.min.replace(tzinfo=UTC)
 
 
-def judge(summary: Mapping[str, str], now: datetime, interval: timedelta) -> Health:
+def judge(summary: Mapping[str, str], needs: Needs, now: datetime, interval: timedelta) -> Health:
     """The health of a ledger whose runs are expected every `interval`."""
     last_success = parse_time(summary.get("lastSuccessAt"))
     if summary.get("lastOk") == "false":
         error = summary.get("lastError") or "reconcile_failed"
         cure = _CURES.get(error, "see `ghostclean doctor`")
         return Health("broken", f"the last run failed: {error}", cure, last_success)
+    if needs.number:
+        more = f", and {needs.number - 1} more" if needs.number > 1 else ""
+        return Health(NEEDS_YOU, f"{needs.first}{more}", needs.command, last_success)
     if last_success is None:
         return Health("stale", "no run has succeeded yet", "run `ghostclean reconcile`, then schedule it", None)
     age = now - last_success

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ghostclean.core.attention import of
 from ghostclean.core.broker import parse_time
 from ghostclean.durations import spell
 
@@ -26,6 +27,7 @@ _PIPE_WIDTH = 80
 _WIDE = 100
 STYLES = {
     "healthy": "bold green",
+    "needs you": "bold magenta",
     "stale": "bold yellow",
     "broken": "bold red",
     "closed": "green",
@@ -109,6 +111,8 @@ def status_screen(document: Document) -> Iterator[str]:
     parts: list[Any] = [first]
     if document["detail"]:
         parts.append(Text(printable(document["detail"]), "red"))
+    if document["attention"]:
+        parts += [_attention(document["attention"], now), Text()]
     parts.append(_facts(document, summary, now))
     runs = telemetry["runs"]
     if runs:
@@ -121,6 +125,16 @@ def status_screen(document: Document) -> Iterator[str]:
     return console_lines(*parts)
 
 
+def _attention(items: Sequence[Document], now: datetime | None) -> Table:
+    """The worst first, each with its next command on a line of its own, ready to paste."""
+    table = listing("for", "kind", "of what, why, and the next command")
+    for item in items:
+        what = f"{printable(of(item), 80)}: {printable(item['why'])}"
+        command = Text(printable(item["command"]), "bold")
+        table.add_row(_age(parse_time(item["since"]), now), item["kind"], Text.assemble(what, "\n", command))
+    return table
+
+
 def ledgers_screen(document: Document) -> Iterator[str]:
     """One line a ledger, the worst first; where room is short a name keeps its end, which tells ledgers apart."""
     rows = document["ledgers"]
@@ -129,12 +143,12 @@ def ledgers_screen(document: Document) -> Iterator[str]:
     accounts = [f"{'live' if row['live'] else 'paper'} {printable(row['account'] or '', 24)}".strip() for row in rows]
     names = [printable(row["ledger"] or "?", 400) for row in rows]
     longest = max(map(len, accounts))
-    room = min(max(map(len, names)), max(20, (_width() - longest - 12) // 2))
+    room = min(max(map(len, names)), max(20, (_width() - longest - 14) // 2))
     lines = []
     for row, name, account in zip(rows, names, accounts, strict=True):
         end = name if len(name) <= room else f"…{name[1 - room :]}"
         rest = f"  {end:{room}}  {account:{longest}}  {printable(row['why'])}"
-        lines.append(Text.assemble((f"{row['health']:7}", STYLES[row["health"]]), rest))
+        lines.append(Text.assemble((f"{row['health']:9}", STYLES[row["health"]]), rest))
         lines[-1].truncate(_width(), overflow="ellipsis")
     return console_lines(*lines)
 

@@ -214,3 +214,50 @@ def test_an_interrupted_run_is_listed_and_not_a_failure_and_gives_its_lock_back(
     assert process.returncode == 143
     assert world.summary().get("fail", "0") == "0"
     assert world.run(command).code == 0, "the lock is free"
+
+
+# --------------------------------------------------------------------------- where it is seen
+
+
+def test_status_doctor_and_metrics_agree(world: World) -> None:
+    mismatch(world)
+    metrics = world.folder / "ghostclean.prom"
+    world.reconcile(GHOSTCLEAN_METRICS_FILE=str(metrics))
+
+    status = world.run("status", "--json").document
+    doctor = {check["name"]: check for check in world.run("doctor", "--json").document["checks"]}
+
+    assert (status["health"], [i["kind"] for i in status["attention"]]) == ("needs you", ["mismatch"])
+    assert status["why"].startswith("NVDA n: mismatch: ")
+    assert status["advice"] == "ghostclean resolve n"
+    assert (doctor["attention"]["ok"], doctor["attention"]["cure"]) == (False, "ghostclean resolve n")
+    assert 'kind="mismatch"} 1' in metrics.read_text()
+    assert 'kind="naked"} 0' in metrics.read_text()
+    assert world.run("status").stdout.splitlines()[0].startswith("needs you: NVDA n: mismatch: ")
+
+
+def test_check_judges_the_list_and_check_runs_the_runs_only(world: World) -> None:
+    mismatch(world)
+    world.reconcile()
+
+    assert world.run("status", "--check", "--quiet").code == 1
+    assert world.run("status", "--check=runs", "--quiet").code == 0
+    assert world.run("status", "--all", "--check").code == 1
+    assert world.run("status", "--all", "--check=runs").code == 0
+    (row,) = world.run("status", "--all", "--json").document["ledgers"]
+    assert (row["health"], row["runsHealth"], row["needs"]) == ("needs you", "healthy", 1)
+
+
+def test_what_auto_manage_finds_is_in_the_metrics_beside_what_reconcile_finds(world: World) -> None:
+    naked(world)
+    file = world.folder / "ghostclean.prom"
+
+    manage(world, GHOSTCLEAN_METRICS_FILE=str(file))
+    world.reconcile(GHOSTCLEAN_METRICS_FILE=str(file))
+
+    text = file.read_text()
+    values = {line.partition("{")[0]: line.rpartition(" ")[2] for line in text.splitlines() if line[0] != "#"}
+    assert (values["ghostclean_auto_manage_naked"], values["ghostclean_auto_manage_last_run_ok"]) == ("1", "0")
+    assert values["ghostclean_last_run_ok"] == "1"
+    assert text.count("# TYPE ghostclean_attention gauge") == 1
+    assert 'kind="naked"} 1' in text

@@ -112,8 +112,10 @@ def test_many_items_make_a_few_alerts() -> None:
 
 @pytest.mark.parametrize("error", [word for word in EXIT_CODES if word])
 def test_a_failed_run_is_told_as_what_it_is(error: str) -> None:
+    if error == "interrupted":
+        assert told(run(), run(error=error), run()) == [[], [], []]
+        return
     expected = "breaker" if error == "mass_close_stopped" else "failed"
-
     assert told(run(), run(error=error), run()) == [[], [expected], ["recovered"]]
 
 
@@ -153,8 +155,8 @@ def test_a_long_report_is_bounded() -> None:
 # --------------------------------------------------------------------------- auto-manage
 
 
-def managed(reason: str | None = None, *, ok: bool = True, detail: str | None = None) -> dict[str, Any]:
-    return {"reason": reason, "error": None if ok else reason, "detail": detail}
+def managed(reason: str | None = None, *, ok: bool = True, detail: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"reason": reason, "error": None if ok else reason, "detail": detail, "attention": [], "settled": [], **more}
 
 
 def failed(reason: str) -> dict[str, Any]:
@@ -174,37 +176,46 @@ def manage_told(*documents: dict[str, Any]) -> list[list[str]]:
 
 
 def test_a_failure_of_auto_manage_and_its_end_are_told_once() -> None:
-    naked = failed("naked")
+    down = failed("clock_unavailable")
 
-    assert manage_told(SUCCESS, naked, naked, naked, SUCCESS, SUCCESS, naked) == [
+    assert manage_told(SUCCESS, down, down, down, SUCCESS, SUCCESS, down) == [
         [], ["manage_failed"], [], [], ["manage_recovered"], [], ["manage_failed"]
     ]  # fmt: skip
 
 
 def test_every_reason_is_told_once_even_when_they_take_turns() -> None:
-    naked, missed = failed("naked"), failed("eod_missed")
+    clock, prices = failed("clock_unavailable"), failed("no_prices")
 
-    assert manage_told(naked, missed, naked, missed, SUCCESS) == [
+    assert manage_told(clock, prices, clock, prices, SUCCESS) == [
         ["manage_failed"], ["manage_failed"], [], [], ["manage_recovered"]
     ]  # fmt: skip
 
 
 def test_an_alert_of_auto_manage_names_reason_and_trade_and_its_end_what_is_over() -> None:
-    first, state = manage_changes({}, failed("naked"))
+    first, state = manage_changes({}, failed("no_prices"))
     second, state = manage_changes(state, managed("broker_truth_failed", ok=False, detail="the broker failed"))
     last, _ = manage_changes(state, SUCCESS)
 
     assert [alert.text for alert in (*first, *second, *last)] == [
-        "auto-manage failed: naked: AAPL a: why",
+        "auto-manage failed: no_prices: AAPL a: why",
         "auto-manage failed: broker_truth_failed: the broker failed",
-        "auto-manage succeeds again (it failed with naked, broker_truth_failed)",
+        "auto-manage succeeds again (it failed with no_prices, broker_truth_failed)",
     ]
 
 
 def test_a_closed_market_is_no_recovery_and_an_empty_ledger_is() -> None:
-    assert manage_told(failed("naked"), CLOSED, CLOSED, failed("naked"), NOTHING_OPEN, CLOSED) == [
+    down = failed("no_prices")
+    assert manage_told(down, CLOSED, CLOSED, down, NOTHING_OPEN, CLOSED) == [
         ["manage_failed"], [], [], [], ["manage_recovered"], []
     ]  # fmt: skip
+
+
+def test_what_fails_it_about_a_trade_is_told_as_that_trades_item() -> None:
+    begins = managed("naked", ok=False, detail="naked: AAPL a: why", attention=[item("a", "naked")])
+    stands = managed("naked", ok=False, detail="naked: AAPL a: why", attention=[item("a", "naked", new=False)])
+    ends = managed(settled=[item("a", "naked")])
+
+    assert manage_told(begins, stands, ends) == [["needs_a_person"], [], ["cleared"]]
 
 
 MANAGED = st.sampled_from([SUCCESS, CLOSED, NOTHING_OPEN, failed("naked"), failed("eod_missed"), failed("clock")])

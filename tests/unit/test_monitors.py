@@ -23,8 +23,9 @@ from ghostclean.api import auto_manage, reconcile
 from ghostclean.app.monitors import Monitors
 from ghostclean.app.ports import EndedRun
 from ghostclean.core.alerts import Alert, Origin
+from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.verdicts import Verdict
-from ghostclean.result import Result
+from ghostclean.result import ManageOutcome, ManageResult, Result
 from ghostclean.settings import Settings
 from ghostclean.wiring import opened
 from tests.fakebroker import FakeBroker
@@ -297,7 +298,8 @@ def parse(text: str) -> dict[tuple[str, str], float]:
             labels = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', match[2]))
             assert labels["ledger"]
             assert labels["account"]
-            key = (match[1].removeprefix("ghostclean_"), labels.get("verdict", ""))
+            about = next((labels[name] for name in ("verdict", "kind", "outcome") if name in labels), "")
+            key = (match[1].removeprefix("ghostclean_"), about)
             assert key not in found
             found[key] = float(match[3])
     return found
@@ -319,8 +321,53 @@ def test_the_metrics_file_is_valid_and_says_what_happened(tmp_path: Path) -> Non
     assert verdicts == {str(v): {"exited": 1.0, "mismatch": 2.0}.get(v, 0.0) for v in Verdict}
 
 
+NAKED = Attention((Item(Kind.NAKED, "no stop", "ghostclean explain a", "AAPL", "a", "2026-11-22T07:00:00.000Z"),))
+
+
+def managed(outcome: ManageOutcome = ManageOutcome.SUCCESS, **changed: Any) -> EndedRun:
+    about = {
+        "started_at": "",
+        "duration_ms": 5,
+        "now": "",
+        "enabled": True,
+        "forced": False,
+        "dry_run": False,
+        "cfg": {},
+    }
+    result = ManageResult(
+        outcome, changed.pop("reason", None), "m-1", "cron", **about, dry_run=False, cfg={}, **changed
+    )
+    return replace(ended(result.to_dict(), now=NOW.timestamp()), kind="auto-manage")
+
+
+def test_both_kinds_of_run_keep_their_series_in_one_file(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "m.prom")
+
+    send(metrics.ended(managed(ManageOutcome.FAIL, reason="naked", attention=NAKED)))
+    send(metrics.ended(ended(run(attention=NAKED), NOW.timestamp(), NOW.timestamp())))
+
+    found = parse((tmp_path / "m.prom").read_text())
+    assert (found["auto_manage_naked", ""], found["auto_manage_last_run_outcome", "FAIL"]) == (1, 1)
+    assert (found["last_run_ok", ""], found["attention", "naked"], found["attention", "orphan"]) == (1, 1, 0)
+    send(metrics.ended(managed()))
+    found = parse((tmp_path / "m.prom").read_text())
+    assert (found["auto_manage_naked", ""], found["attention", "naked"], found["last_run_ok", ""]) == (0, 0, 1)
+
+
+def test_the_heartbeat_fails_while_a_position_is_naked_and_logs_an_interruption(eye: Eye) -> None:
+    heartbeat = Heartbeat(eye.url)
+
+    send(heartbeat.ended(managed(ManageOutcome.FAIL, reason="naked", attention=NAKED)))
+    send(heartbeat.ended(ended(run(attention=NAKED))))
+    send(heartbeat.ended(ended(run())))
+    send(heartbeat.ended(ended(run(error="interrupted", detail="interrupted"))))
+
+    assert heartbeat.ended(managed()) is None
+    assert eye.paths() == [f"/{TOKEN}/fail", f"/{TOKEN}/fail", f"/{TOKEN}", f"/{TOKEN}/log"]
+
+
 def test_a_large_number_keeps_its_digits() -> None:
-    found = parse(exposition(run(synced=1_234_567), HOME, None, 1_795_000_000.125))
+    found = parse(exposition(ended(run(synced=1_234_567), now=1_795_000_000.125), None))
 
     assert found["last_run_synced", ""] == 1_234_567
     assert found["last_run_timestamp_seconds", ""] == 1_795_000_000.125
@@ -349,7 +396,7 @@ def test_the_success_of_another_ledger_in_the_file_is_not_ours(tmp_path: Path) -
 def test_files_of_several_ledgers_are_legal_together() -> None:
     """A collector reads the whole folder: no series twice, and one HELP and TYPE for each name."""
     homes = (HOME, replace(HOME, ledger='file:/b "c"\\d\n.json'), replace(HOME, ledger="file:/e.json", account=""))
-    texts = [exposition(run(), home, 1.0, 2.0) for home in homes]
+    texts = [exposition(ended(run(), origin=home), 1.0) for home in homes]
     for text in texts:
         parse(text)
     lines = [line for text in texts for line in text.splitlines()]
@@ -495,7 +542,8 @@ def test_a_whole_run_tells_all_three(eye: Eye, tmp_path: Path) -> None:
     assert (result.exit_code, result.closed) == (0, 5)
     assert eye.paths() == [f"/{TOKEN}/start", f"/{TOKEN}", f"/{TOKEN}/alert"]
     assert "run whole-run (source python): ok" in eye.seen[1][3]
-    assert json.loads(eye.seen[2][3])["events"][0]["event"] == "ghosts_closed"
+    events = [event["event"] for event in json.loads(eye.seen[2][3])["events"]]
+    assert events == ["needs_a_person", "ghosts_closed"]
     assert parse((tmp_path / "m.prom").read_text())["last_run_closed", ""] == 5
 
 
@@ -597,7 +645,7 @@ def heard(eye: Eye) -> list[tuple[str, str]]:
         (document["runId"], event["event"])
         for document in eye.documents()
         for event in document["events"]
-        if event["event"].startswith("manage_")
+        if event["event"].startswith("manage_") or "naked" in event["text"]
     ]
 
 
@@ -656,5 +704,6 @@ def test_a_naked_trade_is_told_once_and_its_end_too(eye: Eye, tmp_path: Path) ->
             broker.advance(minutes=5)
 
     assert reasons == ["naked", "naked", None, None]
-    assert heard(eye) == [("m-0", "manage_failed"), ("m-2", "manage_recovered")]
-    assert "auto-manage failed: naked: AAPL a: " in eye.documents()[0]["text"]
+    assert heard(eye) == [("m-0", "needs_a_person"), ("m-2", "cleared")]
+    assert "needs a person: AAPL a: naked: " in eye.documents()[0]["text"]
+    assert "-> ghostclean explain a" in eye.documents()[0]["text"]

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import Broker, Ledger, Record
+from ghostclean.core import attention
+from ghostclean.core.attention import Needs
 from ghostclean.core.broker import Account, BrokerTruth, iso
 from ghostclean.core.health import judge
 from ghostclean.core.ledger import is_open, is_pending, read_trade
@@ -194,13 +196,17 @@ def _pin(found: Installation, broker: Broker, account: Account, *, pin: bool) ->
 def _history(found: Installation) -> Iterator[Check]:
     try:
         telemetry = found.stores.state.telemetry("reconcile", 0)
+        items = attention.recall(found.stores.state.recall("attention"))
     except GhostcleanError as error:
         yield Check("runs", False, str(error), "repair the state and ask again")
         return
-    health = judge(telemetry.summary, datetime.now(UTC), found.interval)
+    health = judge(telemetry.summary, Needs(), datetime.now(UTC), found.interval)
     ok = {"healthy": True, "stale": None, "broken": False}[health.word]
     what = f"{health.word}: {health.why}; expected every {spell(found.interval.total_seconds())}"
     yield Check("runs", ok, what, "" if ok else health.advice)
+    needs = Needs.of(items)
+    more = f" ({needs.number} items, `ghostclean status` lists them)" if needs.number > 1 else ""
+    yield Check("attention", not items, f"{needs.first}{more}" or "nothing needs a person", needs.command)
 
 
 def _environment(found: Installation) -> Iterator[Check]:

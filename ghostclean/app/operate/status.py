@@ -9,8 +9,10 @@ from typing import Any
 
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import KnownLedger, Ledger, LedgerView, Record, Telemetry
+from ghostclean.core import attention
+from ghostclean.core.attention import Needs
 from ghostclean.core.broker import BrokerTruth, iso, parse_time, symbol_key
-from ghostclean.core.health import Health, judge
+from ghostclean.core.health import WORST_FIRST, Health, judge
 from ghostclean.core.ledger import is_open, is_pending, other_account, text
 from ghostclean.errors import LedgerFailed
 
@@ -38,7 +40,8 @@ def status_document(
     """
     state = stores.state
     known = state.telemetry("reconcile", limit)
-    health = judge(known.summary, now, interval)
+    items = attention.recall(state.recall("attention"))
+    health = judge(known.summary, Needs.of(items), now, interval)
     manage = state.telemetry("auto-manage", limit)
     lock = state.lock_info()
     view, error, detail = _read(stores.ledger)
@@ -51,6 +54,8 @@ def status_document(
         "health": health.word,
         "why": health.why,
         "advice": health.advice,
+        "runsHealth": judge(known.summary, Needs(), now, interval).word,
+        "attention": [item.to_dict() for item in items],
         "lastSuccessAt": iso(health.last_success) if health.last_success else None,
         "reconcileTelemetry": telemetry_document(known),
         "autoManageTelemetry": telemetry_document(manage),
@@ -71,29 +76,36 @@ def ledgers_document(stores: Stores, *, now: datetime, interval: timedelta) -> d
     judged = []
     for known in stores.state.ledgers("reconcile"):
         about = known.about or present
-        judged.append((judge(known.summary, now, timedelta(seconds=about["interval"])), replace(known, about=about)))
+        every, needs = timedelta(seconds=about["interval"]), Needs(*about.get("needs", ()))
+        judged.append((judge(known.summary, needs, now, every), replace(known, about=about)))
     judged.sort(key=lambda one: (one[0].severity(), str(one[1].about.get("ledger"))))
-    worst = judged[0][0] if judged else judge({}, now, timedelta())
+    worst = judged[0][0] if judged else judge({}, Needs(), now, timedelta())
+    rows = [_ledger_row(health, known, now) for health, known in judged]
+    by_runs = min((row["runsHealth"] for row in rows), key=WORST_FIRST.index, default=worst.word)
     return {
         "ok": True,
         "now": iso(now),
         "health": worst.word,
         "why": worst.why,
         "advice": worst.advice,
-        "ledgers": [_ledger_row(health, known) for health, known in judged],
+        "runsHealth": by_runs,
+        "ledgers": rows,
         "places": {"state": stores.state.place},
         "error": None,
         "detail": None,
     }
 
 
-def _ledger_row(health: Health, known: KnownLedger) -> dict[str, Any]:
+def _ledger_row(health: Health, known: KnownLedger, now: datetime) -> dict[str, Any]:
+    every = timedelta(seconds=known.about["interval"])
     about, summary = known.about, telemetry_document(Telemetry(known.summary, ()))["summary"]
     return {
         **{name: about.get(name) for name in ("ledger", "account", "live", "host", "interval")},
         "health": health.word,
         "why": health.why,
         "advice": health.advice,
+        "runsHealth": judge(known.summary, Needs(), now, every).word,
+        "needs": Needs(*about.get("needs", ())).number,
         "lastSuccessAt": iso(health.last_success) if health.last_success else None,
         **{name: summary.get(name) for name in _COUNTED},
     }
@@ -179,6 +191,7 @@ def unread_document(detail: str, *, now: datetime) -> dict[str, Any]:
         "health": "unknown",
         "why": detail,
         "advice": "see `ghostclean doctor`",
+        "attention": [],
         "reconcileTelemetry": unread,
         "autoManageTelemetry": unread,
         "spooled": 0,
