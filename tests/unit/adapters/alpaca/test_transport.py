@@ -1,4 +1,4 @@
-"""The HTTP door: time, retries, single sending, true 404s, and silence about the keys."""
+"""HTTP: time, retries, single sending, true 404s, and silence about the keys."""
 
 from __future__ import annotations
 
