@@ -94,7 +94,7 @@ def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
     )
 
 
-def _monitors(settings: Settings) -> Monitors:
+def _monitors(settings: Settings, ledger: str) -> Monitors:
     from ghostclean.app.monitors import Monitors
 
     if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
@@ -103,7 +103,7 @@ def _monitors(settings: Settings) -> Monitors:
 
     channels = [build(value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
     alert_url = settings.value("GHOSTCLEAN_ALERT_URL")
-    return Monitors(channels, LocalMemo(alert_url) if alert_url else None)
+    return Monitors(channels, LocalMemo(alert_url, ledger) if alert_url else None)
 
 
 @contextlib.contextmanager
@@ -134,5 +134,5 @@ def connected(settings: Settings) -> Iterator[Parts]:
             kept.state,
             kept.spool,
             broker=broker(settings),
-            monitors=_monitors(settings),
+            monitors=_monitors(settings, kept.ledger.place),
         )

@@ -163,6 +163,7 @@ class _Run:
     def _work(self) -> None:
         self._reconcile()
         self.memory = self.parts.state.recall_all(MANAGE_MEMORY)
+        self.run.account = self.memory.ledger.get("account")
         begun, owed = _begun(self.memory.flatten), _begun(self.memory.owed_stops)
         if not self.manage.enabled and not begun and not owed:
             raise _Stop(ManageOutcome.SKIP, "disabled")
@@ -298,7 +299,7 @@ class _Run:
     def _record(self) -> RunCommit:
         """Telemetry, journal and memory; dry, locked and interrupted runs are listed, not counted."""
         result = self._report()
-        run = {
+        listed = {
             "ts": result.started_at,
             "outcome": str(result.outcome),
             "reason": result.reason,
@@ -310,6 +311,7 @@ class _Run:
             "durationMs": result.duration_ms,
             "dryRun": result.dry_run,
         }
+        run = self.run.signed(listed)
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)
         entries, memory = tuple(self.journal.journal.entries), self._memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ class Parts(Stores):
     monitors: Monitors = field(default_factory=Monitors)
     wall: Callable[[], datetime] = wall_clock
     pause: Callable[[float], None] = time.sleep
+    host: str = field(default_factory=socket.gethostname)
 
     def bound(self, run: Runner) -> Parts:
         """The same parts; each call of broker, ledger and state goes through `run`."""

@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from ghostclean.core.alerts import Alert
+from ghostclean.core.alerts import Alert, Origin
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position, Session
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
@@ -273,7 +273,7 @@ RECONCILE_MEMORY = (
     "first_seen", "last_worked", "misses", "exits", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin",
     "ledger", "intents",
 )  # fmt: skip
-MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod")
+MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod", "ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,8 @@ class RunCommit:
 
     `run` is the list entry; `add` and `put` change the summary. `entries` are appended or, by id, replaced; a
     `written` one stays. `memory`: section -> id -> value (None forgets). `totals`: by entry id, the summary field
-    that goes up by one when that entry first becomes `written`, whoever commits it.
+    that goes up by one when that entry first becomes `written`, whoever commits it. `about` says which
+    ledger of the state this is.
     """
 
     kind: str
@@ -293,6 +294,7 @@ class RunCommit:
     entries: tuple[JournalEntry, ...] = ()
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     totals: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +303,17 @@ class Telemetry:
 
     summary: Mapping[str, str]
     runs: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLedger:
+    """A ledger that keeps its state in the same place: its last word about itself, and its summary.
+
+    `about` is empty for the present one while no run of it has said anything.
+    """
+
+    about: Mapping[str, Any]
+    summary: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +364,11 @@ class State(Protocol):
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
         """Entries of a trade or a run, oldest first."""
 
-    def telemetry(self, kind: str, limit: int) -> Telemetry: ...
+    def telemetry(self, kind: str, limit: int) -> Telemetry:
+        """Summary and newest runs of this ledger; the sum over all is for dashboards."""
+
+    def ledgers(self, kind: str) -> list[KnownLedger]:
+        """Every ledger that has recorded a run in this state, the present one included."""
 
     def close(self) -> None: ...
 
@@ -372,9 +389,10 @@ class Spool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A finished run: kind (`reconcile`, `auto-manage`), JSON document, alerts, and the last success known."""
+    """A finished run: kind (`reconcile`, `auto-manage`), whose it was, JSON document, alerts, last success known."""
 
     kind: str
+    origin: Origin
     document: Mapping[str, Any]
     alerts: Sequence[Alert]
     last_success: datetime | None
@@ -391,6 +409,6 @@ class Monitor(Protocol):
     name: str
     sends_alerts: bool
 
-    def started(self, run_id: str) -> Callable[[float], None] | None: ...
+    def started(self, run_id: str, origin: Origin) -> Callable[[float], None] | None: ...
 
     def ended(self, run: EndedRun) -> Callable[[float], None] | None: ...

@@ -71,7 +71,7 @@ def _work(run: ReconcileRun) -> None:
     parts = run.parts
     if not run.dry_run and not run.inner:
         # Not before the lock is ours: a run that exits 7 would leave a start without an end.
-        run.told(lambda: parts.monitors.started(run.run_id, run.deadline.left()))
+        run.told(lambda: parts.monitors.started(run.run_id, run.origin(), run.deadline.left()))
     view = _read_ledger(run)
     _recall(run)
     memory = run.memory
@@ -83,6 +83,8 @@ def _work(run: ReconcileRun) -> None:
     # Not before both readings are of the right account is anything of them remembered, or pinned.
     check_account(run, observation.truth)
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
+    account = observation.truth.account
+    run.account = {"number": account.number or account.id, "live": observation.live}
     note_lost_memory(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)
@@ -111,7 +113,7 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
 def _recall(run: ReconcileRun) -> None:
     try:
         memory = run.deadline.reading(lambda: run.parts.state.recall_all(RECONCILE_MEMORY))
-        run.pin = memory.pinned
+        run.pin, run.account = memory.pinned, memory.ledger.get("account")
         run.recovered = recover(run, memory.intents)
         run.memory = with_restored(run, memory)
     except DeadlineExceeded:

@@ -111,7 +111,7 @@ def record(run: ReconcileRun) -> RunCommit:
     """The run's record; dry, locked and interrupted runs are listed, not counted."""
     told = report(run)
     # A run id may be used again, and its record must not be taken for a copy of the first.
-    delivery, listed = f"{run.run_id}@{iso(run.started)}", _listed(run, told)
+    delivery, listed = f"{run.run_id}@{iso(run.started)}", run.signed(_listed(run, told))
     if run.dry_run or run.error == "locked":
         return RunCommit(KIND, delivery, listed)
     add, put = ({}, {}) if run.interrupted else _summary(run, told)
@@ -121,7 +121,15 @@ def record(run: ReconcileRun) -> RunCommit:
         memory[name] = {**values, **memory.get(name, {})}
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
-    return RunCommit(KIND, delivery, listed, add, put, entries, memory, _totals(entries, run.overwritten))
+    totals = _totals(entries, run.overwritten)
+    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, _about(run))
+
+
+def _about(run: ReconcileRun) -> dict[str, Any]:
+    """What `status --all` must know of a ledger besides its runs."""
+    origin = run.origin()
+    about = {"ledger": origin.ledger, "account": origin.account or None, "live": origin.live, "host": origin.host}
+    return {**about, "interval": run.policy.interval.total_seconds()}
 
 
 def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str, str]]:
@@ -136,6 +144,8 @@ def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str,
         "lastClosed": str(told.closed),
         "lastSynced": str(told.synced),
         "lastChecked": str(told.checked),
+        "lastError": told.error or "",
+        **({"lastSuccessAt": iso(run.started)} if told.ok else {}),
     }
     return add, put
 
@@ -181,6 +191,8 @@ def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
             sections["pin"] = {"account": {"id": run.to_pin.account, "live": run.to_pin.live, "at": at}}
         scanned = run.memory.ledger.get(index.NAME)
         seen = {**seen, **index.remembered(observation.view, scanned, run.started)} if seen else {}
+        if run.account != run.memory.ledger.get("account"):
+            seen = {**seen, "account": run.account}
     return {name: values for name, values in {**sections, index.SECTION: seen}.items() if values}
 
 

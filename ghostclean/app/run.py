@@ -16,6 +16,7 @@ from ghostclean.app.journal import Journal
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
+from ghostclean.core.alerts import Origin
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.inputs import Policy
 from ghostclean.core.safety import Pin
@@ -43,7 +44,10 @@ _TRUE_FOR_GOOD = ("exits", "unproven", "ledger")  # memory that a late record st
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run, an `inner` one when its lease is given by the run around it; `alerted` is for the monitors' next run."""
+    """One run, an `inner` one when its lease is given by the run around it; `alerted` is for the monitors' next run.
+
+    `account` is number and kind of the account.
+    """
 
     parts: Parts
     deadline: Deadline
@@ -62,6 +66,7 @@ class Run:
     partial: bool = False
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    account: Mapping[str, Any] | None = None
     alerted: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +86,17 @@ class Run:
     def duration_ms(self) -> int:
         return int((self.began - self.deadline.left()) * 1000)
 
+    def origin(self) -> Origin:
+        """Whose run it is; while the account is not read, by what the last one that did has left."""
+        parts, live = self.parts, self.parts.broker.live
+        known = self.account if self.account is not None and self.account.get("live") is live else {}
+        return Origin(parts.ledger.place, str(known.get("number", "")), live, parts.host)
+
+    def signed(self, listed: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry of the list of runs, which says whose run it was."""
+        origin = self.origin()
+        return {**listed, "ledger": origin.ledger, "account": origin.account or None}
+
     def told(self, tell: Callable[[], None]) -> None:
         """Tells the monitors; failures are noted."""
         failures = self.parts.monitors.failures
@@ -93,6 +109,7 @@ class Run:
         self.alerted = self.parts.monitors.ended(
             kind,
             document,
+            self.origin(),
             state=self.parts.state if self.state_ok else None,
             now=self.started,
             left=self.deadline.left,

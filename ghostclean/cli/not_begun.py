@@ -49,8 +49,9 @@ def _auto_manage(error: str, detail: str, given: Given) -> Document:
 def _status(error: str, detail: str, given: Given) -> Document:
     from ghostclean.app.operate.status import unread_document
 
-    del error, given
-    return unread_document(detail, now=datetime.now(UTC))
+    del error
+    unread = unread_document(detail, now=datetime.now(UTC))
+    return {**unread, "ledgers": []} if given.get("every_ledger") else unread
 
 
 def _gate(error: str, detail: str, given: Given) -> Document:

@@ -24,6 +24,24 @@ class Alert:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run is at home: ledger, account and host.
+
+    `account` is the number of the broker's dashboard, else the id, empty while no run has read it.
+    """
+
+    ledger: str
+    account: str
+    live: bool
+    host: str
+
+    def line(self) -> str:
+        """For people."""
+        account = f"{'live' if self.live else 'paper'} account {self.account}".strip()
+        return f"ledger {self.ledger}, {account}, host {self.host}"
+
+
 def changes(
     before: Mapping[str, Any], document: Mapping[str, Any], listed: Collection[str | None] = ()
 ) -> tuple[list[Alert], dict[str, Any]]:
@@ -121,11 +139,11 @@ def _few(texts: list[str]) -> str:
     return ", ".join(texts[:_SHOWN]) + more
 
 
-def report(document: Mapping[str, Any]) -> str:
-    """The run in a few lines, as the body of a heartbeat: how it ended, the counters, what it did."""
+def report(document: Mapping[str, Any], origin: Origin) -> str:
+    """The run in a few lines, as the body of a heartbeat: how it ended, whose it was, the counters, what it did."""
     counters = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
     counts = ", ".join(f"{document[name]} {name}" for name in counters)
-    lines = [f"run {document['runId']} (source {document['source']}): {document['error'] or 'ok'}"]
+    lines = [f"run {document['runId']} (source {document['source']}): {document['error'] or 'ok'}", origin.line()]
     if document["detail"]:
         lines.append(str(document["detail"]))
     lines.append(f"{counts} in {document['durationMs']} ms")

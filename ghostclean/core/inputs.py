@@ -15,7 +15,7 @@ MISS_EXPIRES = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings and the options of one run that the core needs."""
+    """The settings and the options of one run that the core needs; runs are expected every `interval`."""
 
     grace: timedelta = timedelta(seconds=120)
     max_unproven_closes: int = 3
@@ -26,6 +26,7 @@ class Policy:
     orphans: str = "report"
     allow_mass_close: bool = False
     max_trades: int = 500
+    interval: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,24 @@ def status_screen(document: Document) -> Iterator[str]:
     return console_lines(*parts)
 
 
+def ledgers_screen(document: Document) -> Iterator[str]:
+    """One line a ledger, the worst first; where room is short a name keeps its end, which tells ledgers apart."""
+    rows = document["ledgers"]
+    if not rows:
+        return console_lines(Text(f"no ledger has recorded a run in {printable(document['places']['state'])}"))
+    accounts = [f"{'live' if row['live'] else 'paper'} {printable(row['account'] or '', 24)}".strip() for row in rows]
+    names = [printable(row["ledger"] or "?", 400) for row in rows]
+    longest = max(map(len, accounts))
+    room = min(max(map(len, names)), max(20, (_width() - longest - 12) // 2))
+    lines = []
+    for row, name, account in zip(rows, names, accounts, strict=True):
+        end = name if len(name) <= room else f"…{name[1 - room :]}"
+        rest = f"  {end:{room}}  {account:{longest}}  {printable(row['why'])}"
+        lines.append(Text.assemble((f"{row['health']:7}", _STYLES[row["health"]]), rest))
+        lines[-1].truncate(_width(), overflow="ellipsis")
+    return console_lines(*lines)
+
+
 def _facts(document: Document, summary: Document, now: datetime | None) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
@@ -136,7 +154,8 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
     if ledger is not None:
         oldest = parse_time(ledger["oldestOpenAt"])
         since = f", the oldest for {_age(oldest, now)}" if oldest else ""
-        table.add_row("ledger", f"{ledger['open']} open{since}, {ledger['pending']} pending")
+        counts = f"{ledger['open']} open{since}, {ledger['pending']} pending"
+        table.add_row("ledger", f"{counts}; {printable(ledger['name'], 200)}")
     manage = document["autoManageTelemetry"]["summary"]
     if manage:
         reason = f" ({printable(manage['lastReason'], 60)})" if manage.get("lastReason") else ""
