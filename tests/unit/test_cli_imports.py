@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"alpaca", "pandas", "numpy", "redis", "requests", "rich", "urllib3", "pydantic_settings", "sqlite3"}
+HEAVY = {"alpaca", "pandas", "numpy", "redis", "requests", "rich", "urllib3", "pydantic_settings", "sqlite3", "rq"}
 COMMANDS = (
     "reconcile",
     "auto-manage",
@@ -22,6 +22,7 @@ COMMANDS = (
     "snapshot",
     "doctor",
     "migrate",
+    "fleet",
     "schedule",
     "demo",
 )
