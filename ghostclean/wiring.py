@@ -1,7 +1,4 @@
-"""The composition root: from settings to the parts that a run or a command works with.
-
-Heavy libraries are imported by the adapter that needs them, when it is built and not before.
-"""
+"""The composition root: from settings to parts; adapters import heavy libraries when they are built."""
 
 from __future__ import annotations
 
@@ -60,7 +57,6 @@ def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> St
 
 
 def _server(url: str, servers: dict[str, Any]) -> Any:
-    """One connection pool a Redis, however many parts live there."""
     if url not in servers:
         from ghostclean.adapters.redis_client import RedisServer
 
@@ -69,7 +65,6 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
 
 
 def broker(settings: Settings) -> Broker:
-    """Alpaca, or a snapshot that is replayed; raises BadSettings."""
     if settings.broker.kind == "file":
         from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
 
@@ -100,7 +95,6 @@ def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
 
 
 def _monitors(settings: Settings, ledger: str) -> Monitors:
-    """The channels that are configured; their adapters are loaded only where there is one."""
     from ghostclean.app.monitors import Monitors
 
     if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
@@ -114,7 +108,6 @@ def _monitors(settings: Settings, ledger: str) -> Monitors:
 
 @contextlib.contextmanager
 def unopened(settings: Settings) -> Iterator[Stores]:
-    """The stores as set, closed in the end."""
     kept = stores(settings)
     try:
         yield kept
@@ -133,7 +126,6 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Parts]:
-    """Everything one run needs; raises BadSettings."""
     from ghostclean.app.parts import Parts
 
     with unopened(settings) as kept:

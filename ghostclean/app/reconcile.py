@@ -1,11 +1,6 @@
 """One reconcile run: lock, ledger, broker truth, decide, journal, write, telemetry.
 
-The shared core of `ghostclean reconcile`, `auto-manage` and the Python function. Failures end
-in a Result with an error word; nothing but wrong settings is ever raised from here.
-
-`run` is the frame, `observation` looks and decides, `brakes` may stop it, `journal` writes,
-`orphans` deals with what no trade explains, `recovery` with what a dead run left, `record` and
-`report` say what happened.
+Behind `ghostclean reconcile`, `auto-manage` and the Python function; failures end in a Result.
 """
 
 from __future__ import annotations
@@ -40,10 +35,9 @@ _ROUNDS_AGAINST_THE_APP = 4
 
 
 def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None) -> Result:
-    """Makes one run and returns what happened; never raises for anything the world does.
+    """Makes one run; never raises for anything the world does, and Interrupted with the result on Ctrl-C.
 
-    `lease` is the lock a caller already holds (auto-manage). Ctrl-C comes out as `Interrupted`,
-    with the result so far.
+    `lease` is the lock a caller already holds (auto-manage).
     """
     run = ReconcileRun(
         parts=parts,
@@ -117,7 +111,6 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
 
 
 def _recall(run: ReconcileRun) -> None:
-    """What earlier runs remembered, and what the last one could not."""
     try:
         memory = run.deadline.reading(lambda: run.parts.state.recall_all(RECONCILE_MEMORY))
         run.pin, run.account = memory.pinned, memory.ledger.get("account")
@@ -160,7 +153,6 @@ def _write(run: ReconcileRun, lease: Lease) -> None:
 
 
 def _post(run: ReconcileRun, decisions: Sequence[Decision]) -> None:
-    """Journals and writes; what became of each decision is kept, also when this fails half-way."""
     run.skipped.clear()
     postings = [run.journal.posting(decision) for decision in decisions]
     try:
@@ -194,7 +186,6 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
 
 
 def _tell(run: ReconcileRun) -> None:
-    """Heartbeat, metrics and alerts."""
     # A failed run inside auto-manage is only noted: its few seconds make no alarm.
     if not (run.inner and run.error):
         run.tell(KIND, report(run).to_dict(), listed=run.plan.own_orders.keys())
