@@ -1,8 +1,4 @@
-"""What programs call: one reconcile run, one auto-manage run.
-
-Both check their options, keep no global state, print nothing and raise only BadSettings (and, on
-Ctrl-C, KeyboardInterrupt); every other failure is in the result.
-"""
+"""What programs call: one reconcile run, one auto-manage run; both raise only BadSettings (and KeyboardInterrupt)."""
 
 from __future__ import annotations
 
@@ -43,8 +39,7 @@ def reconcile(
 ) -> Result:
     """One reconcile run; raises only BadSettings, every other failure is in the Result.
 
-    `deadline` is in seconds, or text such as `3s`; with `counted_from_start` the start-up time
-    of the process is part of it. `settings` None reads the environment and `.env`.
+    `deadline`: seconds or text such as `3s`, counted from process start with `counted_from_start`.
     """
     from ghostclean.app.parts import Options
     from ghostclean.app.reconcile import run_reconcile

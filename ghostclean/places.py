@@ -1,8 +1,4 @@
-"""Where a ledger, a state or a broker truth lives, parsed from what the operator wrote.
-
-Every function raises ValueError with a text that names what is wrong and what would be right,
-and never repeats a URL: it may carry a password.
-"""
+"""Where a ledger, a state or a broker truth lives, as parsed; ValueErrors never repeat a URL (passwords)."""
 
 from __future__ import annotations
 
@@ -28,7 +24,6 @@ class Place:
         return Path(self.where)
 
     def with_key(self, key: str) -> Place:
-        """The same place, with this key where it is a Redis that names none."""
         return replace(self, key=self.key or key) if self.kind == "redis" else self
 
     @property
@@ -84,7 +79,6 @@ def _database(url: str) -> str:
 
 
 def ledger_place(text: str) -> Place:
-    """A ledger: a Redis URL, or `file:PATH`."""
     if text.lower().startswith("file:"):
         return Place("file", _path(text, "trades.json"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -93,7 +87,6 @@ def ledger_place(text: str) -> Place:
 
 
 def state_place(text: str) -> Place:
-    """A state: a Redis URL, or `sqlite:PATH`."""
     if text.lower().startswith("sqlite:"):
         return Place("sqlite", _path(text, "state.db"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -102,7 +95,6 @@ def state_place(text: str) -> Place:
 
 
 def broker_place(text: str) -> Place:
-    """The broker: `alpaca`, or `file:PATH` of a snapshot."""
     if text.lower() == "alpaca":
         return Place("alpaca")
     if text.lower().startswith("file:"):
@@ -125,7 +117,6 @@ def api_url(text: str) -> str:
 
 
 def web_url(text: str) -> str:
-    """A heartbeat or webhook URL."""
     parts = _split(text)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("it must be https://HOST/… (or http://)")
@@ -133,7 +124,6 @@ def web_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """`localhost`, 127.0.0.0/8 or ::1."""
     if host.lower() == "localhost":
         return True
     try:

@@ -271,6 +271,7 @@ class Settings(BaseSettings):
             grace=timedelta(seconds=self.grace),
             max_unproven_closes=self.max_unproven_closes,
             confirmations=self.confirmations,
+            interval=timedelta(seconds=self.interval),
             **options,
         )
 

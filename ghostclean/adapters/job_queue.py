@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ghostclean.adapters.redis_client import RedisServer
+from ghostclean.adapters.redis_client import RedisServer, checked
 from ghostclean.core.broker import iso
 from ghostclean.errors import BadSettings, QueueFailed
 
@@ -115,7 +115,7 @@ class JobQueue:
     def look(self, keys: Sequence[str]) -> list[Jobs]:
         """The jobs of these keys."""
         with self._server.speaking("reading the queue", QueueFailed):
-            pairs = self._server.send([("HMGET", key, "newest", "before") for key in keys])
+            pairs = checked(self._server.ask(*(("HMGET", key, "newest", "before") for key in keys)))
             ids = [value.decode() if value else "" for pair in pairs for value in pair]
             known = self._known(ids)
         return [Jobs(*known[n : n + 2]) for n in range(0, len(known), 2)]

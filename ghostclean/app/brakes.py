@@ -34,7 +34,7 @@ def check_account(run: ReconcileRun, truth: BrokerTruth) -> None:
 
 
 def brake(run: ReconcileRun) -> None:
-    """Holds every close without proof when there are too many, or nothing shows whose account this is."""
+    """Holds every close without proof when there are too many, or the account shows no sign of being the ledger's."""
     observation, policy = run.observed(), run.policy
     why = None
     if run.to_pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
@@ -54,7 +54,7 @@ def brake(run: ReconcileRun) -> None:
 
 
 def brake_orphans(run: ReconcileRun, decided: list[Decision]) -> list[Decision]:
-    """Holds back what must not be adopted or sold: a position whose trade left the ledger, or too many at once."""
+    """Reports instead of adopting or selling: a position whose trade left the ledger, or too many at once."""
     why = orphan_breaker(run.plan, decided, len(run.observed().truth.positions), run.policy)
     if why is not None:
         run.failed(
@@ -81,7 +81,7 @@ def _reported(decision: Decision, why: str) -> Decision:
 
 
 def find_left(run: ReconcileRun) -> None:
-    """The trades of earlier runs whose record is gone from the ledger, but not their position."""
+    """Remembers trades of earlier runs whose record is gone from the ledger while the position stands."""
     held = {(p.key, str(p.side)) for p in run.observed().truth.positions}
     ours = {i: v for i, v in run.memory.verdicts.items() if v.get("verdict") != Verdict.OTHER_ACCOUNT}
     known = {i: (str(v.get("key")), str(v.get("side"))) for i, v in ours.items()}
@@ -96,7 +96,7 @@ def find_left(run: ReconcileRun) -> None:
 
 
 def note_lost_memory(run: ReconcileRun) -> None:
-    """Says that the state has lost what it knew of a ledger that carries our marks."""
+    """Notes an empty state beside a ledger that carries marks of earlier runs."""
     observation = run.observed()
     records = [*observation.view.active, *(r for rows in observation.lookups.closed.values() for r in rows)]
     if run.pin is None and not run.memory.verdicts and any(map(_is_marked, records)):
@@ -107,7 +107,6 @@ def note_lost_memory(run: ReconcileRun) -> None:
 
 
 def _is_marked(record: Mapping[str, Any]) -> bool:
-    """Whether a record says what only ghostclean writes."""
     managed = record.get("autoManage")
     if isinstance(managed, Mapping) and "lastRunId" in managed:
         return True
@@ -116,10 +115,7 @@ def _is_marked(record: Mapping[str, Any]) -> bool:
 
 
 def find_overwritten(run: ReconcileRun) -> None:
-    """Trades that are gone again although a run has closed them: the app wrote back an older copy of its ledger.
-
-    A trade that was open in the run before is none of them, so a usual run asks the journal nothing.
-    """
+    """Closed trades that are open again because the app wrote back an older copy of its ledger."""
     run.overwritten = {i: v["overwritten"] for i, v in run.memory.verdicts.items() if v.get("overwritten")}
     for trade_id in _new_and_gone(run)[:_MOST_ASKED]:
         last = _last_written(run, trade_id)
@@ -165,7 +161,6 @@ def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
 
 
 def _traded_for_it(run: ReconcileRun, observation: Observation) -> bool:
-    """Whether a record, a closed one too, names an order that filled in this account of late."""
     deadline, parts = run.deadline, run.parts
     try:
         fills = deadline.reading(lambda: parts.broker.fills(observation.truth.at - _FIRST_CONTACT_BACK))

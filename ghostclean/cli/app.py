@@ -49,7 +49,7 @@ def ghostclean(
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command line; prints usage errors the way every other error is printed."""
+    """The exit code of one command line."""
     try:
         code: Any = _command(arguments)(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:
@@ -60,11 +60,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _command(arguments: list[str]) -> Any:
-    """The built command; its own flags get a default, as without one Typer loads pydantic for them (45 ms).
-
-    Commands that the arguments don't name are built without their options, which takes two thirds
-    of the time: they can't be run, only listed. Completion asks in the environment, for any.
-    """
+    """The built command, without the options of those not named: building them takes two thirds of the time."""
     needed = copy(app)
     if not any(name.endswith("_COMPLETE") for name in os.environ):
         needed.registered_commands = [
@@ -74,7 +70,7 @@ def _command(arguments: list[str]) -> Any:
     command = typer.main.get_command(needed)
     for parameter in command.get_params(typer.Context(command, **command.context_settings)):
         if parameter.default is None and getattr(parameter, "is_flag", False):
-            parameter.default = False
+            parameter.default = False  # without one Typer loads pydantic for it
     return command
 
 

@@ -1,8 +1,4 @@
-"""The application, and how a function becomes one of its commands.
-
-A command is a function from its own options to an `Outcome`. The options that all commands have,
-the way failures end and the exit code are added here, once.
-"""
+"""The application, and how a function from options to an `Outcome` becomes one of its commands."""
 
 import inspect
 from collections.abc import Callable

@@ -185,7 +185,7 @@ def _here(task: _Task, accounts: Sequence["Account"], jobs: int) -> tuple[list["
     from ghostclean.app.operate.fleet import AccountRun
     from ghostclean.app.operate.jobs import Jobs
     from ghostclean.cli.options import seconds
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
 
     own = "deadline" in task.options or task.command in ("reconcile", "auto-manage")
     limit = seconds(task.options.get("deadline", "60")) + _AFTER_DEADLINE if own else _LOOK_LIMIT

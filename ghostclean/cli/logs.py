@@ -24,14 +24,11 @@ def log_to_stderr(clean: Callable[[str], str], *, verbose: bool, as_json: bool) 
 
 
 def log_line(level: str, message: str, account: str = "") -> str:
-    """A record as one JSON object."""
     whose = {"account": account} if account else {}
     return json.dumps({"time": iso(datetime.now(UTC)), "level": level, **whose, "message": message})
 
 
 class _Cleaning(logging.Formatter):
-    """Formats a record, its traceback included, and cleans the whole of it."""
-
     def __init__(self, clean: Callable[[str], str], *, as_json: bool) -> None:
         super().__init__("%(message)s")
         self._clean = clean

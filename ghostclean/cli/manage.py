@@ -33,7 +33,7 @@ def auto_manage(
     deadline: DeadlineText = "60",
 ) -> Outcome:
     from ghostclean import api
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.render.text import auto_manage_lines
 
     with progress("managing the open trades", common.json or common.quiet):

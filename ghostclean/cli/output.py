@@ -1,8 +1,6 @@
-"""How a command ends: what is printed where, and the exit code.
+"""How a command ends: the result on stdout (with --json one document), the rest on stderr, the exit code.
 
-Stdout carries the result (with --json one document and nothing else), stderr everything said
-about it. In GitHub Actions failures are annotated as well, and a short table is added to the
-step summary.
+GitHub Actions also gets annotations and a step summary.
 """
 
 from __future__ import annotations
@@ -77,11 +75,7 @@ class Common:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command has to say: the JSON document, the lines for people, the exit code.
-
-    `error` and `detail` are set when something failed; `warnings` are said on stderr even then
-    when the exit code is 0.
-    """
+    """A command's JSON document, lines for people and exit code; `error` and `detail` say what failed."""
 
     document: Document
     exit_code: int = 0
@@ -100,7 +94,6 @@ class Failure:
     detail: str
 
     def outcome(self, command: str, given: Mapping[str, Any]) -> Outcome:
-        """As the outcome of a command that never began."""
         document = not_begun(command, self.error, self.detail, given)
         return Outcome(document, self.exit_code, error=self.error, detail=self.detail)
 
@@ -113,7 +106,6 @@ def perform(
     *,
     non_fatal: bool = False,
 ) -> NoReturn:
-    """Runs a command's body, prints its outcome and ends with its exit code."""
     from ghostclean.cli.logs import log_to_stderr
 
     log_to_stderr(common.clean, verbose=common.verbose, as_json=common.log_format == "json")
@@ -149,7 +141,6 @@ def failure_of(error: BaseException, common: Common) -> Failure:
 
 
 def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = False) -> int:
-    """Prints an outcome and returns the exit code, softened by --non-fatal."""
     softened = non_fatal and outcome.exit_code in _SOFTENED
     _print(common, outcome)
     if outcome.detail:
@@ -187,7 +178,6 @@ def cleaned(document: Document, common: Common) -> Document:
 
 
 def _annotate(command: str, common: Common, outcome: Outcome) -> None:
-    """Annotations and the step summary of GitHub Actions."""
     from ghostclean.render.github import annotation, summary
 
     title = f"ghostclean {command}".strip()
@@ -210,12 +200,10 @@ def _annotate(command: str, common: Common, outcome: Outcome) -> None:
 
 
 def put(text: str) -> None:
-    """One line on stdout."""
     _write(sys.stdout, text)
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
     _write(sys.stderr, text)
 
 
@@ -225,5 +213,4 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def bad_option(name: str, reason: str) -> BadSettings:
-    """The error of an option whose value is wrong."""
     return BadSettings(f"{name} is wrong: {reason} (nothing was done)")

@@ -47,7 +47,7 @@ def reconcile(
     ] = False,
 ) -> Outcome:
     from ghostclean import api
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.result import Interrupted
 
     options: dict[str, Any] = {
@@ -93,7 +93,7 @@ def lines(document: dict[str, Any], common: Common) -> Iterable[str]:
 
 
 def warnings(document: dict[str, Any]) -> Iterator[str]:
-    """What a person must look at although the run did not fail."""
+    """Trades that need a person although the run did not fail."""
     from ghostclean.core.verdicts import needs_person
 
     unsolved = [row for row in document["results"] if needs_person(row)]

@@ -46,14 +46,12 @@ def _outcome(document: Mapping[str, Any]) -> str:
 
 
 def _answer(document: Mapping[str, Any]) -> object:
-    """What a status or a gate says of itself."""
     if document.get("health"):
         return f"{document['health']}: {document['why']}" if document.get("why") else None
     return document.get("reason") if "allowed" in document else None
 
 
 def _results(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The rows of a run, or of the reconcile inside an auto-manage run."""
     return document.get("results") or (document.get("reconcile") or {}).get("results") or ()
 
 

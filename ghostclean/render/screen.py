@@ -57,7 +57,6 @@ def console_lines(*parts: Any) -> Iterator[str]:
 
 
 def _width() -> int:
-    """Columns of the terminal; a pipe gets 80."""
     return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
@@ -65,7 +64,6 @@ def _width() -> int:
 
 
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
-    """One reconcile run as a table and a closing line."""
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = [_results(rows)] if rows else []
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
@@ -100,7 +98,7 @@ def listing(*columns: str) -> Table:
 
 
 def status_screen(document: Document) -> Iterator[str]:
-    """Health first, then totals, last runs, ledger, auto-manage, and what else there is."""
+    """Health, totals, last runs, ledger, auto-manage, broker."""
     now = parse_time(document["now"])
     telemetry, summary = document["reconcileTelemetry"], document["reconcileTelemetry"]["summary"]
     first = Text.assemble(
@@ -123,6 +121,24 @@ def status_screen(document: Document) -> Iterator[str]:
     return console_lines(*parts)
 
 
+def ledgers_screen(document: Document) -> Iterator[str]:
+    """One line a ledger, the worst first; where room is short a name keeps its end, which tells ledgers apart."""
+    rows = document["ledgers"]
+    if not rows:
+        return console_lines(Text(f"no ledger has recorded a run in {printable(document['places']['state'])}"))
+    accounts = [f"{'live' if row['live'] else 'paper'} {printable(row['account'] or '', 24)}".strip() for row in rows]
+    names = [printable(row["ledger"] or "?", 400) for row in rows]
+    longest = max(map(len, accounts))
+    room = min(max(map(len, names)), max(20, (_width() - longest - 12) // 2))
+    lines = []
+    for row, name, account in zip(rows, names, accounts, strict=True):
+        end = name if len(name) <= room else f"…{name[1 - room :]}"
+        rest = f"  {end:{room}}  {account:{longest}}  {printable(row['why'])}"
+        lines.append(Text.assemble((f"{row['health']:7}", STYLES[row["health"]]), rest))
+        lines[-1].truncate(_width(), overflow="ellipsis")
+    return console_lines(*lines)
+
+
 def _facts(document: Document, summary: Document, now: datetime | None) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
@@ -139,7 +155,8 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
     if ledger is not None:
         oldest = parse_time(ledger["oldestOpenAt"])
         since = f", the oldest for {_age(oldest, now)}" if oldest else ""
-        table.add_row("ledger", f"{ledger['open']} open{since}, {ledger['pending']} pending")
+        counts = f"{ledger['open']} open{since}, {ledger['pending']} pending"
+        table.add_row("ledger", f"{counts}; {printable(ledger['name'], 200)}")
     manage = document["autoManageTelemetry"]["summary"]
     if manage:
         reason = f" ({printable(manage['lastReason'], 60)})" if manage.get("lastReason") else ""

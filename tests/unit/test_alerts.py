@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostclean.cli.reconcile import warnings
-from ghostclean.core.alerts import changes, manage_changes, report
+from ghostclean.core.alerts import Origin, changes, manage_changes, report
 from ghostclean.core.verdicts import Verdict
 from ghostclean.result import EXIT_CODES
 
+HOME = Origin("file:/app/trades.json", "", True, "bot-1")
 NEED_A_PERSON = sorted(verdict for verdict in Verdict if verdict.needs_person)
 
 Row = dict[str, Any]
@@ -151,10 +152,11 @@ def test_the_same_run_twice_tells_nothing_the_second_time(past: list[dict[str, A
 
 
 def test_the_report_names_the_run_how_it_ended_and_what_it_did() -> None:
-    text = report(run(row("a", "exited", "closed"), row("b", "live", "kept"), error="mass_close_stopped"))
+    text = report(run(row("a", "exited", "closed"), row("b", "live", "kept"), error="mass_close_stopped"), HOME)
 
     assert text.splitlines() == [
         "run r-1 (source test): mass_close_stopped",
+        "ledger file:/app/trades.json, live account, host bot-1",
         "the detail",
         "0 checked, 1 closed, 0 synced, 0 backfilled, 0 held, 0 orphans, 0 failed in 12 ms",
         "closed AAPL a exited: why",
@@ -162,9 +164,9 @@ def test_the_report_names_the_run_how_it_ended_and_what_it_did() -> None:
 
 
 def test_a_long_report_is_bounded() -> None:
-    lines = report(run(*(row(str(n), "mismatch") for n in range(500)))).splitlines()
+    lines = report(run(*(row(str(n), "mismatch") for n in range(500))), HOME).splitlines()
 
-    assert len(lines) == 103
+    assert len(lines) == 104
     assert lines[-1] == "and 400 more"
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from ghostclean.adapters.alpaca import transport as alpaca_transport
-from ghostclean.adapters.alpaca.api import NotFound
+from ghostclean.adapters.alpaca.paging import NotFound
 from ghostclean.adapters.alpaca.transport import AlpacaTransport, Unreadable
 from ghostclean.app.deadline import Deadline
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
 from ghostclean.places import api_url
 from tests.fakebroker import FakeBroker
+from tests.timing import SLACK
 
 KEY, SECRET = "PKSENTINELKEY00001", "sentinel/Secret+0000000000000000002"
 USED_UP = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1999999999"}
@@ -273,7 +274,7 @@ def test_a_read_ends_in_its_time(fake: FakeBroker, kind: str) -> None:
     start = time.monotonic()
     with pytest.raises(BrokerError, match="no complete answer"):
         door(fake.url, left=until(0.5)).get("/account")
-    assert time.monotonic() - start < 0.9
+    assert time.monotonic() - start < 0.5 + SLACK
 
 
 def _trickled_headers(connection: socket.socket) -> None:
@@ -285,14 +286,14 @@ def _trickled_headers(connection: socket.socket) -> None:
 
 def _half_a_body(connection: socket.socket) -> None:
     connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[{"a": ')
-    time.sleep(3)
+    time.sleep(20)
 
 
 def test_a_body_that_stops_ends_in_time(raw_server: Any) -> None:
     start = time.monotonic()
     with pytest.raises(BrokerError, match="no complete answer"):
         door(raw_server(_half_a_body), left=until(0.5)).get("/account")
-    assert time.monotonic() - start < 0.9
+    assert time.monotonic() - start < 0.5 + SLACK
 
 
 @pytest.mark.parametrize("kind", ["headers", "body", "name"])
@@ -301,12 +302,12 @@ def test_what_no_time_out_of_a_socket_ends_is_abandoned_at_the_deadline(
 ) -> None:
     url = raw_server(_half_a_body if kind == "body" else _trickled_headers)
     if kind == "name":
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(20))
         url = "https://paper-api.alpaca.markets"
     start = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.4 s"):
         Deadline(1.0).within(lambda: AlpacaTransport(url, KEY, SECRET).get("/account"), 0.4)
-    assert time.monotonic() - start < 0.8
+    assert time.monotonic() - start < 0.4 + SLACK
 
 
 def test_a_body_that_does_not_end_is_given_up(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +422,7 @@ def test_a_write_that_hangs_is_lost_in_time(fake: FakeBroker, method: str) -> No
     start = time.monotonic()
     with pytest.raises(AnswerLost):
         write(door(fake.url, left=until(0.4)), method)
-    assert time.monotonic() - start < 0.8
+    assert time.monotonic() - start < 0.4 + SLACK
     assert len(fake.requests) == 1
 
 

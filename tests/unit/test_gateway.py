@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from ghostclean.adapters.alpaca.records import read_clock, read_fill, read_orders, read_position
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.gateway.naming import NUMBERS
+from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.ports import Broker, OrderRequest, Price, State
 from ghostclean.core.broker import Fill, Order, Position, Side, client_id
 from ghostclean.core.protection import BegunClose, Exposure, Market, can_take

@@ -311,5 +311,5 @@ def test_a_split_is_asked_for_before_a_sale_of_more_than_the_trade_is_believed()
     plan = decide(w)
     assert [n for n in plan.questions if isinstance(n, ActivitiesSince)]
     assert of(plan).verdict is Verdict.UNKNOWN
-    w.evidence.activities_failed = "500"
+    w.evidence.unanswered["activities"] = "500"
     assert of(decide(w)).verdict is Verdict.UNKNOWN

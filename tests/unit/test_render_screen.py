@@ -11,7 +11,7 @@ import pytest
 
 from ghostclean.render.github import annotation, cell, summary
 from ghostclean.render.jsondoc import document_text
-from ghostclean.render.screen import reconcile_screen, sparkline, status_screen
+from ghostclean.render.screen import ledgers_screen, reconcile_screen, sparkline, status_screen
 from tests.unit.test_render_text import document, row
 
 NOW = "2026-11-20T15:05:00.000Z"
@@ -51,7 +51,12 @@ def status(**more: Any) -> dict[str, Any]:
             "summary": {"lastOutcome": "SKIP", "lastReason": "market_closed", "lastRunAt": "2026-11-20T15:03:00.000Z"},
             "runs": [],
         },
-        "ledger": {"open": 7, "pending": 1, "oldestOpenAt": "2026-11-18T15:05:00.000Z"},
+        "ledger": {
+            "name": "file:/app/trades.json",
+            "open": 7,
+            "pending": 1,
+            "oldestOpenAt": "2026-11-18T15:05:00.000Z",
+        },
         "broker": None,
         "entryState": None,
         "lock": None,
@@ -159,3 +164,34 @@ def test_the_summary_of_a_document_without_ok_is_no_failure() -> None:
     assert "stale: no run" in "\n".join(
         summary("s", {"ok": True, "health": "stale", "why": "no run has succeeded yet"})
     )
+
+
+# --------------------------------------------------------------------------- all ledgers
+
+
+def ledger(name: str, health: str = "healthy", **more: Any) -> dict[str, Any]:
+    why = "the last success was 60s ago, and a lot more could be said about it than fits on a line"
+    return {"ledger": name, "account": "PA3XYZ123456", "live": False, "health": health, "why": why, **more}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_ledger_is_one_line_that_fits(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr("ghostclean.render.screen._width", lambda: width)
+    server = "rediss://a-very-long-name-of-a-managed-redis.eu-central-1.example.com:6379/0#trades:v1:"
+    rows = [ledger(f"{server}{name}", "broken" if name == "beta" else "healthy") for name in ("beta", "alpha", "g")]
+    lines = list(ledgers_screen({"ledgers": rows}))
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("broken")
+    assert [f"trades:v1:{name}" in line for name, line in zip(("beta", "alpha", "g"), lines, strict=True)] == [True] * 3
+    assert all("paper PA3XYZ123456" in line for line in lines)
+
+
+def test_short_names_leave_the_room_to_the_reason() -> None:
+    (line,) = ledgers_screen({"ledgers": [ledger("file:/a.json", account=None, live=True, why="the last run failed")]})
+    assert line == "healthy  file:/a.json  live  the last run failed"
+
+
+def test_a_state_without_runs_says_so() -> None:
+    (line,) = ledgers_screen({"ledgers": [], "places": {"state": "sqlite:/s.db"}})
+    assert line == "no ledger has recorded a run in sqlite:/s.db"

@@ -9,58 +9,13 @@ import pytest
 
 from ghostclean.adapters.alpaca.records import read_account, read_orders, read_position
 from ghostclean.app.operate.gate import judge, unknown
-from ghostclean.app.operate.status import judge_health, status_document, telemetry_document
+from ghostclean.app.operate.status import status_document, telemetry_document
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import RunCommit, Telemetry
 from ghostclean.core.broker import BrokerTruth, iso
 from tests.fakes import NOW, FakeLedger, FakeSpool, FakeState, raw_order, raw_position
 
 INTERVAL = timedelta(minutes=5)
-
-
-def summary(ok: bool, minutes_ago: float, **more: str) -> dict[str, str]:
-    at = iso(NOW - timedelta(minutes=minutes_ago))
-    return {"runs": "7", "lastOk": "true" if ok else "false", "lastRunAt": at, **more}
-
-
-def health(found: dict[str, str], *runs: dict[str, Any]) -> str:
-    return judge_health(Telemetry(found, runs), NOW, INTERVAL).word
-
-
-def test_a_recent_success_is_healthy() -> None:
-    assert health(summary(True, 3)) == "healthy"
-    assert health(summary(True, 10)) == "healthy"
-
-
-def test_two_missed_intervals_are_stale() -> None:
-    assert health(summary(True, 10.1)) == "stale"
-    assert health({}) == "stale"
-
-
-def test_a_failed_last_run_is_broken_and_says_what_to_do() -> None:
-    failed = {"ts": iso(NOW), "ok": False, "error": "broker_truth_failed"}
-    found = judge_health(Telemetry(summary(False, 1), (failed,)), NOW, INTERVAL)
-    assert found.word == "broken"
-    assert "broker_truth_failed" in found.why
-    assert "doctor" in found.advice
-
-
-def test_the_error_shown_is_that_of_the_last_counted_run() -> None:
-    runs = (
-        {"ts": iso(NOW), "ok": False, "error": "locked"},
-        {"ts": iso(NOW), "ok": False, "error": "ledger_failed", "dryRun": True},
-        {"ts": iso(NOW), "ok": False, "error": "account_mismatch"},
-    )
-    assert "account_mismatch" in judge_health(Telemetry(summary(False, 1), runs), NOW, INTERVAL).why
-
-
-def test_the_last_success_before_a_failure_is_known_from_the_list() -> None:
-    runs = (
-        {"ts": iso(NOW), "ok": False, "error": "ledger_failed"},
-        {"ts": iso(NOW), "ok": True, "dryRun": True},
-        {"ts": iso(NOW - timedelta(minutes=5)), "ok": True},
-    )
-    assert judge_health(Telemetry(summary(False, 0), runs), NOW, INTERVAL).last_success == NOW - timedelta(minutes=5)
 
 
 def test_summary_numbers_are_numbers_and_texts_stay_texts() -> None:
@@ -81,7 +36,7 @@ def parts() -> tuple[FakeState, FakeLedger]:
             "r1",
             {"ts": iso(NOW), "ok": True, "closed": 1},
             {"runs": 1, "success": 1},
-            {"lastOk": "true", "lastRunAt": iso(NOW)},
+            {"lastOk": "true", "lastRunAt": iso(NOW), "lastSuccessAt": iso(NOW)},
         )
     )
     ledger = FakeLedger(
@@ -105,6 +60,7 @@ def test_the_document_of_a_healthy_ledger() -> None:
     assert found["ok"] is True
     assert found["now"] == "2026-11-20T15:05:00.000Z"
     assert found["health"] == "healthy"
+    assert found["ledger"]["name"] == "fake:ledger"
     assert found["ledger"]["open"] == 2
     assert found["ledger"]["pending"] == 1
     assert found["ledger"]["oldestOpenAt"] == "2026-11-18T15:00:00.000Z"

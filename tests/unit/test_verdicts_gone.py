@@ -172,7 +172,7 @@ def test_a_cut_list_of_orders_explains_nothing_alone() -> None:
 def test_a_search_that_failed_holds(lost: str) -> None:
     w = world([trade(alpacaOrderId=...)], complete=lost != "records")
     if lost == "fills":
-        w.evidence.fills_since, w.evidence.fills_failed = None, "HTTP 500"
+        w.evidence.fills_since, w.evidence.unanswered["fills"] = None, "HTTP 500"
     if lost == "orders":
         w.evidence.history.clear()
         w.evidence.unanswered["orders of AAPL"] = "HTTP 500"
@@ -253,7 +253,7 @@ def test_filled_but_gone_asks_for_the_clock_and_holds_without_it() -> None:
     w.evidence.clock = None
     plan = decide(w)
     assert (of(plan).verdict, plan.questions) == (Verdict.FILLED_BUT_GONE, (ClockNow(),))
-    w.evidence.clock_failed = "HTTP 500"
+    w.evidence.unanswered["clock"] = "HTTP 500"
     assert of(decide(w)).action is Action.HELD
 
 
@@ -278,7 +278,7 @@ def test_a_merger_or_rename_takes_a_position_away_and_is_no_ghost(kind: str) -> 
 
 def test_activities_that_failed_hold_what_is_about_to_vanish() -> None:
     w = world([trade()], [entry()], memory=missed())
-    w.evidence.activities_since, w.evidence.activities_failed = None, "HTTP 500"
+    w.evidence.activities_since, w.evidence.unanswered["activities"] = None, "HTTP 500"
     assert of(decide(w)).verdict is Verdict.UNKNOWN
 
 
@@ -366,7 +366,7 @@ def test_option_activities_are_asked_for_and_their_failure_holds() -> None:
     w = world(*option())
     w.evidence.activities_since = None
     assert [type(n) for n in decide(w).questions] == [ActivitiesSince]
-    w.evidence.activities_failed = "HTTP 500"
+    w.evidence.unanswered["activities"] = "HTTP 500"
     assert of(decide(w)).verdict is Verdict.UNKNOWN
 
 
@@ -830,6 +830,6 @@ def test_an_option_partly_sold_and_partly_ended_is_explained_by_both(kind: str, 
     decision = decided([record], orders, activities=[activity(kind, LATER, qty="-3")])
     assert (decision.verdict, decision.fields["closeReason"]) == (Verdict.EXITED, reason)
     assert decision.fields["realizedPnL"] == pnl
-    assert decision.exit_orders == (uid("X"),)
+    assert decision.exit_orders == (uid("X"), f"{ago(3600)[:10]}::{kind}-{LATER}")
     less = decided([record], orders, activities=[activity(kind, LATER, qty="-2")])
     assert less.verdict is Verdict.FILLED_BUT_GONE

@@ -24,7 +24,7 @@ _RUNS_KEPT = {"reconcile": 100, "auto-manage": 200}
 _SHAPES: Mapping[str, type] = {
     **dict.fromkeys(("first_seen", "last_worked"), str),
     "exits": list,
-    **dict.fromkeys(("misses", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin"), dict),
+    **dict.fromkeys(("misses", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin", "ledgers"), dict),
 }
 
 

@@ -1,19 +1,15 @@
-"""The program under test in a process of its own, with a fault at effect n: run as `python -m tests.crash.runner`.
+"""A fault at effect n of a run: `program.start(before=("tests.crash.saboteur:strike", fault))`.
 
-Reads one JSON request a line: arguments, environment, fault. Every request becomes a forked child
-(the libraries are loaded once), which wraps the methods of the adapters, so that the product knows
-nothing of it. Answers one JSON line a request: exit code, output, the effects that were seen.
+Wraps the methods of the adapters in the process under test, so that the product knows nothing of it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import functools
 import json
 import os
 import signal
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +31,13 @@ EFFECTS = {
         "activities", "clock",
     ),
 }  # fmt: skip
+
+
+def strike(fault: dict[str, Any]) -> None:
+    """Lets this process fail as asked; what effects it had is in the file `seen` at its end."""
+    saboteur = Saboteur(fault)
+    saboteur.wrap()
+    atexit.register(lambda: Path(fault["seen"]).write_text(json.dumps(saboteur.names)))
 
 
 class Saboteur:
@@ -87,71 +90,3 @@ class Saboteur:
             name[:3]
         ]
         raise (LedgerFailed if "Ledger" in name else kind)("out of reach, says the saboteur")
-
-
-def child(request: dict[str, Any], out: Path) -> None:
-    os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
-    saboteur = Saboteur(request.get("fault") or {})
-    saboteur.wrap()
-    sys.argv = ["ghostclean", *request["args"]]
-    with (out / "stdout").open("w") as shown, (out / "stderr").open("w") as said:
-        sys.stdout, sys.stderr = shown, said
-        code = 70
-        try:
-            from ghostclean.cli import main
-
-            code = main()
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else 1
-        finally:
-            shown.flush()
-            said.flush()
-            (out / "effects").write_text(json.dumps(saboteur.names))
-    os._exit(code)
-
-
-def serve() -> None:
-    import ghostclean.adapters.alpaca
-    import ghostclean.adapters.alpaca.transport
-    import ghostclean.adapters.ledgers.file
-    import ghostclean.adapters.ledgers.redis
-    import ghostclean.adapters.spool
-    import ghostclean.adapters.state.redis
-    import ghostclean.adapters.state.sqlite
-    import ghostclean.app.reconcile
-    import ghostclean.cli.app
-    import ghostclean.settings
-    import ghostclean.wiring  # noqa: F401
-
-    for line in sys.stdin:
-        request = json.loads(line)
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder)
-            began = time.monotonic()
-            pid = os.fork()
-            if pid == 0:
-                with contextlib.suppress(BaseException):
-                    child(request, out)
-                os._exit(70)
-            answer: dict[str, Any] = {"pid": pid}
-            end = began + request.get("kill_after", 1e9)
-            while True:
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    break
-                if time.monotonic() >= end:
-                    os.kill(pid, signal.SIGKILL)
-                    end = 1e18
-                time.sleep(0.001)
-            answer |= {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - began}
-            for name in ("stdout", "stderr", "effects"):
-                answer[name] = (out / name).read_text() if (out / name).exists() else ""
-            answer["effects"] = json.loads(answer["effects"] or "[]")
-        sys.__stdout__.write(json.dumps(answer) + "\n")  # type: ignore[union-attr]
-        sys.__stdout__.flush()  # type: ignore[union-attr]
-
-
-if __name__ == "__main__":
-    serve()
