@@ -14,8 +14,17 @@ from ghostclean.app.run import ReconcileRun
 from ghostclean.core.alerts import OVERWRITTEN
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.ledger import order_ids
-from ghostclean.core.safety import ORPHAN_ACTIONS, Pin, breaker, knows_this_ledger, orphan_breaker, without_unproven
-from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.safety import (
+    ORPHAN_ACTIONS,
+    Pin,
+    breaker,
+    knows_this_ledger,
+    leaving,
+    orphan_breaker,
+    without_closes,
+    without_unproven,
+)
+from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
 _FIRST_CONTACT_BACK = timedelta(days=30)
@@ -34,23 +43,37 @@ def check_account(run: ReconcileRun, truth: BrokerTruth) -> None:
 
 
 def brake(run: ReconcileRun) -> None:
-    """Holds every close without proof when there are too many, or nothing shows whose account this is."""
+    """Holds every close without proof when there are too many, and all of them where the account may be another's."""
     observation, policy = run.observed(), run.policy
-    why = None
-    if run.to_pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
-        run.to_pin = None
-        if run.plan.unproven:
-            why = "nothing shows that this account is the ledger's"
-        else:
+    pin, run.to_pin = run.to_pin, None  # asking may fail: until it is answered nothing is pinned
+    if pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
+        run.is_stranger = True
+        why, what = "nothing shows that this account is the ledger's", "nothing was closed"
+        if not leaving(run.plan):
             run.notes.append("this account knows no order of the ledger: it is not pinned as the ledger's")
-    why = why or breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
-    if why is not None:
-        run.plan = without_unproven(run.plan, "the breaker tripped")
-        run.failed(
-            "mass_close_stopped",
-            f"stopped: {why}; none of them was closed, everything proven was; check the account, "
-            "then `ghostclean reconcile --allow-mass-close` if they are right",
-        )
+            return
+    else:
+        run.to_pin = pin
+        what = "none of them was closed, everything proven was"
+        found = breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
+        if found is None:
+            return
+        why = found
+    run.failed(
+        "mass_close_stopped",
+        f"stopped: {why}; {what}; check the account, then `ghostclean reconcile --allow-mass-close` if they are right",
+    )
+    run.plan = hold_back(run, run.plan)
+
+
+def hold_back(run: ReconcileRun, plan: Plan) -> Plan:
+    """The plan without what the brakes hold, also when it is decided again.
+
+    Whose account it is not, of that ledger its orders prove nothing: a close by fills that nobody owns is a guess.
+    """
+    if run.is_stranger:
+        return without_closes(plan, "nothing shows that this account is the ledger's")
+    return without_unproven(plan, "the breaker tripped") if run.error == "mass_close_stopped" else plan
 
 
 def brake_orphans(run: ReconcileRun, decided: list[Decision]) -> list[Decision]:

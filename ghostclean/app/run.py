@@ -112,7 +112,8 @@ class ReconcileRun(Run):
     `memory` is what earlier runs left; `recovered` and `restored` what a dead run would have left;
     `skipped` are trades that the app kept us from writing, with the outcome; `left` those whose
     record is gone though their position (symbol key and side) is still there; `overwritten` names,
-    by trade, the run whose close the app took back with an older copy of its ledger.
+    by trade, the run whose close the app took back with an older copy of its ledger; `is_stranger` says
+    that the account knows no order of the ledger.
     """
 
     policy: Policy
@@ -128,6 +129,7 @@ class ReconcileRun(Run):
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pin: Pin | None = None
     to_pin: Pin | None = None
+    is_stranger: bool = False
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
     overwritten: dict[str, str] = field(default_factory=dict)
     ledger_seen: bool = False

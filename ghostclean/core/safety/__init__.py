@@ -5,8 +5,10 @@ from .breaker import (
     Pin,
     breaker,
     knows_this_ledger,
+    leaving,
     orphan_breaker,
     short,
+    without_closes,
     without_unproven,
 )
 from .orphans import (
@@ -26,8 +28,10 @@ __all__ = [
     "breaker",
     "judge_orphans",
     "knows_this_ledger",
+    "leaving",
     "orphan_breaker",
     "orphan_name",
     "short",
+    "without_closes",
     "without_unproven",
 ]
