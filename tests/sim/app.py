@@ -67,8 +67,19 @@ class App:
     def held(self, truth: Truth, t: float | None = None) -> Decimal:
         return abs(self.world.held_of(truth.owner, t))
 
+    def working(self, truth: Truth) -> list[list[SimOrder]]:
+        """The exits that work for a trade, whoever sent them; of a family at most one fills."""
+        families: dict[str, list[SimOrder]] = {}
+        for order in self.world.lately():
+            if order.works and order.owner == truth.owner and order.side == truth.closing:
+                families.setdefault(order.parent or order.id, []).append(order)
+        return [*families.values()]
+
     def in_symbol(self, symbol: str) -> list[Truth]:
         return [t for t in self.truths.values() if t.symbol == symbol]
+
+    def grown(self) -> set[str]:
+        return {t.symbol for t in self.truths.values() if t.grown}
 
     # ------------------------------------------------------------------ the ledger, by its own hand
 
@@ -125,6 +136,8 @@ class App:
         self._last += 1
         rng = self.rng
         symbol = symbol or rng.choice(SYMBOLS[: rng.choice((1, 2, 4))])
+        if symbol in (grown := self.grown()) and not self.sharing:
+            symbol = next(s for s in SYMBOLS if s not in grown)
         trade_id = f"t{self._last}"
         truth = Truth(trade_id, self.name + trade_id, symbol, self.world.sides[symbol], Decimal(rng.randrange(2, 30)))
         self.truths[trade_id] = truth
@@ -248,7 +261,7 @@ class App:
     def scale_in(self, truth: Truth, t: float | None = None) -> None:
         """Buys more by an order that its record does not name, and writes the size before, after or later."""
         world, qty = self.world, Decimal(self.rng.randrange(1, 9))
-        if not self.sharing and len(self.in_symbol(truth.symbol)) > 1:
+        if not self.sharing and (len(self.in_symbol(truth.symbol)) > 1 or len(self.grown()) > 2):
             return
         truth.grown = truth.unwritten = True
         world.fill(world.submit(truth.symbol, truth.opening, qty, truth.owner, t=t), qty, t=t)
@@ -273,8 +286,8 @@ class App:
 
     def close_trade(self, truth: Truth) -> None:
         """The app sells by its own order, and says so in the ledger a little later."""
-        for old in truth.exits:
-            self.world.cancel(old)
+        for family in self.working(truth):
+            self.world.cancel(family[0])
         held = self.held(truth)
         order = self.world.submit(truth.symbol, truth.closing, held, truth.owner)
         truth.exits.append(order)
@@ -322,8 +335,8 @@ class App:
         elif what < 0.70 and live:
             truth = rng.choice(live)
             held = self.held(truth)
-            for order in truth.exits:
-                world.end(order, "canceled")
+            for family in self.working(truth):
+                world.cancel(family[0])
             self.hand_exit(truth, held if rng.random() < 0.6 else max(ONE, held // 3))
         elif what < 0.74:
             self.buy_by_hand()

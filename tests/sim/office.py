@@ -127,6 +127,7 @@ class Office:
         self.say = scene.say
         self.store = Store(scene.clock, on_write=self._watch)
         self.app = App(name, scene.rng, scene.clock, scene.world, self.store, sharing=sharing)
+        self.certain = False  # every order in its symbols is some record's, or carries a trade's name
         self.reused = False  # every run is given the same run id
         self.runs = self.depth = 0
         self.began = 0.0  # of the run that is at work
@@ -237,6 +238,8 @@ class Office:
     def vague(self, symbol: str) -> bool:
         """Whether a purchase or sale in a symbol can't be told to be this or that trade's."""
         trades = self.app.in_symbol(symbol)
+        if self.certain:
+            return False
         unnamed = any(t.hand or t.grown or t.wiped or not t.certain for t in trades)
         return self.mixed(symbol) or (unnamed and len(trades) > 1) or any(t.unwritten for t in trades)
 
@@ -336,9 +339,6 @@ class Office:
     def _judge_size(self, done: Written) -> None:
         """No size is set below what the trades hold together."""
         symbol, side = str(done.after["ticker"]), done.after["side"]
-        among = self.app.in_symbol(symbol)
-        if not self.app.sharing and len(among) > 1 and any(t.grown for t in among):
-            return  # it grew alone, and others came later
         rows = [r for r in {**self.store.records, done.change.trade_id: done.after}.values() if not is_final(r)]
         rows = [r for r in rows if (r["ticker"], r["side"]) == (symbol, side)]
         trades = [t for r in rows if (t := self.app.truths.get(str(r["id"]))) is not None]

@@ -181,8 +181,7 @@ class End:
         explains = any(w.action in ("adopted", "reopened") for w in self.store.written)
         explains |= self.office.policy.orphans == "flatten" and bool(self.app.orphaned)
         trades = self.app.truths.values()
-        unnamed = any(t.grown and len(self.app.in_symbol(t.symbol)) > 1 for t in trades)
-        return explains or unnamed or self.twin_alone() or any(t.wiped for t in trades)
+        return explains or self.twin_alone() or any(t.wiped for t in trades)
 
     def twin_alone(self) -> bool:
         """A duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
@@ -262,8 +261,8 @@ class End:
             return "a hand, or another ledger, traded in its symbol"
         if any(not t.certain for t in trades) and any(t.hand or t.grown for t in trades):
             return "sizes nobody can prove, and sales or purchases by orders without a name"
-        if any(t.grown for t in trades) and (neighbours or truth.unwritten):
-            return "purchases without a name beside other trades"
+        if truth.unwritten:
+            return "the app has not said what it bought"
         if (truth.hand or truth.wiped) and world.net(truth.symbol):
             return "what is left may be anybody's"
         if truth.wiped and any(t.hand or t.wiped for t in neighbours):

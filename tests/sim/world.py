@@ -230,6 +230,11 @@ class World:
     def is_open(self) -> bool:
         return self.session()[0] <= self.clock.t
 
+    def night(self) -> float:
+        """How long the market has been closed; 0 while it is open."""
+        opens, _ = self.session()
+        return 0.0 if self.is_open else max(0.0, self.clock.t - (opens - DAY + _SESSION))
+
     def quote(self, symbol: str, price: Decimal) -> None:
         """A new price, and what trades on it."""
         self.prices[symbol] = price
