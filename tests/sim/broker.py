@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from ghostclean.app.ports import History, OrderRequest, Price, Session
 from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, Side
@@ -16,28 +16,20 @@ from ghostclean.core.broker import Fill as BrokerFill
 from ghostclean.errors import Refusal, Refused
 
 from .clock import START
+from .oracles import Judge
 from .world import DAY, SimOrder, World, moment
 
 ACCOUNT = "account-1"
 Effect = Callable[[str, Callable[[], Any]], Any]
 
 
-class Sender(Protocol):
-    """Who sends orders: whose they are, how a market order trades, and what must hold of them."""
-
-    def owner_of(self, client: str) -> str | None: ...
-    def trade(self, order: SimOrder) -> None: ...
-    def judge_submit(self, request: OrderRequest) -> None: ...
-    def judge_touch(self, order: SimOrder, what: str, stop: Decimal | None = None) -> None: ...
-
-
 class SimBroker:
-    """Every read, and every order, is one effect; `office` judges what is sent."""
+    """Every read, and every order, is one effect; `judge` sees what is sent, and knows whose it is."""
 
     live = False
 
-    def __init__(self, world: World, effect: Effect, office: Sender) -> None:
-        self._world, self._effect, self._office = world, effect, office
+    def __init__(self, world: World, effect: Effect, judge: Judge) -> None:
+        self._world, self._effect, self._judge = world, effect, judge
 
     def requests_left(self) -> int | None:
         return None
@@ -165,12 +157,12 @@ class SimBroker:
 
     def _submit(self, request: OrderRequest) -> tuple[Order, ...]:
         world = self._world
-        self._office.judge_submit(request)
+        self._judge.submit(request)
         if request.client_id in world.by_client:
             raise Refused("client_order_id must be unique", status=422, why=Refusal.NAME_TAKEN)
         self._check_free(request.symbol, request.side, request.qty)
         owner, more = (
-            self._office.owner_of(request.client_id),
+            self._judge.owner_of(request.client_id),
             {"kind": request.order_class, "client": request.client_id},
         )
         order = world.submit(
@@ -185,7 +177,7 @@ class SimBroker:
             order.legs = [leg.id]
             order.keep(world.clock.t)
         if request.type == "market":
-            self._office.trade(order)
+            world.trade(order)
         return self._nested(order)
 
     def _check_free(self, symbol: str, side: str, qty: Decimal, without: Sequence[SimOrder] = ()) -> None:
@@ -199,7 +191,7 @@ class SimBroker:
     def _replace(self, order_id: str, client_id: str, changes: Mapping[str, Decimal]) -> Order:
         world = self._world
         order = world.orders[order_id]
-        self._office.judge_touch(order, "replace", changes.get("stop_price"))
+        self._judge.touch(order, "replace", changes.get("stop_price"))
         if not order.works or order.filled:
             raise Refused(f"order is {order.status}", status=422)
         self._check_free(order.symbol, order.side, changes.get("qty", order.left), [order, *world.siblings(order)])
@@ -210,7 +202,7 @@ class SimBroker:
 
     def _cancel(self, order_id: str) -> None:
         order = self._world.orders[order_id]
-        self._office.judge_touch(order, "cancel")
+        self._judge.touch(order, "cancel")
         if not order.works:
             raise Refused(f"order is {order.status}", status=422)
         self._world.cancel(order)

@@ -16,7 +16,8 @@ from ghostclean.core.protection import ManagePolicy
 from ghostclean.result import ManageOutcome, ManageResult
 from tests.lots import ZERO
 
-from .office import Office, Scene, Violation
+from .office import Office
+from .scene import Scene, Violation
 from .stores import is_final
 from .world import SYMBOLS, SimOrder
 
@@ -40,9 +41,12 @@ class Desk(Scene):
         rng = self.rng
         self.calm = False
         self.rest: list[SimOrder] = []  # the owner's own exits
+        self.offices: list[Office] = []
         self.rules: dict[str, ManagePolicy] = {}
         for name in ("a", "b"):
-            Office(self, name, Policy(), one_text=rng.random() < 0.6).certain = True
+            office = Office(self, name, Policy(), one_text=rng.random() < 0.6)
+            office.judge.certain = True
+            self.offices.append(office)
             self.rules[name] = ManagePolicy(
                 enabled=True, eod_flatten=rng.random() < 0.5, trail_enabled=rng.random() < 0.5,
                 cut_loss_enabled=rng.random() < 0.5,
@@ -112,7 +116,7 @@ class Desk(Scene):
 
     def owners(self, symbol: str) -> Decimal:
         """What the owner of the account holds for himself."""
-        trades = (t for o in self.offices for t in o.app.in_symbol(symbol))
+        trades = (t for app in self.apps for t in app.in_symbol(symbol))
         return abs(self.world.net(symbol)) - sum((abs(self.world.held_of(t.owner)) for t in trades), ZERO)
 
     def be_owner(self, symbol: str) -> None:

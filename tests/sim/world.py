@@ -6,6 +6,7 @@ under test cannot see: it is what the oracles judge by.
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class World:
 
     def __init__(self, clock: Clock, tag: int) -> None:
         self.clock = clock
+        self.rng = random.Random(tag)
         self.orders: dict[str, SimOrder] = {}
         self.by_client: dict[str, str] = {}
         self.fills: list[Fill] = []
@@ -247,6 +249,16 @@ class World:
         if order.type == "stop":
             return order.stop is not None and (price <= order.stop if order.side == "sell" else price >= order.stop)
         return order.limit is not None and (price >= order.limit if order.side == "sell" else price <= order.limit)
+
+    def trade(self, order: SimOrder) -> None:
+        """A market order trades at once, in two parts, or a moment later."""
+        if self.rng.random() < 0.8:
+            self.fill(order, order.qty)
+            return
+        if order.qty > 1 and self.rng.random() < 0.5:
+            self.fill(order, Decimal(1))
+        due = self.clock.t + self.rng.choice((1.0, 8.0))
+        self.later.append((due, lambda: self.fill(order, order.left) if order.works else None))
 
     def settle(self) -> None:
         """What the exchange had put off."""
