@@ -311,6 +311,8 @@ def document(*rows: Record, **more: Any) -> Record:
         "partial": False,
         "results": list(rows),
         "notes": [],
+        "attention": [],
+        "settled": [],
         "error": None,
         "detail": None,
         **more,

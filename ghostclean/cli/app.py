@@ -50,8 +50,7 @@ def ghostclean(
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
-    # Typer has no option whose value may be left out, so this one is a switch of its own.
-    arguments = ["--check-runs" if argument == "--check=runs" else argument for argument in arguments]
+    arguments = switched(arguments)
     try:
         code: Any = _command(arguments)(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:
@@ -59,6 +58,11 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort) as stop:
         code = interrupted(arguments, stop)
     return code if isinstance(code, int) else 0
+
+
+def switched(arguments: list[str]) -> list[str]:
+    """Typer has no option whose value may be left out: `--check=runs` is a switch of its own."""
+    return ["--check-runs" if argument == "--check=runs" else argument for argument in arguments]
 
 
 def _command(arguments: list[str]) -> Any:

@@ -16,7 +16,7 @@ Examples:
   ghostclean demo                    the whole thing with no account and no server
   ghostclean reconcile --dry-run     what a run would change, and why
   ghostclean reconcile               one run; cron wants --quiet, programs --json
-  ghostclean status                  healthy, stale or broken, and what to do next
+  ghostclean status                  is it well, does it need you, what to do next
   ghostclean fleet accounts status   the same for every account of a folder
 """
 

@@ -1,4 +1,4 @@
-"""`ghostclean status`: healthy, stale or broken, and what to do next."""
+"""`ghostclean status`: healthy, stale, in need of a person or broken, and what to do next."""
 
 import contextlib
 import shutil
@@ -18,7 +18,7 @@ from ghostclean.cli.process import reader_gone
 if TYPE_CHECKING:
     from ghostclean.settings import Settings
 
-_HELP = """Healthy, or broken, stale, or in need of you; the last runs; what to do next.
+_HELP = """Is it well, does it need you; the last runs; what to do next.
 
 \b
 Examples:
@@ -37,7 +37,7 @@ _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _ALTERNATE_ON, _ALTERNATE_OFF = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
-@command("status", _HELP, "Healthy, stale or broken; what to do next.")
+@command("status", _HELP, "Is it well, does it need you; what to do next.")
 def status(
     common: Common,
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, metavar="N", help="Runs to list.")] = 5,

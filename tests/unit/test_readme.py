@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from ghostclean.cli.app import app
+from ghostclean.cli.app import app, switched
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
 from ghostclean.settings import FLEET_FOLDER, Settings
@@ -85,7 +85,7 @@ def test_every_command_line_is_one_that_the_program_takes(line: str) -> None:
         needed = [p.name for p in COMMANDS[name].params if p.required and p.param_type_name == "argument"]
         if not given and needed:
             continue  # only the command's name is mentioned
-        COMMANDS[name].make_context(name, list(given))
+        COMMANDS[name].make_context(name, switched(given))
 
 
 def test_the_help_in_the_readme_is_the_programs_own() -> None:

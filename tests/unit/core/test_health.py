@@ -1,14 +1,16 @@
-"""Health: broken, stale or healthy, from a ledger's summary alone."""
+"""Health: broken, in need of a person, stale or healthy."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+from ghostclean.core.attention import Needs
 from ghostclean.core.broker import iso
 from ghostclean.core.health import WORST_FIRST, judge
 from tests.fakes import NOW
 
 INTERVAL = timedelta(minutes=5)
+NEEDS = Needs(2, "AAPL a: mismatch: why", "ghostclean resolve a")
 
 
 def summary(*, ok: bool, success: float | None = None, **more: str) -> dict[str, str]:
@@ -18,7 +20,7 @@ def summary(*, ok: bool, success: float | None = None, **more: str) -> dict[str,
 
 
 def word(found: dict[str, str]) -> str:
-    return judge(found, NOW, INTERVAL).word
+    return judge(found, Needs(), NOW, INTERVAL).word
 
 
 def test_a_recent_success_is_healthy() -> None:
@@ -32,7 +34,7 @@ def test_two_missed_intervals_are_stale() -> None:
 
 
 def test_a_failed_last_run_is_broken_and_says_what_to_do() -> None:
-    found = judge(summary(ok=False, success=5, lastError="broker_truth_failed"), NOW, INTERVAL)
+    found = judge(summary(ok=False, success=5, lastError="broker_truth_failed"), Needs(), NOW, INTERVAL)
     assert found.word == "broken"
     assert "broker_truth_failed" in found.why
     assert "doctor" in found.advice
@@ -41,12 +43,22 @@ def test_a_failed_last_run_is_broken_and_says_what_to_do() -> None:
 
 def test_broken_comes_before_stale_and_the_longest_without_success_before_others() -> None:
     found = [
-        judge(summary(ok=True, success=1), NOW, INTERVAL),
-        judge(summary(ok=True, success=20), NOW, INTERVAL),
-        judge({}, NOW, INTERVAL),
-        judge(summary(ok=False, success=1), NOW, INTERVAL),
+        judge(summary(ok=True, success=1), Needs(), NOW, INTERVAL),
+        judge(summary(ok=True, success=20), Needs(), NOW, INTERVAL),
+        judge({}, Needs(), NOW, INTERVAL),
+        judge(summary(ok=False, success=1), Needs(), NOW, INTERVAL),
+        judge(summary(ok=True, success=1), NEEDS, NOW, INTERVAL),
     ]
     worst_first = sorted(found, key=lambda health: health.severity())
-    assert [health.word for health in worst_first] == ["broken", "stale", "stale", "healthy"]
-    assert [health.last_success for health in worst_first][1:3] == [None, NOW - timedelta(minutes=20)]
+    assert [health.word for health in worst_first] == ["broken", "needs you", "stale", "stale", "healthy"]
+    assert [health.last_success for health in worst_first][2:4] == [None, NOW - timedelta(minutes=20)]
     assert {health.word for health in found} == set(WORST_FIRST)
+
+
+def test_what_needs_a_person_comes_before_stale_with_its_next_command() -> None:
+    found = judge(summary(ok=True, success=60), NEEDS, NOW, INTERVAL)
+
+    assert (found.word, found.why, found.advice) == (
+        "needs you", "AAPL a: mismatch: why, and 1 more", "ghostclean resolve a"
+    )  # fmt: skip
+    assert judge(summary(ok=False, success=5), NEEDS, NOW, INTERVAL).word == "broken"

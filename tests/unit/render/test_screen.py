@@ -43,6 +43,7 @@ def status(**more: Any) -> dict[str, Any]:
         "health": "healthy",
         "why": "the last success was 60s ago",
         "advice": "nothing to do",
+        "attention": [],
         "reconcileTelemetry": {
             "summary": {"runs": 9, "success": 8, "fail": 1, "totalClosed": 12, "totalSynced": 40},
             "runs": [run(4), run(3, ok=False, error="broker_truth_failed"), run(2, dryRun=True, closed=99), run(1)],
@@ -189,7 +190,7 @@ def test_every_ledger_is_one_line_that_fits(monkeypatch: pytest.MonkeyPatch, wid
 
 def test_short_names_leave_the_room_to_the_reason() -> None:
     (line,) = ledgers_screen({"ledgers": [ledger("file:/a.json", account=None, live=True, why="the last run failed")]})
-    assert line == "healthy  file:/a.json  live  the last run failed"
+    assert line == "healthy    file:/a.json  live  the last run failed"
 
 
 def test_a_state_without_runs_says_so() -> None:
