@@ -48,6 +48,13 @@ class StateFailed(GhostcleanError):
     exit_code = 4
 
 
+class QueueFailed(GhostcleanError):
+    """The fleet's queue is out of reach: what is not enqueued is not done."""
+
+    code = "queue_failed"
+    exit_code = 4
+
+
 class AccountMismatch(GhostcleanError):
     """The broker answered for another account than the one pinned to this ledger."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -24,6 +25,19 @@ class Place:
 
     def with_key(self, key: str) -> Place:
         return replace(self, key=self.key or key) if self.kind == "redis" else self
+
+    @property
+    def identity(self) -> str:
+        """The same text for the same place however it is spelled; names of hosts are not looked up."""
+        if self.kind == "redis":
+            where = _database(self.where)
+        else:
+            try:
+                found = self.path.stat()
+                where = f"{found.st_dev}:{found.st_ino}"
+            except (OSError, ValueError):
+                where = os.path.realpath(self.where)
+        return f"{self.kind}:{where}#{self.key}"
 
     def describe(self) -> str:
         """For people: without user and password."""
@@ -50,6 +64,18 @@ def redis_place(text: str) -> Place:
         if database and not database.isdecimal():
             raise ValueError(f"its database must be a number; write {parts.scheme}://HOST:6379/0")
     return Place("redis", parts._replace(fragment="").geturl(), unquote(parts.fragment))
+
+
+def _database(url: str) -> str:
+    """A database of a server; TLS or not, as whom and with which options makes no other of it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        server, path = os.path.realpath(unquote(parts.path)), ""
+    else:
+        host, path = (parts.hostname or "localhost").rstrip("."), parts.path.strip("/")
+        server = f"{'localhost' if is_loopback(host) else host}:{parts.port or 6379}"
+    number = dict(parse_qsl(parts.query)).get("db") or path
+    return f"{server}/{number.lstrip('0') or '0'}"
 
 
 def ledger_place(text: str) -> Place:

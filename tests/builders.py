@@ -131,7 +131,7 @@ def fill(
 
 def activity(kind: str, symbol: str, at: float = 3600.0, **fields: Any) -> Record:
     """A non-trade activity."""
-    row = {"id": f"{kind}-{symbol}", "activity_type": kind, "symbol": symbol, "date": ago(at)[:10]}
+    row = {"id": f"{ago(at)[:10]}::{kind}-{symbol}", "activity_type": kind, "symbol": symbol, "date": ago(at)[:10]}
     return row | fields
 
 

@@ -6,6 +6,7 @@ This is the only hard bound; adapters read `call_left` to choose their time-outs
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 import os
 import threading
@@ -103,7 +104,8 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
         finally:
             over.set()
 
-    worker = threading.Thread(target=run, daemon=True, name="ghostclean-call")
+    around = contextvars.copy_context()  # whose run it is, for the log
+    worker = threading.Thread(target=around.run, args=(run,), daemon=True, name="ghostclean-call")
     try:
         worker.start()
         in_time = over.wait(seconds)

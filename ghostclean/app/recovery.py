@@ -85,7 +85,7 @@ def _remembered(entry: JournalEntry, record: Mapping[str, Any]) -> dict[str, Any
         )
     if entry.verdict == Verdict.REOPENED:
         found["unproven"] = None
-    orders = [str(p["orderId"]) for p in entry.proof if p.get("what") == "fill" and p.get("orderId")]
+    orders = [str(i) for p in entry.proof if (i := p.get("activityId") or (p["what"] == "fill" and p.get("orderId")))]
     if orders and entry.action in (Action.CLOSED, Action.REDUCED):
         found["exits"] = list(dict.fromkeys(orders))
     return found

@@ -44,7 +44,7 @@ def auto_manage(
             source=name(source, "--source"),
             run_id=None if run_id is None else name(run_id, "--run-id"),
             deadline=seconds(deadline),
-            counted_from_start=True,
+            counted_from_start=common.COUNTED_FROM_START,
         )
     document = result.to_dict()
     failed = result.exit_code != 0

@@ -79,6 +79,11 @@ def _operators_change(error: str, detail: str, given: Given) -> Document:
     }
 
 
+def _fleet(error: str, detail: str, given: Given) -> Document:
+    del error, detail
+    return {"command": given.get("inner"), "folder": given.get("folder"), "accounts": [], "notes": []}
+
+
 _SHAPES: Mapping[str, Callable[[str, str, Given], Document]] = {
     "reconcile": _reconcile,
     "auto-manage": _auto_manage,
@@ -87,4 +92,5 @@ _SHAPES: Mapping[str, Callable[[str, str, Given], Document]] = {
     "explain": _explain,
     "resolve": _operators_change,
     "undo": _operators_change,
+    "fleet": _fleet,
 }

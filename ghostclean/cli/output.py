@@ -42,6 +42,7 @@ class Common:
     log_format: str = "text"
 
     LOOK_SECONDS: ClassVar[float] = 20.0  # for commands that only look
+    COUNTED_FROM_START: ClassVar[bool] = True  # whether the process began for this command alone
 
     @classmethod
     def guessed(cls, arguments: Sequence[str]) -> Self:
@@ -110,10 +111,10 @@ def perform(
     log_to_stderr(common.clean, verbose=common.verbose, as_json=common.log_format == "json")
     try:
         outcome = body()
-    except typer.Exit:
+    except (typer.Exit, typer.TyperException):
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last line of defence
-        outcome = _failure(error, common).outcome(command, given)
+        outcome = failure_of(error, common).outcome(command, given)
     hold_signals()
     raise typer.Exit(finish(command, common, outcome, non_fatal=non_fatal))
 
@@ -121,10 +122,11 @@ def perform(
 def interrupted(arguments: Sequence[str], stop: BaseException) -> int:
     """Says that a command was stopped before it began or after it ended; returns its exit code."""
     common, command = Common.guessed(arguments), arguments[0] if arguments else ""
-    return finish(command, common, _failure(stop, common).outcome(command, {}))
+    return finish(command, common, failure_of(stop, common).outcome(command, {}))
 
 
-def _failure(error: BaseException, common: Common) -> Failure:
+def failure_of(error: BaseException, common: Common) -> Failure:
+    """An exception as one line, never a traceback with secrets."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Failure("reconcile_failed", stopped_code(error), _STOPPED)
     if isinstance(error, BrokerError):
@@ -160,14 +162,19 @@ def _print(common: Common, outcome: Outcome) -> None:
 
 
 def _document(outcome: Outcome, common: Common) -> str:
-    from ghostclean.render.text import document_text
+    from ghostclean.render.jsondoc import document_text
 
-    document = dict(outcome.document)
+    return document_text(cleaned(outcome.document, common), for_person=sys.stdout.isatty())
+
+
+def cleaned(document: Document, common: Common) -> Document:
+    """The document; what libraries may have had a hand in is cleaned like that on stderr."""
+    document = dict(document)
     if isinstance(detail := document.get("detail"), str):
         document["detail"] = common.clean(detail)
     if isinstance(notes := document.get("notes"), list):
         document["notes"] = [common.clean(note) if isinstance(note, str) else note for note in notes]
-    return document_text(document, for_person=sys.stdout.isatty())
+    return document
 
 
 def _annotate(command: str, common: Common, outcome: Outcome) -> None:

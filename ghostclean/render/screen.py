@@ -24,7 +24,7 @@ Document = Mapping[str, Any]
 
 _PIPE_WIDTH = 80
 _WIDE = 100
-_STYLES = {
+STYLES = {
     "healthy": "bold green",
     "stale": "bold yellow",
     "broken": "bold red",
@@ -77,15 +77,16 @@ def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[s
 
 
 def _results(rows: Sequence[Document]) -> Table:
-    table = _table("action", "symbol", "verdict", "why, and which trade")
+    table = listing("action", "symbol", "verdict", "why, and which trade")
     for row in rows:
         why = Text.assemble(printable(row["reason"]), ("\n" + printable(row["id"] or "no trade", 60), "dim"))
-        style = _STYLES.get(row["action"], "cyan" if changes(row) else "dim")
+        style = STYLES.get(row["action"], "cyan" if changes(row) else "dim")
         table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), row["verdict"], why)
     return table
 
 
-def _table(*columns: str) -> Table:
+def listing(*columns: str) -> Table:
+    """A table whose last column takes the room that is left."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         last = number == len(columns) - 1
@@ -101,7 +102,7 @@ def status_screen(document: Document) -> Iterator[str]:
     now = parse_time(document["now"])
     telemetry, summary = document["reconcileTelemetry"], document["reconcileTelemetry"]["summary"]
     first = Text.assemble(
-        (document["health"], _STYLES[document["health"]]),
+        (document["health"], STYLES[document["health"]]),
         f": {printable(document['why'])}",
         (f" - {document['advice']}", ""),
     )
@@ -133,7 +134,7 @@ def ledgers_screen(document: Document) -> Iterator[str]:
     for row, name, account in zip(rows, names, accounts, strict=True):
         end = name if len(name) <= room else f"…{name[1 - room :]}"
         rest = f"  {end:{room}}  {account:{longest}}  {printable(row['why'])}"
-        lines.append(Text.assemble((f"{row['health']:7}", _STYLES[row["health"]]), rest))
+        lines.append(Text.assemble((f"{row['health']:7}", STYLES[row["health"]]), rest))
         lines[-1].truncate(_width(), overflow="ellipsis")
     return console_lines(*lines)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ghostclean.core.ledger import json_value
 from ghostclean.durations import spell
 
 Document = Mapping[str, Any]
@@ -14,11 +12,6 @@ Document = Mapping[str, Any]
 _QUIET_ACTIONS = frozenset({"kept", "held", "skipped"})
 _WOULD_BE = {"closed": "to close", "synced": "to sync", "backfilled": "to adopt"}
 _COUNTERS = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
-
-
-def document_text(document: Document, *, for_person: bool) -> str:
-    """The document as ASCII-only JSON text, so that no locale can break it."""
-    return json.dumps(json_value(document), indent=2 if for_person else None)
 
 
 def printable(text: object, most: int = 400) -> str:
@@ -83,6 +76,18 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
     counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
     outcome = document["outcome"] if document["ok"] else "FAIL"
     yield f"auto-manage {' '.join(filter(None, (outcome, document['reason'])))}: {counts}"
+
+
+def said(command: str, document: Document) -> str:
+    """What a command came to, in half a line."""
+    if command == "reconcile":
+        return totals(document)
+    if command == "auto-manage":
+        counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
+        return f"{document['reason']}: {counts}" if document["reason"] else counts
+    if command == "status":
+        return str(document["why"])
+    return f"{len(document['checks'])} checks"
 
 
 def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:

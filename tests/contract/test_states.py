@@ -448,28 +448,21 @@ def test_opening_writes_nothing(site: Site) -> None:
     assert list(site.client.scan_iter(match=f"{site.prefix}*")) == []
 
 
-class NoScripts:
-    """A server without scripting."""
-
-    def execute_command(self, *command: Any) -> Any:
-        raise redis.ResponseError("unknown command 'EVAL', with args beginning with: ...")
+NO_EVAL = redis.ResponseError("unknown command 'EVAL', with args beginning with: ...")
 
 
 class Answers:
-    """A server that answers every command with one failure."""
+    """A server that meets everybody with one failure."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
-
-    def execute_command(self, *_: Any) -> Any:
-        raise self.error
 
     def client(self) -> Any:
         raise self.error
 
 
 def test_a_server_without_scripting_is_named() -> None:
-    state = RedisState(RedisServer("redis://h/0", client=NoScripts()), ledger_place=LEDGER)
+    state = RedisState(RedisServer("redis://h/0", client=Answers(NO_EVAL)), ledger_place=LEDGER)
     with pytest.raises(StateFailed, match="EVAL"):
         state.acquire("x", 5)
 

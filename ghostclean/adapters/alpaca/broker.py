@@ -63,7 +63,7 @@ _ORDER_PAGES = 40
 LATE_BOOKING = timedelta(days=1)  # an activity may be booked a day off from when it happened
 _PRICE_BATCH = 100
 _FRESH = timedelta(seconds=60)
-_ACTIVITY_TYPES = "OPEXP,OPASN,OPEXC,OPTRD,SPLIT,SPIN,NC,MA,OPCA,REORG"
+_ACTIVITY_TYPES = "OPEXP,OPASN,OPEXC,OPTRD,SPLIT,SPIN,NC,MA,OPCA,REORG,ACATS,FOPT,JNL,JNLS"
 _WITH_LEGS = frozenset({"bracket", "oco", "oto", "mleg"})
 
 

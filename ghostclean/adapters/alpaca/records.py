@@ -189,6 +189,11 @@ def read_activity(raw: object) -> Activity | None:
         key=symbol_key(symbol),
         qty=_number(data, "qty", "activity"),
         day=_text(data, "date", "created_at")[:10],
+        subtype=_text(data, "activity_sub_type"),
+        group=_text(data, "group_id"),
+        amount=_optional(data, "net_amount"),
+        # A row without a price says 0.
+        price=_optional(data, "price") or None,
     )
 
 

@@ -76,7 +76,7 @@ class StringLayout(TextLedger):
         if len(old) > _LONG:
             replaced = self._key.replace(old, new, lease)
         else:
-            replaced = self._key.guarded(_SWAP, lease, new, old, uses="GET, SET") == b"DONE"
+            replaced = self._key.guarded(_SWAP, lease, new, old) == b"DONE"
         self.absent &= not replaced
         return replaced
 

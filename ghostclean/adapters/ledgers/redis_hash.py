@@ -165,8 +165,7 @@ class HashLayout:
         was_final = change.base is None or is_final(change.base)
         turned = "" if was_final == is_final(after) or not self._indexed else "final" if is_final(after) else "open"
         arguments = (_field(change.trade_id), old or b"", new.encode(), turned)
-        uses = "HGET, HSET" + (", TYPE, SADD, SREM" if turned else "")
-        return self._key.guarded(_SWAP, lease, *arguments, uses=uses, index=bool(turned)) == b"DONE"
+        return self._key.guarded(_SWAP, lease, *arguments, index=bool(turned)) == b"DONE"
 
     def fill(self, texts: Sequence[str], *, dry_run: bool = False, over: str = "") -> None:
         """Puts records where none are, all at once; `over` is an empty array that may stand there."""

@@ -159,7 +159,8 @@ class RedisState(StoredState):
     def _transact(self, doing: str, basis: Basis | None, change: Callable[[Found], Changes]) -> None:
         with self._speaking(doing):
             if basis is None:
-                self._server.send(list(self._remembered(change(Found()).memory)), transaction=True)
+                remembering = self._remembered(change(Found()).memory)
+                checked(checked(self._server.ask(("MULTI",), *remembering, ("EXEC",)))[-1])
                 return
             watched = [self._lock, self._fence, self._sequence, self._texts, self._order, self._open]
             if basis.record is not None:
@@ -275,11 +276,11 @@ class RedisState(StoredState):
 
     def _call(self, *command: Any, doing: str = "Reading the state") -> Any:
         with self._speaking(doing):
-            return self._server.client.execute_command(*command)
+            return self._server.answer(*command)
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         with self._speaking("Reading the state"):
-            return self._server.send(commands)
+            return list(checked(self._server.ask(*commands)))
 
     def _speaking(self, doing: str) -> Any:
         return self._server.speaking(doing, StateFailed, "the ledger is not touched by this")

@@ -30,6 +30,7 @@ from .records import (
     Session,
     canonical_id,
     client_id,
+    is_activity_id,
     is_uuid,
     parse_client_id,
     trade_tag,

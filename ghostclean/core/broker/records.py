@@ -14,11 +14,18 @@ from .values import ZERO
 FINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 _STOP_TYPES = frozenset({"stop", "stop_limit", "trailing_stop"})
 _ENOUGH = Decimal("0.8")
+_OPTION_ENDS = frozenset({"OPEXP", "OPASN", "OPEXC"})
+_TRANSFERS = frozenset({"ACATS", "FOPT", "JNL", "JNLS"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
+
+
+def is_activity_id(text: str) -> bool:
+    """Whether an id is of an activity and not of an order."""
+    return "::" in text
 
 
 def canonical_id(text: str) -> str:
@@ -156,7 +163,11 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """A non-trade activity: option expiry, assignment, exercise, split, rename."""
+    """A non-trade activity: end of an option, transfer, merger, split, rename.
+
+    `qty` is what was added to a position, `amount` the cash that came with it in USD; rows of one
+    `group` belong together.
+    """
 
     id: str
     type: str
@@ -164,6 +175,19 @@ class Activity:
     key: str
     qty: Decimal | None
     day: str
+    subtype: str = ""
+    group: str = ""
+    amount: Decimal | None = None
+    price: Decimal | None = None
+
+    @property
+    def is_option_end(self) -> bool:
+        return self.type in _OPTION_ENDS
+
+    @property
+    def is_transfer(self) -> bool:
+        """Shares came from, or went to, another account: nothing was sold."""
+        return self.type in _TRANSFERS
 
 
 @dataclass(frozen=True, slots=True)

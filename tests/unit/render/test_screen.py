@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ghostclean.render.github import annotation, cell, summary
+from ghostclean.render.jsondoc import document_text
 from ghostclean.render.screen import ledgers_screen, reconcile_screen, sparkline, status_screen
-from ghostclean.render.text import document_text
 from tests.builders import document, row
 
 NOW = "2026-11-20T15:05:00.000Z"

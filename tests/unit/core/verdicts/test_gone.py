@@ -830,6 +830,6 @@ def test_an_option_partly_sold_and_partly_ended_is_explained_by_both(kind: str, 
     decision = decided([record], orders, activities=[activity(kind, LATER, qty="-3")])
     assert (decision.verdict, decision.fields["closeReason"]) == (Verdict.EXITED, reason)
     assert decision.fields["realizedPnL"] == pnl
-    assert decision.exit_orders == (uid("X"),)
+    assert decision.exit_orders == (uid("X"), f"{ago(3600)[:10]}::{kind}-{LATER}")
     less = decided([record], orders, activities=[activity(kind, LATER, qty="-2")])
     assert less.verdict is Verdict.FILLED_BUT_GONE
