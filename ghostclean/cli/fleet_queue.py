@@ -62,6 +62,8 @@ def _put(
 
 def _seen(account: "Account", jobs: "Jobs", *, check: bool = False) -> "AccountRun":
     """What came of the newest job, and while that is not over of the one before."""
+    from ghostclean.app.operate.fleet import severity
+
     if account.error is not None:
         return _broken(account)
     newest, before = jobs.newest, jobs.before
@@ -72,7 +74,7 @@ def _seen(account: "Account", jobs: "Jobs", *, check: bool = False) -> "AccountR
         said, told = f"{said}; before: {_state(before)}", before
     code = int(told.outcome["exitCode"]) if told.outcome else 0 if told.stands else 1
     word = newest.outcome["result"] if newest.outcome else newest.state
-    return _run(account, word, said, code if check else 0, unwell=code, job=newest)
+    return _run(account, word, said, code if check else 0, unwell=severity(code), job=newest)
 
 
 def _broken(account: "Account") -> "AccountRun":
