@@ -316,6 +316,7 @@ class _Run:
             "runId": result.run_id,
             "durationMs": result.duration_ms,
             "dryRun": result.dry_run,
+            "detail": result.detail,
         }
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ParamSpec, Protocol, TypeVar
 
 from .parts import Parts
-from .ports import Broker, Ledger, State
+from .ports import Broker, Lease, Ledger, State, Trouble
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,11 +76,14 @@ class BoundLedger:
         self.records = _through(run, ledger.records)
         self.fill = _through(run, ledger.fill)
         self.describe = _through(run, ledger.describe)
-        self._ledger = ledger
+        self._ledger, self._run = ledger, run
 
     @property
     def chunk(self) -> int:
         return self._ledger.chunk
+
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        return self._run(lambda: self._ledger.rehearse(lease))
 
 
 class BoundState:
@@ -101,3 +104,7 @@ class BoundState:
         self.journal = _through(run, state.journal)
         self.telemetry = _through(run, state.telemetry)
         self.close = _through(run, state.close)
+        self._state, self._run = state, run
+
+    def rehearse(self) -> list[Trouble]:
+        return self._run(self._state.rehearse)

@@ -123,6 +123,17 @@ class Broker(Protocol):
         """Asks for a cancel; success means asked, not canceled."""
 
 
+# --------------------------------------------------------------------------- what may be in the way
+
+
+class Trouble(NamedTuple):
+    """What will fail in a run, or with `fails` False may fail one day, and the cure."""
+
+    found: str
+    cure: str
+    fails: bool = True
+
+
 # --------------------------------------------------------------------------- ledger
 
 
@@ -223,6 +234,9 @@ class Ledger(Protocol):
 
     def describe(self) -> str:
         """Layout and size, for people."""
+
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        """What keeps a run from reading and writing here, tried without a change; `lease` where there is one."""
 
 
 # --------------------------------------------------------------------------- state
@@ -390,6 +404,9 @@ class State(Protocol):
 
     def telemetry(self, kind: str, limit: int) -> Telemetry: ...
 
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from using it, tried without a change."""
+
     def close(self) -> None: ...
 
 
@@ -399,6 +416,9 @@ class Spool(Protocol):
     def put(self, commit: RunCommit) -> None: ...
 
     def waiting(self) -> int: ...
+
+    def rehearse(self) -> list[Trouble]:
+        """What keeps it from taking a record."""
 
     def deliver(self, state: State) -> int:
         """Commits what waits, oldest first, and drops it; how many were delivered."""
