@@ -138,7 +138,7 @@ def fleet(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Holds one file NAME.env for each account.")],
     inner: Annotated[Inner, typer.Argument(metavar="COMMAND", help="reconcile, auto-manage, status or doctor.")],
-    rest: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS OF COMMAND]...")] = None,
+    rest: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS", help="Those of the command.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, metavar="N", help="Accounts at once.")] = 16,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="This account; repeatable.")] = None,
     queue: Annotated[

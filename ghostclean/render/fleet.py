@@ -11,7 +11,7 @@ Document = Mapping[str, Any]
 
 _MOST_NAME = 24
 _COLUMNS = ("account", "kind", "result", "what it came to")
-_GOOD = ("ok", "healthy", "SUCCESS", "SKIP", "enqueued", "done", "running", "queued", "none")
+_GOOD = ("ok", "healthy", "SUCCESS", "SKIP", "enqueued", "kept", "queued", "running")
 
 
 def fleet_lines(document: Document, changes: Iterable[str], *, quiet: bool) -> Iterator[str]:
@@ -25,7 +25,7 @@ def fleet_lines(document: Document, changes: Iterable[str], *, quiet: bool) -> I
     else:
         yield from _plain(rows)
     if not quiet:
-        good = sum(not row["exitCode"] for row in document["accounts"])
+        good = sum(row["result"] in _GOOD for row in document["accounts"])
         yield f"fleet {document['command']}: {good} of {len(document['accounts'])} accounts ok"
 
 
