@@ -155,8 +155,7 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
     if ledger is not None:
         oldest = parse_time(ledger["oldestOpenAt"])
         since = f", the oldest for {_age(oldest, now)}" if oldest else ""
-        counts = f"{ledger['open']} open{since}, {ledger['pending']} pending"
-        table.add_row("ledger", f"{counts}; {printable(ledger['name'], 200)}")
+        table.add_row("ledger", f"{ledger['open']} open{since}, {ledger['pending']} pending")
     manage = document["autoManageTelemetry"]["summary"]
     if manage:
         reason = f" ({printable(manage['lastReason'], 60)})" if manage.get("lastReason") else ""

@@ -20,8 +20,8 @@ from ghostclean.cli.app import app
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
 from ghostclean.settings import FLEET_FOLDER, Settings
+from tests.program import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 NO_DEFAULT = "\u2013"

@@ -135,7 +135,6 @@ class RedisState(StoredState):
         return self._those(intended) if intended else ()
 
     def _those(self, wanted: set[bytes] | None) -> Iterator[bytes]:
-        """The texts of these entries, or of all, oldest first and a page at a time."""
         ids = [i for i in self._call("ZRANGE", self._order, 0, -1) if wanted is None or i in wanted]
         for page in _pages(ids):
             yield from (text for text in self._call("HMGET", self._texts, *page) if text is not None)

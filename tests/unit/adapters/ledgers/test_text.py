@@ -1,4 +1,4 @@
-"""Long texts are read by their heads: the same reading as the exact parser's, only sooner."""
+"""Long texts are skimmed: the same reading as the exact parser's, only sooner."""
 
 from __future__ import annotations
 

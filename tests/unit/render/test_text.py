@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from ghostclean.render.terminal import folded
 from ghostclean.render.text import check_line, entry_lines, printable, reconcile_lines, totals
-
-
-def row(action: str, verdict: str = "exited", **more: Any) -> dict[str, Any]:
-    return {
-        "id": "t1",
-        "ticker": "AAPL",
-        "verdict": verdict,
-        "action": action,
-        "reason": "its stop filled",
-        "proof": [],
-        "before": None,
-        "after": None,
-        **more,
-    }
-
-
-def document(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
-    counters = dict.fromkeys(("closed", "synced", "backfilled", "held", "orphans", "failed"), 0)
-    return {
-        "ok": True,
-        "dryRun": False,
-        "runId": "r1",
-        "durationMs": 1234,
-        "checked": len(rows),
-        **counters,
-        "partial": False,
-        "results": list(rows),
-        "notes": [],
-        "error": None,
-        "detail": None,
-        **more,
-    }
+from tests.builders import document, row
 
 
 def test_a_quiet_run_that_changed_nothing_says_nothing() -> None:
-    rows = (row("kept", "live"), row("held", "settling"), row("skipped"), row("kept", "orphan", id=None))
+    rows = (
+        row("kept", "live"),
+        row("held", "settling"),
+        row("skipped"),
+        row("kept", "orphan", id=None),
+    )
     assert list(reconcile_lines(document(*rows, notes=["a note"]), quiet=True)) == []
 
 
 def test_a_quiet_run_says_one_line_a_change() -> None:
-    lines = list(reconcile_lines(document(row("closed"), row("kept", "live"), row("would_sync", "live")), quiet=True))
+    lines = list(
+        reconcile_lines(
+            document(row("closed"), row("kept", "live"), row("would_sync", "live")),
+            quiet=True,
+        )
+    )
     assert [line.split()[0] for line in lines] == ["closed", "would_sync"]
     assert lines[0] == "closed       AAPL      t1  exited: its stop filled"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.program import ROOT
+
 HEAVY = {"alpaca", "pandas", "numpy", "redis", "requests", "rich", "urllib3", "pydantic_settings", "sqlite3", "rq"}
 COMMANDS = (
     "reconcile",

@@ -17,6 +17,7 @@ import pytest
 
 from tests.fakebroker import Delay, FakeBroker
 from tests.fakebroker.validate import SPEC, problems
+from tests.program import ROOT
 from tests.timing import SLACK
 
 OPEN = "2026-11-18T15:00:00Z"
@@ -360,8 +361,7 @@ class TestSpeedAndSubprocess:
         script = tmp_path / "world.py"
         script.write_text("broker.open_trade('AAPL', 10, 180)\n", encoding="utf-8")
         command = [sys.executable, "-m", "tests.fakebroker", "--now", OPEN, "--script", str(script)]
-        root = Path(__file__).parents[2]
-        with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             connection = http.client.HTTPConnection("127.0.0.1", urlsplit(url).port or 0, timeout=5)

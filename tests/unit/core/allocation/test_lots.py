@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -31,47 +30,9 @@ from tests.builders import (
     uid,
     world,
 )
+from tests.lots import CENT, ZERO, Lots
 
-ZERO = Decimal(0)
-CENT = Decimal("0.01")
 CRYPTO_FEE = Decimal("0.0025")
-
-
-@dataclass
-class Lot:
-    """Shares that a trade entered with one order."""
-
-    qty: Decimal
-    price: Decimal
-    left: Decimal
-
-
-@dataclass
-class Owner:
-    """What one trade really entered and lost; `booked` is the P&L of what is out, first in, first out.
-
-    `guessed` once a sale that no record names may as well have been another trade's.
-    """
-
-    lots: list[Lot] = field(default_factory=list)
-    booked: Decimal = ZERO
-    sold: Decimal = ZERO
-    closed: bool = False
-
-    @property
-    def left(self) -> Decimal:
-        return sum((lot.left for lot in self.lots), ZERO)
-
-    def buy(self, qty: Decimal, price: Decimal, fee: Decimal = ZERO) -> None:
-        self.lots.append(Lot(qty, price, qty - fee))
-
-    def sell(self, qty: Decimal, price: Decimal, sign: int) -> None:
-        self.sold += qty
-        for lot in self.lots:
-            part = min(lot.left, qty)
-            lot.left -= part
-            qty -= part
-            self.booked += (price - lot.price) * part * sign
 
 
 class Broken(AssertionError):
@@ -99,7 +60,7 @@ class Life:
         self.records: list[Record] = []
         self.orders: list[Record] = []
         self.fills: list[Record] = []
-        self.owners: dict[str, Owner] = {}
+        self.owners: dict[str, Lots] = {}
         self.hand = ZERO  # bought by a hand for nobody
         self.vague = False  # a sale nobody can tell the owner of
         self.net = ZERO
@@ -215,7 +176,7 @@ class Life:
         if self.initial != "absent":
             made["initialQuantity"] = float(size)
         self.records.append(made)
-        owner = self.owners[trade_id] = Owner()
+        owner = self.owners[trade_id] = Lots()
         owner.buy(filled, price, self.fee(filled))
         self.say(f"{trade_id} enters {filled} of {size} @ {price}")
 
@@ -228,11 +189,11 @@ class Life:
         if record["status"] in FINAL or not owner.left:
             return
         # An app counts what it ordered: net of sales, gross of fees.
-        record["quantity"] = float(sum((lot.qty for lot in owner.lots), ZERO) - owner.sold)
+        record["quantity"] = float(owner.entered - owner.sold)
         if len(owner.lots) > 1 and Decimal(str(record["quantity"])) == owner.lots[0].qty:
             self.vague = True  # by chance the first entry's size: nobody can tell it from an old one
         if self.initial == "entered":
-            record["initialQuantity"] = float(sum((lot.qty for lot in owner.lots), ZERO))
+            record["initialQuantity"] = float(owner.entered)
         self.unwritten.pop(record["id"], None)
         self.say(f"app writes {record['id']}.quantity {record['quantity']}")
 
@@ -361,8 +322,8 @@ class Life:
                     self.fail(f"{trade_id} is reduced to {left}, it holds {owner.left}")
         self.judge_sum(plan)
 
-    def dust(self, owner: Owner) -> Decimal:
-        return sum((lot.qty for lot in owner.lots), ZERO) * (Decimal("0.005") if self.crypto else ZERO)
+    def dust(self, owner: Lots) -> Decimal:
+        return owner.entered * (Decimal("0.005") if self.crypto else ZERO)
 
     def judge_sum(self, plan: Plan) -> None:
         """What is left open covers what the broker holds for the trades together."""
@@ -375,7 +336,7 @@ class Life:
         if wrote and not self.unwritten and sizes + slack < min(needed, before):
             self.fail(f"{sizes} left in the ledger, the trades hold {needed}")
 
-    def judge_money(self, trade_id: str, owner: Owner, decision: Any) -> None:
+    def judge_money(self, trade_id: str, owner: Lots, decision: Any) -> None:
         pnl = decision.fields.get("realizedPnL")
         if pnl is None or decision.action not in (Action.CLOSED, Action.REDUCED):
             return

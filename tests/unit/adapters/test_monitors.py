@@ -29,9 +29,9 @@ from ghostclean.settings import Settings
 from ghostclean.wiring import opened
 from tests.fakebroker import FakeBroker
 from tests.fakes import FakeState
+from tests.program import ROOT
 from tests.timing import SLACK
 
-ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 7, 38, tzinfo=UTC)
 TOKEN = "SENTINELtoken"
 HOME = Origin("file:/app/trades.json", "PA3XYZ123456", False, "bot-1")

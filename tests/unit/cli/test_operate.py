@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from ghostclean.cli import main
+from tests.program import ROOT
 
-SAMPLE = Path(__file__).resolve().parents[2] / "ghostclean" / "sample"
+SAMPLE = ROOT / "ghostclean" / "sample"
 
 Ask = Callable[..., tuple[int, dict[str, Any]]]
 

@@ -1,4 +1,4 @@
-"""The invariants of `core/decide.py`, under the names they have there.
+"""The invariants of `core/verdicts/decide.py`, under the names they have there.
 
 A seeded little broker plays histories of entries, exits, replaced stops and hand trades in one
 or two symbols; the oracle is the broker's own book of which trade still holds what.

@@ -12,7 +12,7 @@ import pytest
 from ghostclean.render.github import annotation, cell, summary
 from ghostclean.render.jsondoc import document_text
 from ghostclean.render.screen import ledgers_screen, reconcile_screen, sparkline, status_screen
-from tests.unit.test_render_text import document, row
+from tests.builders import document, row
 
 NOW = "2026-11-20T15:05:00.000Z"
 

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ghostclean.core.verdicts import Action, Verdict, decide
-from tests.builders import DAY, Record, ago, entry, missed, order, position, sale, trade, uid, world
-from tests.unit.test_orphans import judged, stranger
+from tests.builders import (
+    DAY,
+    Record,
+    ago,
+    closed_unproven,
+    entry,
+    missed,
+    order,
+    orphans,
+    position,
+    sale,
+    trade,
+    uid,
+    world,
+)
+from tests.program import ROOT
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 
 # What can be done about each verdict; `skipped` (under --no-close) can stand for any close.
 ACTIONS: dict[Verdict, set[Action]] = {
@@ -62,7 +75,7 @@ def scenes() -> Iterator[tuple[list[Record], list[Record], list[Record], dict[st
     yield [], [], held, {"mode": "report"}
     yield [], [], held, {"mode": "adopt"}
     yield [], [], held, {"mode": "flatten"}
-    yield [stranger()], [entry()], held, {"mode": "adopt"}
+    yield [closed_unproven()], [entry()], held, {"mode": "adopt"}
 
 
 def reached() -> dict[Verdict, set[Action]]:
@@ -70,7 +83,7 @@ def reached() -> dict[Verdict, set[Action]]:
     for records, orders, positions, options in scenes():
         mode = options.pop("mode", "report")
         w = world(records, orders, positions, **options)
-        for decision in (*decide(w).decisions, *judged(w, records, mode=mode)):
+        for decision in (*decide(w).decisions, *orphans(w, records, mode=mode)):
             found.setdefault(decision.verdict, set()).add(decision.action)
     return found
 

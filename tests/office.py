@@ -1,11 +1,10 @@
-"""A desk for tests of auto-manage: fake broker over HTTP, real adapters, file ledger, sqlite state."""
+"""An installation for tests of auto-manage: fake broker over HTTP, real adapters, file ledger, sqlite state."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -169,9 +168,3 @@ class Office:
         state = SqliteState(self.folder / "state.db", ledger_place="test")
         state.open()
         return state
-
-
-@contextmanager
-def office(folder: Path, now: str = NOON) -> Iterator[Office]:
-    with FakeBroker(now=now) as broker:
-        yield Office(broker, folder)

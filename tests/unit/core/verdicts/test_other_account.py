@@ -12,8 +12,20 @@ from ghostclean.core.inputs import Memory
 from ghostclean.core.ledger import account_marks, other_account
 from ghostclean.core.safety import breaker
 from ghostclean.core.verdicts import Action, Verdict, decide
-from tests.builders import NOW, NUMBER, ago, entry, of, order, position, sale, trade, uid, world
-from tests.unit.test_orphans import one
+from tests.builders import (
+    NOW,
+    NUMBER,
+    ago,
+    entry,
+    of,
+    order,
+    orphan,
+    position,
+    sale,
+    trade,
+    uid,
+    world,
+)
 
 OWN_ID = "0e8fc9a4-2c5f-4b62-9d6e-7a1f31c0b001"
 OTHER_ID = "5a3d1b7e-88c1-4c55-8f0e-2b9d44aa7002"
@@ -172,7 +184,7 @@ def test_it_takes_no_place_of_another_trade_under_max() -> None:
 def test_an_orphan_is_judged_as_if_it_were_not_there() -> None:
     records = [trade("B", paper=False), trade("C", status="ERROR", paper=False)]
     built = order("O")
-    decision = one(world(records, [built], [position()]), records)
+    decision = orphan(world(records, [built], [position()]), records)
     assert decision.action is Action.ADOPTED
     assert decision.fields["alpacaOrderId"] == uid("O")
 
@@ -181,7 +193,7 @@ def test_an_orphan_is_judged_as_if_it_were_not_there() -> None:
 def test_an_orphan_whose_opening_order_it_names_is_only_reported(mode: str) -> None:
     """The order stands in this account, so the record may be wrong about whose it is."""
     records = [trade(paper=False)]
-    decision = one(world(records, [entry()], [position()]), records, mode=mode)
+    decision = orphan(world(records, [entry()], [position()]), records, mode=mode)
     assert decision.action is Action.KEPT
     assert "names the order" in decision.reason
 
@@ -189,8 +201,8 @@ def test_an_orphan_whose_opening_order_it_names_is_only_reported(mode: str) -> N
 def test_a_closed_record_of_another_account_is_not_reopened() -> None:
     closed = trade("B", status="CLOSED", paper=False, closePrice=None, closedAt=ago(3600), alpacaOrderId=...)
     stranger = trade("B", status="CLOSED", closePrice=None, closedAt=ago(3600), alpacaOrderId=...)
-    assert one(world([closed], [], [position()]), [closed]).action is Action.ADOPTED
-    assert one(world([stranger], [], [position()]), [stranger]).action is Action.REOPENED
+    assert orphan(world([closed], [], [position()]), [closed]).action is Action.ADOPTED
+    assert orphan(world([stranger], [], [position()]), [stranger]).action is Action.REOPENED
 
 
 @pytest.mark.parametrize(
@@ -211,7 +223,7 @@ def test_an_adopted_trade_says_whose_it_is_as_the_others_do(records: list[dict[s
     found = account_marks(records, ACC, live=False)
     assert found == marks
     assert {name: type(v) for name, v in found.items()} == {name: type(v) for name, v in marks.items()}
-    decision = one(world([], [], [position("TSLA", 15)]), marks=found)
+    decision = orphan(world([], [], [position("TSLA", 15)]), marks=found)
     assert {name: decision.fields[name] for name in marks} == marks
     assert other_account(decision.fields, ACC, live=False) is None
 

@@ -17,8 +17,8 @@ import yaml
 from croniter import croniter
 
 from ghostclean.app.operate.schedule import schedule_text
+from tests.program import ROOT
 
-ROOT = Path(__file__).parents[2]
 HOME = "/home/me/ghostclean"
 NEW_YORK = ZoneInfo("America/New_York")
 SUMMER, WINTER = date(2026, 7, 15), date(2026, 12, 16)  # two Wednesdays
