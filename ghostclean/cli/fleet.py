@@ -189,7 +189,8 @@ def _here(task: _Task, accounts: Sequence["Account"], jobs: int) -> tuple[list["
 
     own = "deadline" in task.options or task.command in ("reconcile", "auto-manage")
     limit = seconds(task.options.get("deadline", "60")) + _AFTER_DEADLINE if own else _LOOK_LIMIT
-    _load(accounts)
+    if task.command != "status":
+        _load(accounts)
     found: dict[str, AccountRun] = {}
     stop: BaseException | None = None
     common = task.common

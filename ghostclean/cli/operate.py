@@ -106,6 +106,7 @@ def doctor(
 
 
 def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
+    from contextlib import ExitStack, closing
     from datetime import timedelta
 
     from ghostclean import wiring
@@ -119,10 +120,10 @@ def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
     except BadSettings as error:
         return [Check("settings", False, str(error), "set it right and ask again").to_dict()]
     deadline = Deadline(Common.LOOK_SECONDS)
-    with wiring.unopened(settings) as stores:
+    with wiring.unopened(settings) as stores, ExitStack() as asked:
         installation = Installation(
             stores=stores,
-            broker=lambda: wiring.broker(settings),
+            broker=lambda: asked.enter_context(closing(wiring.broker(settings))),
             deadline=deadline,
             settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
             unread=unread(common.env_file),
