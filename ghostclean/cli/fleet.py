@@ -58,6 +58,11 @@ class _OfAccount(Common):
 
         return Settings.of_account(str(self.env_file))
 
+    def say(self, text: str, level: str = "error") -> None:
+        from ghostclean.cli.logs import ABOUT
+
+        Common.say(self, f"{ABOUT.get()}: {text}", level)
+
     def clean(self, text: str) -> str:
         from ghostclean.scrub import scrub
 
@@ -87,10 +92,9 @@ class _Task:
             secrets=account.secrets,
         )
         try:
-            outcome = _body(self.command)(common, **self.options)
+            return self._reported(account, common, _body(self.command)(common, **self.options))
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one account must not end the others
-            outcome = failure_of(error, common).outcome(self.command, self.options)
-        return self._reported(account, common, outcome)
+            return self._reported(account, common, failure_of(error, common).outcome(self.command, self.options))
 
     def _reported(self, account: "Account", common: Common, outcome: Outcome) -> "AccountRun":
         from ghostclean.app.operate.fleet import AccountRun, unwell
@@ -102,12 +106,13 @@ class _Task:
         if self.command == "doctor" and self.common.quiet:
             listed = listed and outcome.exit_code != 0
         told = common.clean(outcome.detail) if outcome.detail else None
+        needs = [warning.partition(";")[0] for warning in outcome.warnings if self.command == "reconcile"]
         return AccountRun(
             name=account.name,
             kind=account.kind,
             exit_code=outcome.exit_code,
             word=outcome.error or document.get("health") or document.get("outcome") or "ok",
-            said=told or common.clean(said(self.command, document)),
+            said=told or common.clean("; ".join((said(self.command, document), *needs))),
             unwell=unwell(document, outcome.warnings),
             error=outcome.error,
             detail=told,
