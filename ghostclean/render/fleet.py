@@ -15,11 +15,11 @@ _GOOD = ("ok", "healthy", "SUCCESS", "SKIP", "enqueued", "kept", "queued", "runn
 
 
 def fleet_lines(document: Document, changes: Iterable[str], *, quiet: bool) -> Iterator[str]:
-    """The changes and failures within the accounts, then the table; of a quiet one the failed accounts only."""
+    """The changes and failures within the accounts, then the table; quiet, only the accounts that are not well."""
     from .terminal import is_terminal
 
     yield from changes
-    rows = [row for row in document["accounts"] if not quiet or row["exitCode"]]
+    rows = [row for row in document["accounts"] if not quiet or row["exitCode"] or row["result"] not in _GOOD]
     if rows and is_terminal() and not quiet:
         yield from _screen(rows)
     else:

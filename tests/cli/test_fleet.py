@@ -76,6 +76,18 @@ def test_a_quiet_fleet_that_is_well_says_nothing(fleet: Fleet, command: str) -> 
     assert (run.code, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_a_quiet_fleet_shows_who_is_not_well(fleet: Fleet) -> None:
+    for name in ("alpha", "beta"):
+        fleet.add(name)
+    fleet.run("reconcile", "--only", "alpha")
+
+    run = fleet.run("status", "--quiet")
+
+    (line,) = run.stdout.splitlines()
+    assert (run.code, line.split()[:3]) == (0, ["beta", "paper", "stale"])
+    assert fleet.run("status", "--quiet", "--check").code == 1
+
+
 def test_only_those_that_are_named_are_run(fleet: Fleet) -> None:
     for name in ("alpha", "beta", "gamma"):
         fleet.add(name)
