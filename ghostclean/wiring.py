@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
-    from ghostclean.app.ports import Broker, State, Trouble
+    from ghostclean.app.ports import State, Trouble
     from ghostclean.settings import Settings
 
 AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
@@ -64,7 +64,7 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
     return servers[url]
 
 
-def broker(settings: Settings) -> Broker:
+def broker(settings: Settings) -> AlpacaBroker:
     if settings.broker.kind == "file":
         from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
 
@@ -138,11 +138,11 @@ def opened(settings: Settings) -> Iterator[Stores]:
 def connected(settings: Settings) -> Iterator[Parts]:
     from ghostclean.app.parts import Parts
 
-    with unopened(settings) as kept:
+    with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
         yield Parts(
             kept.ledger,
             kept.state,
             kept.spool,
-            broker=broker(settings),
+            broker=asked,
             monitors=_monitors(settings, kept.ledger.place),
         )

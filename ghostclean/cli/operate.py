@@ -106,6 +106,7 @@ def doctor(
 
 
 def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
+    from contextlib import ExitStack, closing
     from datetime import timedelta
 
     from ghostclean import wiring
@@ -117,10 +118,10 @@ def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
         settings = common.settings()
     except BadSettings as error:
         return [Check("settings", False, str(error), "set it right and ask again").to_dict()]
-    with wiring.unopened(settings) as stores:
+    with wiring.unopened(settings) as stores, ExitStack() as asked:
         installation = Installation(
             stores=stores,
-            broker=lambda: wiring.broker(settings),
+            broker=lambda: asked.enter_context(closing(wiring.broker(settings))),
             rehearsals=wiring.rehearsals(settings, stores),
             settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
             unread=unread(common.env_file),

@@ -658,6 +658,25 @@ for i in range(25):
 """
 
 
+def test_a_second_ledger_keeps_the_sqlite_locks_of_the_first(tmp_path: Path) -> None:
+    """Without them another process that ends takes itself for the last one, and removes the log that is in use."""
+    states = [SqliteState(tmp_path / "state.db", ledger_place=place) for place in ("file:a", "file:b")]
+    for state in states:
+        state.open()
+        state.remember("verdicts", {"t": {"verdict": "live"}})
+    log = tmp_path / "state.db-wal"
+    before = log.stat().st_ino
+
+    look = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT * FROM run'); db.close()"
+    subprocess.run([sys.executable, "-c", look, str(tmp_path / "state.db")], check=True)
+
+    assert log.exists()
+    assert log.stat().st_ino == before
+    for state in states:
+        assert state.recall("verdicts") == {"t": {"verdict": "live"}}
+        state.close()
+
+
 def test_two_processes_share_a_fresh_sqlite_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "s.db"
     workers = [subprocess.Popen([sys.executable, "-c", _WORKER, str(path), str(i)]) for i in range(3)]
