@@ -351,20 +351,25 @@ class App:
             if all(t.certain for t in self.in_symbol(symbol)):
                 world.hidden[symbol] = self.clock.t + rng.randrange(5, 90)
         else:
-            # Of what we closed nobody could tell any more that we did, so only its own are archived.
-            done = [i for i in self.closed if i in self.store.records]
+            # Of what we closed nobody could tell any more that we did, so only its own are archived; and
+            # without a part that is closed nobody could tell what of a shared entry the rest has.
+            shared = [i for i, t in self.truths.items() if t.kind in ("shared", "child", "sharing")]
+            done = [i for i in self.closed if i in self.store.records and i not in shared]
             if done:
                 gone = rng.choice(done)
                 self.deleted.add(gone)
                 del self.store.records[gone]
 
     def buy_by_hand(self) -> None:
-        """The owner of the account buys for himself."""
+        """The owner of the account buys for himself, with a stop or without."""
         world, symbol = self.world, self.rng.choice(SYMBOLS)
         self.orphaned.add(symbol)
-        side = "buy" if world.sides[symbol] == "LONG" else "sell"
-        order = world.submit(symbol, side, Decimal(self.rng.randrange(1, 9)), None)
+        long = world.sides[symbol] == "LONG"
+        order = world.submit(symbol, "buy" if long else "sell", Decimal(self.rng.randrange(1, 9)), None)
         world.fill(order, order.qty)
+        if self.rng.random() < 0.4:
+            stop = world.prices[symbol] - (5 if long else -5)
+            world.submit(symbol, "sell" if long else "buy", order.qty, None, type="stop", stop=stop)
 
     def _work(self, order: SimOrder) -> None:
         """The exchange works on an order, or somebody cancels or replaces it."""

@@ -168,7 +168,7 @@ class Office:
         try:
             result = work()
             if unpinned and store.pin is not None:
-                judge.judge_pin()
+                judge.pinned()
         except Crash:
             self.say(f"{process.run_id}: killed at effect {process.count}")
             result = None

@@ -33,6 +33,7 @@ class Judge:
         self.began = 0.0
         self.store: Store = app.store
         self.may_act = False
+        self.taken: set[str] = set()  # symbols in which a stop of nobody was cancelled, for a sale
         self.broken: Violation | None = None
 
     # ------------------------------------------------------------------ what nobody can tell
@@ -157,7 +158,7 @@ class Judge:
         if all(sizes < sum((self.app.held(t, at) for t in trades), ZERO) for at in moments):
             raise Violation(f"{done.change.trade_id}: {sizes} {symbol} left in the ledger, the trades hold more")
 
-    def judge_pin(self) -> None:
+    def pinned(self) -> None:
         """No ledger is pinned to an account that knows none of its orders."""
         named = {i for record in self.store.records.values() for i in order_ids(record)}
         if named and named.isdisjoint(self.world.orders):
@@ -203,6 +204,8 @@ class Judge:
         orphans = {None} if self.sells_orphans else set()
         if order.owner not in mine | orphans:
             self.broken = self.broken or Violation(f"{what} of order {order.id}, which is {order.owner or 'a hand'}'s")
+        elif order.owner is None:
+            self.taken.add(order.symbol)
         looser = stop is not None and order.stop is not None and (stop < order.stop) == (order.side == "sell")
         if looser and stop != order.stop:
             self.broken = self.broken or Violation(f"stop {order.stop} of {order.owner} was loosened to {stop}")
