@@ -1,69 +1,71 @@
-"""The one place that turns a Redis URL into a client and its failures into plain words.
-
-`redis` is imported when a client is made, not before: it costs start-up time that `--help`
-and a ledger in a file need not pay.
-"""
+"""Turns a Redis URL into a client, imported only then, and its failures into plain words."""
 
 from __future__ import annotations
 
 import contextlib
-import re
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
 from ghostclean.errors import BadSettings, GhostcleanError
+
+from .redis_reasons import Reason, is_definite, reason_of
+
+T = TypeVar("T")
 
 SCHEMES = ("redis", "rediss", "unix")
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 10.0
 _RETRIES = 1
+_PAUSE = 0.1  # before asking again
+_MOVES = 2  # from node to node of a Redis Cluster, for one request
 _ATTEMPTS = 50  # at a transaction whose keys others change meanwhile
 _OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
-
-_NO_PERMISSION = "the user of the URL lacks a permission"
-
-# Marks of a failure, what it means for a person, and the cure. A mark is the class that redis-py has for an error,
-# whose code it strips from the text, or a piece of the text: where it has no class, or an old server's script quotes.
-_REASONS = (
-    (("OutOfMemoryError", "OOM command"), "the server is out of memory", "free memory or raise maxmemory"),
-    (("ReadOnlyError", "READONLY "), "the server is a read-only replica", "use the URL of the primary"),
-    (("MasterDownError", "MASTERDOWN "), "the server is a replica without its primary", "use the URL of the primary"),
-    (("BusyLoadingError", "LOADING "), "the server is still loading its data", "wait until it has started"),
-    (
-        ("NoPermissionError", "NOPERM ", "ACL failure in script", "The user executing the script can't run"),
-        _NO_PERMISSION,
-        "allow it the key and the command in the ACL",
-    ),
-    (
-        ("AskError", "ClusterError", "ClusterCrossSlotError", "MOVED ", "CLUSTERDOWN ", "CROSSSLOT "),
-        "the server is part of a Redis Cluster",
-        "use a Redis that is none",
-    ),
-    (
-        ("invalid bulk length", "invalid multibulk length", "max request size", "request size exceeded"),
-        "the request is larger than the server takes",
-        "raise its limit (proto-max-bulk-len), or keep the ledger in a hash: ghostclean migrate --layout hash",
-    ),
-    (("MISCONF ",), "the server cannot save to disk and refuses writes", "look at its log and disk"),
-    (("NOREPLICAS ",), "the server has too few replicas and refuses writes", "look at its replicas"),
-    (("BUSY ",), "the server is busy with a script", "wait, or look at what else uses it"),
-    (("max number of clients",), "the server has no connection left", "close idle clients or raise maxclients"),
-    (("CERTIFICATE_VERIFY_FAILED",), "its TLS certificate is not trusted", "add ?ssl_ca_certs=FILE to the URL"),
-    (("WRONGTYPE ",), "a key holds another type of value", "check the key and GHOSTCLEAN_KEY_PREFIX"),
-    (
-        ("unknown command",),
-        "the server lacks a command that is needed (scripting: EVAL)",
-        "use Redis 6 or newer, or Valkey",
-    ),
-)
-
 
 Command = tuple[Any, ...]
 
 
+class Conversation:
+    """One connection, given back clean; `doubtful` when an earlier one was lost, whose commands may have been done."""
+
+    def __init__(self, client: Any, *, doubtful: bool) -> None:
+        self._own = client.client()
+        self._doubtful = doubtful
+        self._clean = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None or not self._clean:
+            self._own.connection.disconnect()  # so it watches and queues nothing when it is used again
+        self._own.close()
+
+    def ask(self, *commands: Command) -> list[Any]:
+        """Every answer in one round trip, a refusal in the place of its answer; MovedError when another node has it."""
+        from redis import exceptions
+
+        answers: list[Any] = []
+        connection = self._own.connection
+        connection.send_packed_command(connection.pack_commands(commands))
+        for command in commands:
+            self._clean = command[0] == "EXEC" or (self._clean and command[0] not in ("WATCH", "MULTI"))
+            try:
+                answer = connection.read_response()
+                parse = self._own.response_callbacks.get(command[0])
+                answers.append(parse(answer) if parse and answer not in (None, b"QUEUED") else answer)
+            except exceptions.ResponseError as error:
+                vars(error).update(asked=command, doubtful=self._doubtful)
+                answers.append(error)
+        for answer in answers:
+            if isinstance(answer, exceptions.MovedError):
+                raise answer
+        return answers
+
+
 class RedisServer:
-    """A Redis and how to reach it; `place` names it without a secret."""
+    """A Redis and how to reach it; `place` names it without a secret. In a cluster all our keys share a hash tag."""
 
     def __init__(self, url: str, *, client: Any = None) -> None:
         """`client` stands in for a connection made from the URL (tests use fakeredis)."""
@@ -71,13 +73,38 @@ class RedisServer:
         self._secrets = _secrets(url)
         self.client = client if client is not None else _connect(url)
 
-    def send(self, commands: Sequence[Command], *, transaction: bool = False) -> list[Any]:
-        """The answers to several commands, in one round trip."""
-        with self.client.pipeline(transaction=transaction) as batch:
-            for command in commands:
-                batch.execute_command(*command)
-            answers: list[Any] = batch.execute()
-        return answers
+    def ask(self, *commands: Command) -> list[Any]:
+        """The answers to several commands, in one round trip, a refusal in the place of its answer."""
+        return self.talk(lambda own: own.ask(*commands))
+
+    def answer(self, *command: Any) -> Any:
+        """The answer to one command."""
+        return checked(self.ask(command))[0]
+
+    def talk(self, talk: Callable[[Conversation], T]) -> T:
+        """What `talk` returns on one connection; repeated once after a lost one, and at the keys' node of a cluster.
+
+        So it must bear that its last command stands already.
+        """
+        from redis import exceptions
+
+        lost = moved = 0
+        doubtful = False
+        while True:
+            try:
+                with Conversation(self.client, doubtful=doubtful) as own:
+                    return talk(own)
+            except exceptions.MovedError as error:
+                moved += 1
+                if moved > _MOVES or not self._follow(error):
+                    raise
+            except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+                vars(error).update(doubtful=doubtful)
+                doubtful = doubtful or not is_definite(error)
+                lost += 1
+                if lost > _RETRIES or _is_final(error):
+                    raise
+                time.sleep(_PAUSE)
 
     def transact(
         self,
@@ -85,92 +112,92 @@ class RedisServer:
         questions: Sequence[Command],
         commands: Callable[[Sequence[Any]], Sequence[Command]],
     ) -> None:
-        """Asks, then sends what `commands` makes of the answers, unless a watched key changed in between: then again.
+        """Asks, then sends what `commands` makes of the answers, all or nothing, until no watched key changes between.
 
-        Two round trips; redis-py's own WATCH needs one for each question. All or nothing is
-        written. After a lost answer it is done again: `commands` must see what stands already.
-        A question may have a failure for an answer, see `checked`.
+        After a lost answer it runs again: `commands` must see what stands already.
         """
         from redis import exceptions
 
-        lost = 0
+        def attempt(own: Conversation) -> bool:
+            # Where the server refuses WATCH or MULTI, nothing may follow: it would be carried out unguarded.
+            watching, *answers, multi = own.ask(("WATCH", *watched), *questions, ("MULTI",))
+            checked((watching, multi))
+            sending = commands(answers)
+            if not sending:
+                return True
+            outcome = checked(own.ask(*sending, ("EXEC",)))[-1]
+            return outcome is not None and bool(checked(outcome))
+
         for _ in range(_ATTEMPTS):
-            try:
-                if self._attempt(watched, questions, commands):
-                    return
-            except (exceptions.ConnectionError, exceptions.TimeoutError):
-                lost += 1
-                if lost > _RETRIES:
-                    raise
+            if self.talk(attempt):
+                return
         raise exceptions.WatchError("its keys are changed by somebody else all the time")
 
-    def _attempt(
-        self,
-        watched: Sequence[str],
-        questions: Sequence[Command],
-        commands: Callable[[Sequence[Any]], Sequence[Command]],
-    ) -> bool:
-        """One try at a transaction, on a connection of its own; False when another was quicker."""
-        with self.client.client() as own:
-            connection, executed = own.connection, False
-            try:
-                # Where the server refuses WATCH or MULTI, nothing may follow: it would be carried out unguarded.
-                watching, *answers, multi = _exchange(connection, [("WATCH", *watched), *questions, ("MULTI",)])
-                checked((watching, multi))
-                sending = commands(answers)
-                if not sending:
-                    return True
-                outcome = checked(_exchange(connection, [*sending, ("EXEC",)]))[-1]
-                executed = True
-            finally:
-                if not executed:
-                    connection.disconnect()  # so it watches nothing when it is used again
-        return outcome is not None and bool(checked(outcome))
+    def rehearse(self, *commands: Command) -> list[Reason]:
+        """Why the server would refuse any of these, with the cures; none of them is carried out."""
+
+        def refused(own: Conversation) -> list[Any]:
+            watching = own.ask(("WATCH", commands[0][1]))
+            checked(own.ask(("MULTI",)))
+            return watching + own.ask(*commands)
+
+        answers = self.talk(refused) + self.ask(("MULTI",), ("EXEC",))
+        return list(dict.fromkeys(self.explain(answer) for answer in answers if isinstance(answer, Exception)))
+
+    def eviction(self) -> str | None:
+        """The policy by which the server drops keys when its memory is full; None where it drops none, or won't say."""
+        info = self.ask(("INFO", "memory"))[0]
+        policy = info.get("maxmemory_policy") if isinstance(info, dict) else None
+        return None if policy in (None, "noeviction") else str(policy)
 
     @contextlib.contextmanager
     def speaking(
-        self,
-        doing: str,
-        raising: type[GhostcleanError],
-        effect: str = "nothing was changed",
-        *,
-        refused: str = "",
-        asked: str = "",
+        self, doing: str, raising: type[GhostcleanError], effect: str = "nothing was changed", *, refused: str = ""
     ) -> Iterator[None]:
-        """Translates every Redis failure inside into one line of `raising`.
+        """Translates every Redis failure inside into one line of `raising`: `doing` failed, with `effect` on the
+        ledger.
 
-        `doing` says what failed ("reading the ledger"), `effect` what that means for the ledger, and
-        `refused` what it means when the server has answered that it does not do it. `asked` names
-        commands and keys ("GET on k"), for a user who may not use them.
+        `refused` is the effect when the server has answered that it does not do it.
         """
         from redis.exceptions import RedisError
 
         try:
             yield
         except (RedisError, OSError) as error:
-            reason, cure = self._explain(error)
-            if asked and reason == _NO_PERMISSION:
-                named = re.search(r"the '([^' ]+)' command", str(error))
-                reason += f" ({named[1].upper()} on {asked.partition(' on ')[2]})" if named else f" ({asked})"
-            meaning = refused if refused and _is_refusal(error) else effect
+            reason, cure = self.explain(error)
+            meaning = refused if refused and is_definite(error) else effect
             raise raising(f"{doing} at {self.place} failed: {reason}; {meaning}. Cure: {cure}.") from None
 
-    def _explain(self, error: Exception) -> tuple[str, str]:
-        from redis import exceptions
+    def explain(self, error: Exception) -> Reason:
+        """Why that failed, and the cure."""
+        pool = getattr(self.client, "connection_pool", None)
+        target = getattr(pool, "connection_kwargs", {})
+        is_sentinel = "unknown command" in str(error) and self._is_sentinel()
+        known = reason_of(error, target, is_sentinel=is_sentinel)
+        if known is not None:
+            return known
+        said = _masked(" ".join(str(error).split()).rstrip("."), self._secrets)[:200]
+        return said or type(error).__name__, "check that the server is up and the Redis URL is right"
 
-        said = " ".join(str(error).split()).rstrip(".")
-        if isinstance(error, exceptions.AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS")):
-            return "the server refused the user or password", "check the credentials in the Redis URL"
-        if isinstance(error, exceptions.TimeoutError | TimeoutError):
-            return "the server gave no answer in time", "check that it is up and the network reaches it"
-        marked = " ".join((*(kind.__name__ for kind in type(error).__mro__), said))
-        for marks, reason, cure in _REASONS:
-            if any(mark in marked for mark in marks):
-                return reason, cure
-        return (
-            _masked(said, self._secrets)[:200] or type(error).__name__,
-            "check that the server is up and the Redis URL is right",
-        )
+    def _is_sentinel(self) -> bool:
+        from redis.exceptions import RedisError
+
+        with contextlib.suppress(RedisError, OSError):
+            return list(self.answer("ROLE"))[:1] == [b"sentinel"]
+        return False
+
+    def _follow(self, moved: Any) -> bool:
+        import redis
+
+        pool = self.client.connection_pool
+        if "host" not in pool.connection_kwargs:
+            return False
+        same = moved.host in ("", "?")  # the node that has answered does not know its own name
+        host = pool.connection_kwargs["host"] if same else moved.host
+        there = {**pool.connection_kwargs, "host": host, "port": moved.port}
+        self.client.close()
+        self.client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=pool.connection_class, **there))
+        return True
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -185,26 +212,11 @@ def checked(answers: Sequence[Any]) -> Sequence[Any]:
     return answers
 
 
-def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    """Sends all commands at once and reads every answer, failures included."""
-    from redis.exceptions import ResponseError
-
-    answers: list[Any] = []
-    connection.send_packed_command(connection.pack_commands(commands))
-    for _ in commands:
-        try:
-            answers.append(connection.read_response())
-        except ResponseError as error:
-            answers.append(error)
-    return answers
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether the server has answered, or was never reached: what was asked is not done, for certain."""
+def _is_final(error: Exception) -> bool:
     from redis import exceptions
 
-    answers = (exceptions.ResponseError, exceptions.AuthenticationError, exceptions.BusyLoadingError)
-    return isinstance(error, (*answers, exceptions.MasterDownError)) or "connecting to" in str(error)
+    silent = isinstance(error, exceptions.TimeoutError) and "connecting to" in str(error)
+    return silent or isinstance(error, exceptions.AuthenticationError)
 
 
 def redis_place(url: str) -> str:
@@ -230,7 +242,6 @@ def _parts(url: str) -> SplitResult:
 
 
 def _secrets(url: str) -> tuple[str, ...]:
-    """Every spelling of user information in the URL, the longest first."""
     parts = _parts(url)
     raw = [parts.password or "", *parse_qs(parts.query).get("password", [])]
     found = {text for secret in raw for text in (secret, unquote(secret)) if text}
@@ -245,7 +256,7 @@ def _masked(text: str, secrets: tuple[str, ...]) -> str:
 
 def _connect(url: str) -> Any:
     import redis
-    from redis.backoff import ExponentialBackoff
+    from redis.backoff import NoBackoff
     from redis.retry import Retry
 
     parts = _parts(url)
@@ -260,7 +271,7 @@ def _connect(url: str) -> Any:
             f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(options)}",
             socket_connect_timeout=_CONNECT_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.1), _RETRIES),
+            retry=Retry(NoBackoff(), 0),  # `talk` knows what a lost answer leaves in doubt
             protocol=2,
             **unnamed,
             **verified,

@@ -47,8 +47,9 @@ def brake(run: ReconcileRun) -> None:
     observation, policy = run.observed(), run.policy
     pin, run.to_pin = run.to_pin, None  # asking may fail: until it is answered nothing is pinned
     if pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
-        run.is_stranger = True
-        why, what = "nothing shows that this account is the ledger's", "nothing was closed"
+        run.is_stranger = _names_orders(observation)
+        why = "nothing shows that this account is the ledger's"
+        what = "nothing was closed" if run.is_stranger else "none of them was closed"
         if not leaving(run.plan):
             run.notes.append("this account knows no order of the ledger: it is not pinned as the ledger's")
             return
@@ -69,7 +70,7 @@ def brake(run: ReconcileRun) -> None:
 def hold_back(run: ReconcileRun, plan: Plan) -> Plan:
     """The plan without what the brakes hold, also when it is decided again.
 
-    Whose account it is not, of that ledger its orders prove nothing: a close by fills that nobody owns is a guess.
+    Fills of an account that knows no order of the ledger prove nothing about its trades.
     """
     if run.is_stranger:
         return without_closes(plan, "nothing shows that this account is the ledger's")
@@ -77,7 +78,7 @@ def hold_back(run: ReconcileRun, plan: Plan) -> Plan:
 
 
 def brake_orphans(run: ReconcileRun, decided: list[Decision]) -> list[Decision]:
-    """Holds back what must not be adopted or sold: a position whose trade left the ledger, or too many at once."""
+    """Reports instead of adopting or selling: a position whose trade left the ledger, or too many at once."""
     why = orphan_breaker(run.plan, decided, len(run.observed().truth.positions), run.policy)
     if why is not None:
         run.failed(
@@ -104,7 +105,7 @@ def _reported(decision: Decision, why: str) -> Decision:
 
 
 def find_left(run: ReconcileRun) -> None:
-    """The trades of earlier runs whose record is gone from the ledger, but not their position."""
+    """Remembers trades of earlier runs whose record is gone from the ledger while the position stands."""
     held = {(p.key, str(p.side)) for p in run.observed().truth.positions}
     ours = {i: v for i, v in run.memory.verdicts.items() if v.get("verdict") != Verdict.OTHER_ACCOUNT}
     known = {i: (str(v.get("key")), str(v.get("side"))) for i, v in ours.items()}
@@ -119,7 +120,7 @@ def find_left(run: ReconcileRun) -> None:
 
 
 def note_lost_memory(run: ReconcileRun) -> None:
-    """Says that the state has lost what it knew of a ledger that carries our marks."""
+    """Notes an empty state beside a ledger that carries marks of earlier runs."""
     observation = run.observed()
     records = [*observation.view.active, *(r for rows in observation.lookups.closed.values() for r in rows)]
     if run.pin is None and not run.memory.verdicts and any(map(_is_marked, records)):
@@ -130,7 +131,6 @@ def note_lost_memory(run: ReconcileRun) -> None:
 
 
 def _is_marked(record: Mapping[str, Any]) -> bool:
-    """Whether a record says what only ghostclean writes."""
     managed = record.get("autoManage")
     if isinstance(managed, Mapping) and "lastRunId" in managed:
         return True
@@ -139,10 +139,7 @@ def _is_marked(record: Mapping[str, Any]) -> bool:
 
 
 def find_overwritten(run: ReconcileRun) -> None:
-    """Trades that are gone again although a run has closed them: the app wrote back an older copy of its ledger.
-
-    A trade that was open in the run before is none of them, so a usual run asks the journal nothing.
-    """
+    """Closed trades that are open again because the app wrote back an older copy of its ledger."""
     run.overwritten = {i: v["overwritten"] for i, v in run.memory.verdicts.items() if v.get("overwritten")}
     for trade_id in _new_and_gone(run)[:_MOST_ASKED]:
         last = _last_written(run, trade_id)
@@ -176,9 +173,12 @@ def _closed_again(decision: Decision, overwritten: Mapping[str, str]) -> Decisio
 
 def _is_stranger(run: ReconcileRun, observation: Observation) -> bool:
     """Whether a ledger that names orders, or would lose trades without proof, shows no sign of this account."""
-    # Orders of another account's records count: where no others are named, nothing shows that this account is right.
-    names = any(order_ids(record) for record in observation.view.active)
-    return (names or bool(run.plan.unproven)) and not _first_contact(run, observation)
+    return (_names_orders(observation) or bool(run.plan.unproven)) and not _first_contact(run, observation)
+
+
+def _names_orders(observation: Observation) -> bool:
+    """Those of another account's records count: where no others are named, nothing shows this account to be right."""
+    return any(True for record in observation.view.active for _ in order_ids(record))
 
 
 def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
@@ -188,7 +188,6 @@ def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
 
 
 def _traded_for_it(run: ReconcileRun, observation: Observation) -> bool:
-    """Whether a record, a closed one too, names an order that filled in this account of late."""
     deadline, parts = run.deadline, run.parts
     try:
         fills = deadline.reading(lambda: parts.broker.fills(observation.truth.at - _FIRST_CONTACT_BACK))

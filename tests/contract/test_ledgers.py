@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.client import Pipeline
 
 from ghostclean.adapters.ledgers import replaced_file
 from ghostclean.adapters.ledgers.file import FileLedger
 from ghostclean.adapters.ledgers.redis import RedisLedger
 from ghostclean.adapters.ledgers.replaced_file import exchange
 from ghostclean.adapters.ledgers.text import LedgerText
-from ghostclean.adapters.redis_client import RedisServer
+from ghostclean.adapters.redis_client import Conversation, RedisServer
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.app.ports import Change, WriteOutcome
 from ghostclean.core.ledger import loads
@@ -400,15 +399,15 @@ def test_a_long_string_that_changes_between_comparison_and_write_is_read_again(
     base = {r["id"]: r for r in ledger.read().active}
     compared = 0
 
-    def command(self: Pipeline, *args: Any, original: Callable[..., Any] = Pipeline.execute_command) -> Any:
+    def ask(own: Conversation, *commands: Any, original: Callable[..., Any] = Conversation.ask) -> Any:
         nonlocal compared
-        if args[0] == "MULTI":
+        if commands[0] == ("MULTI",):
             compared += 1
             if compared == 1:
                 kit.app_sets("c", n=1)
-        return original(self, *args)
+        return original(own, *commands)
 
-    monkeypatch.setattr(Pipeline, "execute_command", command)
+    monkeypatch.setattr(Conversation, "ask", ask)
     assert ledger.write([Change("a", base["a"], {"status": "CLOSED"})], free()) == [WRITTEN]
     assert compared == 2
     assert (record(kit, "a")["status"], record(kit, "c")["n"]) == ("CLOSED", 1)

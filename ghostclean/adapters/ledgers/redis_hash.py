@@ -1,8 +1,6 @@
 """A ledger in a Redis hash: field = trade id, value = JSON object, one compare-and-set a trade.
 
-Read page by page; final records are never held, so memory follows the open trades and not the
-age of the ledger. Where the app keeps the set `<key>:open`, it is the index, and whatever we
-open or close is kept in step with it.
+Read page by page without keeping final records; the app's set `<key>:open` is kept in step with each change.
 """
 
 from __future__ import annotations
@@ -112,7 +110,6 @@ class HashLayout:
         return self._key.failed(what, cure)
 
     def _shape(self) -> tuple[int, set[bytes] | None]:
-        """How many fields there are, and what the app's index names, None where there is no index."""
         size, kind, index = self._key.look(
             ("HLEN", self._key.name), ("TYPE", self._key.index), ("SMEMBERS", self._key.index)
         )
@@ -122,7 +119,6 @@ class HashLayout:
         return int(size), index if self._indexed else None
 
     def _scan(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every field, some twice while the hash grows or shrinks."""
         cursor = 0
         while True:
             cursor, page = self._key.call("HSCAN", self._key.name, cursor, "COUNT", _SCANNED)
@@ -165,8 +161,7 @@ class HashLayout:
         was_final = change.base is None or is_final(change.base)
         turned = "" if was_final == is_final(after) or not self._indexed else "final" if is_final(after) else "open"
         arguments = (_field(change.trade_id), old or b"", new.encode(), turned)
-        uses = "HGET, HSET" + (", TYPE, SADD, SREM" if turned else "")
-        return self._key.guarded(_SWAP, lease, *arguments, uses=uses, index=bool(turned)) == b"DONE"
+        return self._key.guarded(_SWAP, lease, *arguments, index=bool(turned)) == b"DONE"
 
     def fill(self, texts: Sequence[str], *, dry_run: bool = False, over: str = "") -> None:
         """Puts records where none are, all at once; `over` is an empty array that may stand there."""
@@ -194,7 +189,6 @@ class HashLayout:
             raise self.failed("is no longer empty", "name an empty place")
 
     def _identities(self, texts: Sequence[str]) -> list[str]:
-        """The ids of records: a hash would silently keep one of two that share theirs."""
         ids: dict[str, None] = {}
         for own in texts:
             record = loads(own)
@@ -207,7 +201,6 @@ class HashLayout:
 
 
 def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """The records in parts that a server takes without making others wait."""
     page: list[tuple[str, str]] = []
     size = 0
     for pair in pairs:
@@ -221,7 +214,6 @@ def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
 
 
 def _decide(change: Change, raw: bytes | None) -> tuple[WriteOutcome, str | None]:
-    """What becomes of a change against the field's present value, and the text to write."""
     if raw is None:
         if change.base is not None:
             return WriteOutcome.GONE, None

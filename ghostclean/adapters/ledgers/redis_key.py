@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from ghostclean.adapters.redis_client import RedisServer
+from ghostclean.adapters.redis_client import Conversation, RedisServer, checked
 from ghostclean.app.ports import Lease
 from ghostclean.errors import FencedOff, LedgerFailed
 
@@ -30,38 +30,21 @@ class LedgerKey:
         self, command: str, *arguments: Any, doing: str = "Reading the ledger", effect: str = "nothing was changed"
     ) -> Any:
         """One command, its failure as LedgerFailed."""
-        with self.server.speaking(doing, LedgerFailed, effect, asked=f"{command} on {self.name}"):
-            return self.server.client.execute_command(command, *arguments)
+        with self.server.speaking(doing, LedgerFailed, effect):
+            return self.server.answer(command, *arguments)
 
     def look(self, *commands: tuple[str, ...]) -> list[Any]:
         """Reading commands in one round trip; None for one that does not fit the type of its key."""
-        from redis.exceptions import ResponseError
+        with self.server.speaking("Reading the ledger", LedgerFailed):
+            answers = [None if "WRONGTYPE" in str(answer) else answer for answer in self.server.ask(*commands)]
+            return list(checked(answers))
 
-        with self.server.client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            with self.server.speaking("Reading the ledger", LedgerFailed):
-                answers: list[Any] = pipeline.execute(raise_on_error=False)
-        for number, (command, answer) in enumerate(zip(commands, answers, strict=True)):
-            if isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer):
-                answers[number] = None
-            elif isinstance(answer, Exception):
-                with self.server.speaking("Reading the ledger", LedgerFailed, asked=" on ".join(command)):
-                    raise answer
-        return answers
-
-    def guarded(
-        self, script: str, lease: Lease | None, *arguments: str | bytes, uses: str, index: bool = False
-    ) -> bytes:
-        """Runs a writing script that first checks the lease, in Redis when the lock lives there.
-
-        The script sees the ledger as KEYS[1], with `index` that as the last of its keys, and the
-        arguments from ARGV[2]; `uses` names its commands.
-        """
+    def guarded(self, script: str, lease: Lease | None, *arguments: str | bytes, index: bool = False) -> bytes:
+        """Runs a writing script that first checks the lease; KEYS[1] is the ledger, the last (`index`) its index."""
         lock = self._lock_of(lease)
         keys = [self.name, *lock, *([self.index] if index else [])]
-        with self._writing(f"EVAL, {uses} on {' and '.join(keys)}"):
-            answer: bytes = self.server.client.execute_command(
+        with self._writing():
+            answer: bytes = self.server.answer(
                 "EVAL", (_FENCE if lock else "") + script, len(keys), *keys, lease.token if lease else "", *arguments
             )
         if answer == _FENCED:
@@ -69,31 +52,27 @@ class LedgerKey:
         return answer
 
     def replace(self, old: bytes, new: bytes, lease: Lease | None) -> bool:
-        """Replaces a long value while it stands and the lease holds, under WATCH; False when it does not stand.
+        """Replaces a long value under WATCH while it stands and the lease holds; a script would take twice the time.
 
-        A script would have to digest the old value and copy the new one: twice the time. Each
-        command is answered before the next is sent: after a refused MULTI a SET would stand alone,
-        and until EXEC is sent it is certain that nothing was written.
+        A SET behind a refused MULTI would stand alone, so each answer is awaited before the next command.
         """
         lock = self._lock_of(lease)
-        asked = f"WATCH, GETRANGE, STRLEN, MULTI, SET, EXEC on {' and '.join((self.name, *lock))}"
-        with self.server.client.pipeline() as connection:
-            run = connection.execute_command
-            try:
-                with self._writing(asked, "nothing was changed"), self._sending(len(new)):
-                    connection.watch(self.name, *lock)
-                    if lease and lock and run("GET", *lock) != lease.token.encode():
-                        raise _fenced_off()
-                    if not self._holds(run, old):
-                        return False
-                    run("MULTI")
-                    run("SET", self.name, new, "KEEPTTL")
-                with self._writing(asked):
-                    return run("EXEC") is not None
-            except BaseException:
-                if connection.connection is not None:  # what it watches and has queued ends with it
-                    connection.connection.disconnect()
-                raise
+
+        def attempt(own: Conversation) -> bool:
+            guard = [("WATCH", self.name, *lock), *(("GET", key) for key in lock), ("STRLEN", self.name)]
+            _, *token, size = checked(own.ask(*guard))
+            if lease and token and token[0] != lease.token.encode():
+                raise _fenced_off()
+            if size != len(old) or not self._holds(own, old):
+                return False
+            with self._sending(len(new)):
+                checked(own.ask(("MULTI",)))
+                checked(own.ask(("SET", self.name, new, "KEEPTTL")))
+            with self._writing():
+                return checked(own.ask(("EXEC",)))[0] is not None
+
+        with self._writing("nothing was changed"):
+            return self.server.talk(attempt)
 
     @contextlib.contextmanager
     def _sending(self, size: int) -> Iterator[None]:
@@ -102,9 +81,9 @@ class LedgerKey:
 
         try:
             yield
-        except exceptions.WatchError:  # redis-py's word for a connection that ends under WATCH
+        except exceptions.ConnectionError:
             if size < _SMALLEST_LIMIT:
-                raise exceptions.ConnectionError("the connection ended") from None
+                raise
             raise self.failed(
                 f"cannot be written: the server ended the connection while {size / 1e6:.1f} MB were sent, as it does "
                 "with a request larger than it takes",
@@ -122,18 +101,14 @@ class LedgerKey:
         return ()
 
     def _writing(
-        self, asked: str, effect: str = "the last change may or may not be written, the next run finds out"
+        self, effect: str = "the last change may or may not be written, the next run finds out"
     ) -> contextlib.AbstractContextManager[None]:
-        return self.server.speaking(
-            "Writing the ledger", LedgerFailed, effect, refused="nothing more was written", asked=asked
-        )
+        return self.server.speaking("Writing the ledger", LedgerFailed, effect, refused="nothing more was written")
 
-    def _holds(self, run: Any, value: bytes) -> bool:
-        if run("STRLEN", self.name) != len(value):
-            return False
+    def _holds(self, own: Conversation, value: bytes) -> bool:
         view = memoryview(value)
         return all(
-            run("GETRANGE", self.name, at, at + _PIECE - 1) == view[at : at + _PIECE]
+            checked(own.ask(("GETRANGE", self.name, at, at + _PIECE - 1)))[0] == view[at : at + _PIECE]
             for at in range(0, len(value), _PIECE)
         )
 

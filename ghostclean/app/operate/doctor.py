@@ -15,12 +15,11 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import Broker, Ledger, Record
 from ghostclean.core.broker import Account, BrokerTruth, iso
+from ghostclean.core.health import judge
 from ghostclean.core.ledger import is_open, is_pending, read_trade
 from ghostclean.core.safety import short
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
-
-from .status import judge_health
 
 _SLOW_SECONDS = 0.25
 _SKEW_SECONDS = 10.0
@@ -194,11 +193,11 @@ def _pin(found: Installation, broker: Broker, account: Account, *, pin: bool) ->
 
 def _history(found: Installation) -> Iterator[Check]:
     try:
-        telemetry = found.stores.state.telemetry("reconcile", 20)
+        telemetry = found.stores.state.telemetry("reconcile", 0)
     except GhostcleanError as error:
         yield Check("runs", False, str(error), "repair the state and ask again")
         return
-    health = judge_health(telemetry, datetime.now(UTC), found.interval)
+    health = judge(telemetry.summary, datetime.now(UTC), found.interval)
     ok = {"healthy": True, "stale": None, "broken": False}[health.word]
     what = f"{health.word}: {health.why}; expected every {spell(found.interval.total_seconds())}"
     yield Check("runs", ok, what, "" if ok else health.advice)
