@@ -47,8 +47,8 @@ class Truth:
 class App:
     """Opens, edits and closes trades; remembers every write of its own.
 
-    `sharing` lets trades enter together with others of their symbol: with one order, or with orders
-    that no record names.
+    `sharing` lets trades enter together with others of their symbol (with one order, or with orders
+    that no record names), and leave while a stop of theirs still works: others' shares are free.
     """
 
     def __init__(
@@ -286,9 +286,10 @@ class App:
 
     def close_trade(self, truth: Truth) -> None:
         """The app sells by its own order, and says so in the ledger a little later."""
-        for family in self.working(truth):
-            self.world.cancel(family[0])
         held = self.held(truth)
+        if not (self.sharing and self.world.available(truth.symbol) >= held):
+            for family in self.working(truth):
+                self.world.cancel(family[0])
         order = self.world.submit(truth.symbol, truth.closing, held, truth.owner)
         truth.exits.append(order)
         if truth.id in self.store.records:
