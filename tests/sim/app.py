@@ -48,7 +48,8 @@ class App:
     """Opens, edits and closes trades; remembers every write of its own.
 
     `sharing` lets trades enter together with others of their symbol (with one order, or with orders
-    that no record names), and leave while a stop of theirs still works: others' shares are free.
+    that no record names), leave while a stop of theirs still works (others' shares are free), and
+    say their size after a part was sold though no record names their entry.
     """
 
     def __init__(
@@ -281,7 +282,7 @@ class App:
         truth.exits.append(order)
         self.write(truth.id, takeProfitOrderId=order.id)
         world.fill(order, part)
-        if self.rng.random() < 0.4:
+        if self.rng.random() < 0.4 and (truth.certain or self.sharing):
             self.put_off((0.0, 3.0, 30.0), lambda: self.write_size(truth))
 
     def close_trade(self, truth: Truth) -> None:

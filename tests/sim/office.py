@@ -165,10 +165,11 @@ class Office:
         judge.began, judge.store = self.clock.t, store
         judge.may_act = store.is_there and not store.foreign and not unpinned
         self.depth += 1
+        may_pin = judge.may_pin()
         try:
             result = work()
-            if unpinned and store.pin is not None:
-                judge.pinned()
+            if unpinned and store.pin is not None and not (may_pin or judge.may_pin()):
+                raise Violation("the account was pinned to a ledger of which it knows no order")
         except Crash:
             self.say(f"{process.run_id}: killed at effect {process.count}")
             result = None
