@@ -306,7 +306,8 @@ class End:
         """Whoever's a sale was: the P&L of a flat symbol's trades, where all are known, is its money."""
         records = [r for t in self.app.in_symbol(symbol) if (r := self.store.records.get(t.id)) is not None]
         whole = len(records) == len(self.app.in_symbol(symbol)) and not self.office.judge.mixed(symbol)
-        known = all(is_final(r) and r.get("realizedPnL") is not None for r in records)
+        ours = all(r["id"] not in self.app.closed for r in records)
+        known = ours and all(is_final(r) and r.get("realizedPnL") is not None for r in records)
         if not whole or not known or self.world.net(symbol):
             return
         said = sum((Decimal(str(r["realizedPnL"])) for r in records), Decimal(0))
