@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ghostclean import wiring
+from ghostclean.api import reconcile
 from tests.cli.fleets import FOREIGN, Fleet, by_name, ghost, settled
 from tests.cli.world import KEY, SENTINEL, World
 
@@ -72,6 +74,18 @@ def test_a_quiet_fleet_that_is_well_says_nothing(fleet: Fleet, command: str) -> 
     run = fleet.run(command, "--quiet")
 
     assert (run.code, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_a_quiet_fleet_shows_who_is_not_well(fleet: Fleet) -> None:
+    for name in ("alpha", "beta"):
+        fleet.add(name)
+    fleet.run("reconcile", "--only", "alpha")
+
+    run = fleet.run("status", "--quiet")
+
+    (line,) = run.stdout.splitlines()
+    assert (run.code, line.split()[:3]) == (0, ["beta", "paper", "stale"])
+    assert fleet.run("status", "--quiet", "--check").code == 1
 
 
 def test_only_those_that_are_named_are_run(fleet: Fleet) -> None:
@@ -333,12 +347,21 @@ def _wait(until: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def test_nothing_of_the_queue_is_loaded_without_it(fleet: Fleet) -> None:
-    fleet.add("alpha")
-    loaded = fleet.run("status", "--json", PYTHONPROFILEIMPORTTIME="1")
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
-    assert " rq" not in loaded.stderr
-    assert "ghostclean.app.operate.fleet" in loaded.stderr
+
+def test_a_run_gives_its_connections_back(fleet: Fleet) -> None:
+    settings = fleet.add("alpha").settings()
+    reconcile(settings=settings)
+    before = _open_files()
+    gc.disable()  # a thousand accounts must not wait for it with their sockets
+    try:
+        for _ in range(5):
+            assert reconcile(settings=settings).exit_code == 0
+        _wait(lambda: _open_files() <= before)
+    finally:
+        gc.enable()
 
 
 def test_the_sentinel_is_looked_for(fleet: Fleet) -> None:

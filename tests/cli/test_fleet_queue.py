@@ -182,6 +182,17 @@ def test_what_fails_is_told_with_the_outcome(station: Station) -> None:
     assert (checked.code, by_name(checked)["alpha"]["exitCode"], by_name(checked)["gamma"]["exitCode"]) == (2, 3, 0)
 
 
+def test_what_nobody_works_off_grows_stale(station: Station) -> None:
+    station.fleet.add("alpha", GHOSTCLEAN_INTERVAL="1s")
+    station.fleet.add("beta")
+    station.tick()
+    time.sleep(2.5)
+
+    run = station.look("--check")
+
+    assert (run.code, states(run)) == (1, {"alpha": "stale", "beta": "queued"})
+
+
 def test_a_broken_file_is_not_enqueued(station: Station) -> None:
     station.fleet.add("alpha")
     station.fleet.write("beta", GHOSTCLEAN_LEDGER="file:b.json", GHOSTCLEAN_GRACE="soon")

@@ -116,6 +116,9 @@ class AlpacaTransport(RESTClient):
     def requests_left(self) -> int | None:
         return self._pace[0] if self._pace is not None else None
 
+    def close(self) -> None:
+        self._session.close()
+
     def scrubbed(self, text: str) -> str:
         text = self._without_keys(text)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -20,8 +20,8 @@ _HEALTH = ("healthy", "stale", "needs you", "broken")
 class Account:
     """One env file and what it says; `error` where it cannot be used.
 
-    `kind` is paper, live or snapshot; `ledger` and `keys` are the same for the same ledger and the
-    same keys, and say nothing else.
+    `kind` is paper, live or snapshot; `ledger` and `keys` are the same for the same ledger and the same
+    keys, and say nothing else; `interval` is in seconds.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Account:
     kind: str = "?"
     ledger: str = ""
     keys: str = ""
+    interval: float = 300.0
     error: str | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 

@@ -89,6 +89,14 @@ def test_status_imports_no_broker(tmp_path: Path) -> None:
     assert found & {"alpaca", "pandas", "requests", "rich", "redis"} == set()
 
 
+def test_a_fleet_without_a_queue_needs_no_queue(tmp_path: Path) -> None:
+    (tmp_path / "alpha.env").write_text("GHOSTCLEAN_LEDGER=file:trades.json\n")
+    found, done = imported("fleet", ".", "status", "--json", folder=tmp_path, XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert '"name": "alpha"' in done.stdout
+    assert found & {"rq", "redis", "rich"} == set()
+
+
 def test_the_package_itself_is_light() -> None:
     program = (
         "import sys, ghostclean; print(ghostclean.__version__, sorted(m for m in sys.modules if 'ghostclean' in m))"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ghostclean.adapters.job_queue import JobQueue
 from ghostclean.api import account_of
 from ghostclean.app.operate import jobs
 from ghostclean.app.operate.fleet import WORST_FIRST, Account, AccountRun, accounts_of, failure, worst_first
@@ -366,6 +368,13 @@ def test_ready_parts_stand_in_the_document_as_they_are() -> None:
     for for_person in (False, True):
         told = json.loads(document_text(document, for_person=for_person))
         assert told == {"accounts": [{"document": part} for part in parts], "after": 1}
+
+
+def test_a_queue_without_rq_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rq", None)
+
+    with pytest.raises(BadSettings, match=r"pip install 'ghostclean\[fleet\]'"):
+        JobQueue("redis://localhost")
 
 
 def test_an_account_keeps_its_secrets_to_itself() -> None:
