@@ -60,10 +60,10 @@ class ManageOptions:
     deadline: Deadline
     manage: ManagePolicy
     grace: timedelta = timedelta(seconds=120)
-    interval: timedelta = timedelta(seconds=300)
     dry_run: bool = False
     force: bool = False
     lock_wait: float = LOCK_WAIT
+    interval: timedelta = timedelta(minutes=5)
 
 
 def run_auto_manage(
