@@ -6,6 +6,7 @@ decide again. A close stands only if both readings agree on it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -48,9 +49,15 @@ class Observation:
     def partial(self) -> bool:
         return self.lookups.partial or self.reread_failed is not None
 
-    def decide_again(self, view: LedgerView) -> Plan:
-        """The plan for a ledger that changed meanwhile, on the same broker truth."""
+    def decide_again(self, view: LedgerView, written: Iterable[Decision] = ()) -> Plan:
+        """The plan for a ledger that changed meanwhile, on the same broker truth.
+
+        What this run has `written` as closed keeps its orders, though the closed records were read before.
+        """
         self.view = view
+        for decision in written:
+            if decision.action is Action.CLOSED and decision.base is not None:
+                self.lookups.note_closed({**decision.base, **decision.fields})
         self.plan = self.confirmed(decide(self.world()))
         return self.plan
 

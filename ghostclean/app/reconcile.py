@@ -170,7 +170,7 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
     ledger, unchanged = run.parts.ledger, "trades that the app changed meanwhile were left alone"
     with explained(f"Reading the ledger at {ledger.place} again", unchanged):
         view = run.deadline.writing(ledger.read)
-    plan = hold_back(run, observation.decide_again(view))
+    plan = hold_back(run, observation.decide_again(view, run.written))
     fresh = {d.trade_id: d for d in plan.decisions}
     # What the app took out of the ledger leaves nothing undone.
     gone = {i for i in ids - fresh.keys() if run.skipped[i] is not WriteOutcome.EXISTS}
