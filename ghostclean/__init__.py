@@ -1,7 +1,6 @@
-"""ghostclean reconciles a trading bot's own list of trades with what the broker holds.
+"""Reconciles a trading bot's ledger with what the broker holds.
 
-`reconcile()` is one run, the same that the command line makes; it is safe to call from threads
-and through `asyncio.to_thread`, keeps no global state and prints nothing.
+`reconcile()` is one run: thread-safe, without global state, printing nothing.
 """
 
 from __future__ import annotations

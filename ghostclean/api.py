@@ -1,12 +1,8 @@
-"""What programs call: one reconcile run, one auto-manage run.
-
-Both check their options, keep no global state, print nothing and raise only BadSettings (and, on
-Ctrl-C, KeyboardInterrupt); every other failure is in the result.
-"""
+"""What programs call: one reconcile run, one auto-manage run; both raise only BadSettings (and KeyboardInterrupt)."""
 
 from __future__ import annotations
 
-import secrets
+import secrets as random_bytes
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +13,7 @@ from ghostclean.wiring import connected
 
 if TYPE_CHECKING:
     from ghostclean.app.deadline import Deadline
+    from ghostclean.app.operate.fleet import Account
     from ghostclean.app.ports import Lease
     from ghostclean.result import ManageResult, Result
     from ghostclean.settings import Settings
@@ -42,8 +39,7 @@ def reconcile(
 ) -> Result:
     """One reconcile run; raises only BadSettings, every other failure is in the Result.
 
-    `deadline` is in seconds, or text such as `3s`; with `counted_from_start` the start-up time
-    of the process is part of it. `settings` None reads the environment and `.env`.
+    `deadline`: seconds or text such as `3s`, counted from process start with `counted_from_start`.
     """
     from ghostclean.app.parts import Options
     from ghostclean.app.reconcile import run_reconcile
@@ -115,6 +111,60 @@ def auto_manage(
         )
 
 
+def account_of(env_file: str) -> Account:
+    """What the env file of one account of a fleet says; what is wrong with it stands in `error`."""
+    from pathlib import Path
+
+    from ghostclean.app.operate.fleet import ENDING, Account
+    from ghostclean.settings import Settings, environment_secrets
+
+    name, secrets = Path(env_file).name.removesuffix(ENDING), environment_secrets(env_file)
+    try:
+        settings = Settings.of_account(env_file)
+    except BadSettings as error:
+        return Account(name, env_file, error=str(error), secrets=secrets)
+    return Account(
+        name,
+        env_file,
+        settings.account_kind,
+        settings.ledger_at.identity,
+        settings.key_mark,
+        secrets=secrets,
+    )
+
+
+def fleet_job(account: str, folder: str, command: str, options: Mapping[str, Any]) -> str:
+    """What a worker of the fleet's queue does: one run of one account, its outcome as JSON text.
+
+    The env file is in the folder of the worker's GHOSTCLEAN_FLEET, else in that of who enqueued.
+    """
+    import json
+    import socket
+    from pathlib import Path
+
+    from ghostclean.app.operate.fleet import ENDING
+    from ghostclean.render.text import said
+    from ghostclean.scrub import scrub
+    from ghostclean.settings import Settings, environment_secrets, fleet_folder
+
+    env_file = str(Path(fleet_folder() or folder) / f"{account}{ENDING}")
+    try:
+        if not Path(env_file).is_file():
+            raise BadSettings(
+                f"the worker on {socket.gethostname()} has no {env_file}: nothing was done; put the file there, or set "
+                "GHOSTCLEAN_FLEET of the worker to the folder that holds it"
+            )
+        settings = Settings.of_account(env_file)
+        asked = {"settings": settings, "source": "queue", **options}
+        result = reconcile(**asked) if command == "reconcile" else auto_manage(**asked)
+    except BadSettings as error:
+        return json.dumps({"exitCode": error.exit_code, "result": error.code, "said": "", "detail": str(error)})
+    document = result.to_dict()
+    detail = scrub(document["detail"], environment_secrets(env_file)) if document["detail"] else None
+    word = document["error"] or document.get("outcome") or "ok"
+    return json.dumps({"exitCode": result.exit_code, "result": word, "said": said(command, document), "detail": detail})
+
+
 def name_of(text: object, what: str) -> str:
     """A name that is stored and printed: one printable line; raises BadSettings."""
     stripped = text.strip() if isinstance(text, str) else ""
@@ -125,7 +175,7 @@ def name_of(text: object, what: str) -> str:
 
 def new_run_id(kind: str) -> str:
     """A run id that sorts by time: `reconcile-20261122T073812-1f3a9c`."""
-    return f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    return f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{random_bytes.token_hex(3)}"
 
 
 def _loaded(settings: object) -> Settings:

@@ -11,11 +11,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str, *, zero: bool = False, most: float = DAY) -> float:
-    """Seconds from text; raises ValueError that says what is wrong and what would be right.
-
-    Zero is refused unless `zero` allows it, and so is anything longer than `most` seconds:
-    a deadline of years is a typing error, not a wish.
-    """
+    """Seconds from text; ValueError says what is wrong. Zero needs `zero`; `most` seconds is the limit."""
     match = _SHAPE.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(f"{text.strip()[:40]!r} is no duration; write it like 60, 0.5, 500ms, 3s or 2m")

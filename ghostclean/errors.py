@@ -1,8 +1,6 @@
 """Every way a run can fail, split by what the operator should do about it.
 
-Each error is one line for a person: what failed, what it means for the ledger, what to do.
-`code` is the word in the JSON document, `exit_code` what cron and workflows branch on;
-README lists them.
+An error is one line: the failure, its meaning for the ledger, the cure. `code` is its word in the JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from typing import ClassVar
 
 
 class GhostcleanError(Exception):
-    """A run failed; the message says what, what it means for the ledger, and the cure."""
+    """A run failed; the message gives the failure, its meaning for the ledger, and the cure."""
 
     code: ClassVar[str] = "reconcile_failed"
     exit_code: ClassVar[int] = 1
@@ -26,10 +24,7 @@ class BadSettings(GhostcleanError):
 
 
 class BrokerTruthFailed(GhostcleanError):
-    """Account, working orders or positions could not be read completely: *not observed*.
-
-    `why` is the reason alone, without what it means for a run.
-    """
+    """Broker truth could not be read completely: *not observed*; `why` is the bare reason."""
 
     code = "broker_truth_failed"
     exit_code = 3
@@ -50,6 +45,13 @@ class StateFailed(GhostcleanError):
     """ghostclean's own memory is out of reach: without lock and journal nothing is written."""
 
     code = "state_failed"
+    exit_code = 4
+
+
+class QueueFailed(GhostcleanError):
+    """The fleet's queue is out of reach: what is not enqueued is not done."""
+
+    code = "queue_failed"
     exit_code = 4
 
 
@@ -79,11 +81,7 @@ class FencedOff(Locked):
 
 
 class BrokerError(Exception):
-    """A request to the broker failed; adapters raise it, the shell decides what it means.
-
-    `transient` is true when asking again later may help (network, 429, 5xx, an answer that
-    is not what the API can return) and false for a definite refusal such as 422.
-    """
+    """A request to the broker failed; `transient` when asking again later may help."""
 
     def __init__(self, message: str, *, status: int | None = None, transient: bool = True) -> None:
         super().__init__(message)
@@ -103,10 +101,7 @@ class Refusal(StrEnum):
 
 
 class Refused(BrokerError):
-    """The broker refused a request for a business reason (403, 409, 422).
-
-    `body` is its answer, `why` what it means where that is known.
-    """
+    """The broker refused a request (403, 409, 422); `body` is its answer, `why` its meaning where known."""
 
     def __init__(self, message: str, *, status: int, body: object = None, why: Refusal | None = None) -> None:
         super().__init__(message, status=status, transient=False)

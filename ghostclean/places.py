@@ -1,15 +1,12 @@
-"""Where a ledger, a state or a broker truth lives, parsed from what the operator wrote.
-
-Every function raises ValueError with a text that names what is wrong and what would be right,
-and never repeats a URL: it may carry a password.
-"""
+"""Where a ledger, a state or a broker truth lives, as parsed; ValueErrors never repeat a URL (passwords)."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -27,8 +24,20 @@ class Place:
         return Path(self.where)
 
     def with_key(self, key: str) -> Place:
-        """The same place, with this key where it is a Redis that names none."""
         return replace(self, key=self.key or key) if self.kind == "redis" else self
+
+    @property
+    def identity(self) -> str:
+        """The same text for the same place however it is spelled; names of hosts are not looked up."""
+        if self.kind == "redis":
+            where = _database(self.where)
+        else:
+            try:
+                found = self.path.stat()
+                where = f"{found.st_dev}:{found.st_ino}"
+            except (OSError, ValueError):
+                where = os.path.realpath(self.where)
+        return f"{self.kind}:{where}#{self.key}"
 
     def describe(self) -> str:
         """For people: without user and password."""
@@ -57,8 +66,19 @@ def redis_place(text: str) -> Place:
     return Place("redis", parts._replace(fragment="").geturl(), unquote(parts.fragment))
 
 
+def _database(url: str) -> str:
+    """A database of a server; TLS or not, as whom and with which options makes no other of it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        server, path = os.path.realpath(unquote(parts.path)), ""
+    else:
+        host, path = (parts.hostname or "localhost").rstrip("."), parts.path.strip("/")
+        server = f"{'localhost' if is_loopback(host) else host}:{parts.port or 6379}"
+    number = dict(parse_qsl(parts.query)).get("db") or path
+    return f"{server}/{number.lstrip('0') or '0'}"
+
+
 def ledger_place(text: str) -> Place:
-    """A ledger: a Redis URL, or `file:PATH`."""
     if text.lower().startswith("file:"):
         return Place("file", _path(text, "trades.json"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -67,7 +87,6 @@ def ledger_place(text: str) -> Place:
 
 
 def state_place(text: str) -> Place:
-    """A state: a Redis URL, or `sqlite:PATH`."""
     if text.lower().startswith("sqlite:"):
         return Place("sqlite", _path(text, "state.db"))
     if text.partition("://")[0].lower() in REDIS_SCHEMES:
@@ -76,7 +95,6 @@ def state_place(text: str) -> Place:
 
 
 def broker_place(text: str) -> Place:
-    """The broker: `alpaca`, or `file:PATH` of a snapshot."""
     if text.lower() == "alpaca":
         return Place("alpaca")
     if text.lower().startswith("file:"):
@@ -99,7 +117,6 @@ def api_url(text: str) -> str:
 
 
 def web_url(text: str) -> str:
-    """A heartbeat or webhook URL."""
     parts = _split(text)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("it must be https://HOST/… (or http://)")
@@ -107,7 +124,6 @@ def web_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """`localhost`, 127.0.0.0/8 or ::1."""
     if host.lower() == "localhost":
         return True
     try:

@@ -31,11 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of one reconcile run.
-
-    `results` rows are plain JSON objects `{id, ticker, verdict, stale, action, reason, proof,
-    before, after}`; `notes` are one-line remarks for people (spool, warnings).
-    """
+    """The outcome of one reconcile run; `results` rows are JSON objects, `notes` remarks for people."""
 
     run_id: str
     source: str
@@ -63,11 +59,9 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of `error`."""
         return EXIT_CODES[self.error]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document, made of plain JSON values only."""
         return {
             "ok": self.ok,
             "dryRun": self.dry_run,
@@ -101,12 +95,7 @@ class ManageOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ManageResult:
-    """The outcome of one auto-manage run.
-
-    `checked` counts trades worked on, `updated` those whose stop was placed or moved (or whose
-    ledger fields about it were put right), `flattened` those closed; `orders` is everything that
-    was sent, or in a dry run would have been.
-    """
+    """The outcome of one auto-manage run: trades `checked`, changed (`updated`), closed (`flattened`), and orders."""
 
     outcome: ManageOutcome
     reason: str | None
@@ -140,7 +129,6 @@ class ManageResult:
         return EXIT_CODES["locked"] if self.reason == "locked" else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document, made of plain JSON values only."""
         return {
             "ok": self.ok,
             "skipped": self.outcome is ManageOutcome.SKIP,

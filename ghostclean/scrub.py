@@ -1,8 +1,4 @@
-"""Keeps secrets out of everything that is printed or written.
-
-Error texts of libraries may quote a URL with its password; whatever leaves the program as an
-error, a log line or a traceback passes through here first.
-"""
+"""Keeps secrets out of everything printed or written: error texts of libraries may quote a URL with its password."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ _SHORTEST = 4  # shorter values would blank out ordinary words
 
 
 def worth_hiding(values: Iterable[str], urls: Iterable[str]) -> tuple[str, ...]:
-    """What must not be shown, longest first: these values, and the passwords in all of these URLs."""
+    """These values, and the passwords in these URLs, longest first."""
     found = {value.strip() for value in values}
     for url in urls:
         found.update(_passwords(url))

@@ -6,6 +6,7 @@ the default. Whatever is wrong becomes one BadSettings line that names the varia
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -34,6 +35,11 @@ _SECOND_PAIR = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 _OUR_PREFIXES = ("GHOSTCLEAN_", "AUTO_MANAGE_")
 _TRUTHY = frozenset({"1", "true"})
 ENV_FILE = ".env"
+FLEET_FOLDER = "GHOSTCLEAN_FLEET"
+# Whose an account is, and what tells of it alone: of several accounts no two may share these.
+_ITS_OWN = frozenset(
+    (*_FIRST_PAIR, *_SECOND_PAIR, "ALPACA_LIVE_TRADE", "GHOSTCLEAN_BROKER", "REDIS_URL", "GHOSTCLEAN_LEDGER")
+) | {"GHOSTCLEAN_LEDGER_KEY", "GHOSTCLEAN_HEARTBEAT_URL", "GHOSTCLEAN_METRICS_FILE"}
 
 
 class Credentials(NamedTuple):
@@ -184,6 +190,21 @@ class Settings(BaseSettings):
         return cls._build({".env": _env_file(env_file), "environment": os.environ, "flag": flags or {}})
 
     @classmethod
+    def of_account(cls, env_file: str) -> Self:
+        """Of one account among several: what its file says wins; what is each account's own comes from nowhere else.
+
+        Raises BadSettings, also where the file does not say which ledger is meant.
+        """
+        shared = {name: value for name, value in os.environ.items() if name not in _ITS_OWN}
+        settings = cls._build({"environment": shared, ".env": _env_file(env_file)})
+        if settings.ledger is None and settings.redis_url is None:
+            raise BadSettings(
+                f"{env_file} names no ledger: nothing was done; in a fleet REDIS_URL or GHOSTCLEAN_LEDGER "
+                "must stand in the account's own file"
+            )
+        return settings
+
+    @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """From these variables alone, whatever the environment says; raises BadSettings."""
         return cls._build({"flag": values})
@@ -250,6 +271,7 @@ class Settings(BaseSettings):
             grace=timedelta(seconds=self.grace),
             max_unproven_closes=self.max_unproven_closes,
             confirmations=self.confirmations,
+            interval=timedelta(seconds=self.interval),
             **options,
         )
 
@@ -276,6 +298,13 @@ class Settings(BaseSettings):
     def account_kind(self) -> str:
         """`snapshot`, `live` or `paper`."""
         return "snapshot" if self.broker.kind == "file" else "live" if self.live else "paper"
+
+    @property
+    def key_mark(self) -> str:
+        """The same text for the same keys, from which nobody can tell them; empty without keys."""
+        if self._credentials is None:
+            return ""
+        return hashlib.sha256(self._credentials.key.get_secret_value().encode()).hexdigest()
 
     def origins(self) -> tuple[Origin, ...]:
         """Every setting, where it came from and a form of it that is safe to show."""
@@ -310,12 +339,18 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def fleet_folder() -> str | None:
+    """The folder with the accounts' env files on a worker's machine, where that is not the scheduler's."""
+    return os.environ.get(FLEET_FOLDER) or None
+
+
 def unread(env_file: str | None = None) -> dict[str, str]:
     """Variables that look like ours and are none, with the nearest name: typing errors, mostly."""
     import difflib
 
     given = {**_readable(env_file), **os.environ}
-    strange = sorted(n for n, v in given.items() if n.startswith(_OUR_PREFIXES) and n not in _NAMES and v)
+    known = _NAMES | {FLEET_FOLDER}
+    strange = sorted(n for n, v in given.items() if n.startswith(_OUR_PREFIXES) and n not in known and v)
     return {name: next(iter(difflib.get_close_matches(name, _NAMES, 1, 0.8)), "") for name in strange}
 
 
@@ -385,7 +420,10 @@ def _env_file(path: str | None) -> Mapping[str, str | None]:
     if not Path(name).is_file():
         if path is None:
             return {}
-        raise BadSettings(f"--env-file {name} is no file: nothing was done; name the file with the settings")
+        folder = Path(name).parent.absolute()
+        raise BadSettings(
+            f"--env-file {name} is no file in {folder}: nothing was done; name the file with the settings"
+        )
     try:
         return dotenv_values(name)
     except (OSError, UnicodeDecodeError) as error:

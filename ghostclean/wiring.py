@@ -1,7 +1,4 @@
-"""The composition root: from settings to the parts that a run or a command works with.
-
-Heavy libraries are imported by the adapter that needs them, when it is built and not before.
-"""
+"""The composition root: from settings to parts; adapters import heavy libraries when they are built."""
 
 from __future__ import annotations
 
@@ -60,7 +57,6 @@ def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> St
 
 
 def _server(url: str, servers: dict[str, Any]) -> Any:
-    """One connection pool a Redis, however many parts live there."""
     if url not in servers:
         from ghostclean.adapters.redis_client import RedisServer
 
@@ -69,7 +65,6 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
 
 
 def broker(settings: Settings) -> Broker:
-    """Alpaca, or a snapshot that is replayed; raises BadSettings."""
     if settings.broker.kind == "file":
         from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
 
@@ -99,8 +94,7 @@ def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
     )
 
 
-def _monitors(settings: Settings) -> Monitors:
-    """The channels that are configured; their adapters are loaded only where there is one."""
+def _monitors(settings: Settings, ledger: str) -> Monitors:
     from ghostclean.app.monitors import Monitors
 
     if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
@@ -109,7 +103,7 @@ def _monitors(settings: Settings) -> Monitors:
 
     channels = [build(value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
     alert_url = settings.value("GHOSTCLEAN_ALERT_URL")
-    return Monitors(channels, LocalMemo(alert_url) if alert_url else None)
+    return Monitors(channels, LocalMemo(alert_url, ledger) if alert_url else None)
 
 
 def rehearsals(settings: Settings, kept: Stores) -> dict[str, Callable[[], list[Trouble]]]:
@@ -124,7 +118,6 @@ def rehearsals(settings: Settings, kept: Stores) -> dict[str, Callable[[], list[
 
 @contextlib.contextmanager
 def unopened(settings: Settings) -> Iterator[Stores]:
-    """The stores as set, closed in the end."""
     kept = stores(settings)
     try:
         yield kept
@@ -143,7 +136,6 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Parts]:
-    """Everything one run needs; raises BadSettings."""
     from ghostclean.app.parts import Parts
 
     with unopened(settings) as kept:
@@ -152,5 +144,5 @@ def connected(settings: Settings) -> Iterator[Parts]:
             kept.state,
             kept.spool,
             broker=broker(settings),
-            monitors=_monitors(settings),
+            monitors=_monitors(settings, kept.ledger.place),
         )

@@ -23,7 +23,7 @@ from platformdirs import user_state_path
 
 from ghostclean.adapters.room import room_in
 from ghostclean.app.ports import EndedRun, Monitor, Trouble
-from ghostclean.core.alerts import report
+from ghostclean.core.alerts import Origin, report
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError
 
@@ -46,14 +46,15 @@ class Heartbeat:
     def __init__(self, url: str) -> None:
         self._url = urlsplit(url)
 
-    def started(self, run_id: str) -> Send | None:
-        return partial(self._ping, "/start", run_id, f"run {run_id}")
+    def started(self, run_id: str, origin: Origin) -> Send | None:
+        return partial(self._ping, "/start", run_id, f"run {run_id}\n{origin.line()}")
 
     def ended(self, run: EndedRun) -> Send | None:
         """The report as the body; auto-manage has no heartbeat of its own."""
         if run.kind != "reconcile":
             return None
-        return partial(self._ping, "" if run.document["ok"] else "/fail", run.document["runId"], report(run.document))
+        ending, body = "" if run.document["ok"] else "/fail", report(run.document, run.origin)
+        return partial(self._ping, ending, run.document["runId"], body)
 
     def _ping(self, ending: str, run_id: str, body: str, seconds: float) -> None:
         url = self._url._replace(path=self._url.path.rstrip("/") + ending).geturl()
@@ -65,7 +66,7 @@ class Heartbeat:
 
 
 class Webhook:
-    """Alerts as one JSON POST: `{source, runId, events[], text}`, the shape chat webhooks read."""
+    """Alerts as one JSON POST: `{source, runId, ledger, account, events[], text, …}`, the shape chat webhooks read."""
 
     name = "alert"
     sends_alerts = True
@@ -73,17 +74,21 @@ class Webhook:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def started(self, run_id: str) -> Send | None:
-        del run_id
+    def started(self, run_id: str, origin: Origin) -> Send | None:
+        del run_id, origin
         return None
 
     def ended(self, run: EndedRun) -> Send | None:
         if not run.alerts:
             return None
-        text = "\n".join(f"ghostclean: {alert.text}" for alert in run.alerts)
+        text = "\n".join((*(f"ghostclean: {alert.text}" for alert in run.alerts), run.origin.line()))
         document = {
             "source": run.document["source"],
             "runId": run.document["runId"],
+            "ledger": run.origin.ledger,
+            "account": run.origin.account,
+            "live": run.origin.live,
+            "host": run.origin.host,
             "events": [{"event": alert.event, "text": alert.text} for alert in run.alerts],
             "title": "ghostclean",
             "text": text,
@@ -96,10 +101,10 @@ class Webhook:
 
 
 class LocalMemo:
-    """One word in the user's state folder (or `folder`): which failure this URL was last told of."""
+    """One word in the user's state folder (or `folder`): which failure of this ledger the URL was last told of."""
 
-    def __init__(self, url: str, folder: Path | None = None) -> None:
-        self._digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    def __init__(self, url: str, ledger: str, folder: Path | None = None) -> None:
+        self._digest = hashlib.sha256(f"{url}\n{ledger}".encode()).hexdigest()[:16]
         self._folder = folder or user_state_path("ghostclean", appauthor=False) / "alerted"
 
     def recall(self) -> str | None:
@@ -151,8 +156,8 @@ class MetricsFile:
         folder = self._path.absolute().parent
         return room_in(folder) if folder.is_dir() else [Trouble(f"{folder} is no folder", "make it")]
 
-    def started(self, run_id: str) -> Send | None:
-        del run_id
+    def started(self, run_id: str, origin: Origin) -> Send | None:
+        del run_id, origin
         return None
 
     def ended(self, run: EndedRun) -> Send | None:
@@ -162,11 +167,11 @@ class MetricsFile:
     def _write(self, run: EndedRun, seconds: float) -> None:
         del seconds
         try:
-            success = run.last_success.timestamp() if run.last_success else self._known_success()
+            success = run.last_success.timestamp() if run.last_success else self._known_success(run.origin)
             handle, name = tempfile.mkstemp(prefix=".ghostclean-", dir=self._path.parent)
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(exposition(run.document, success, run.now.timestamp()))
+                    file.write(exposition(run.document, run.origin, success, run.now.timestamp()))
                 Path(name).chmod(0o644)  # the collector runs as somebody else
                 Path(name).replace(self._path)
             except BaseException:
@@ -175,23 +180,28 @@ class MetricsFile:
         except OSError as error:
             raise NotDelivered(f"metrics file: {error.strerror}") from None
 
-    def _known_success(self) -> float | None:
+    def _known_success(self, origin: Origin) -> float | None:
         try:
             text = self._path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return None
-        found = re.search(rf"^ghostclean_{_LAST_SUCCESS} ([0-9.]+)$", text, re.MULTILINE)
+        ours = re.escape(f"ghostclean_{_LAST_SUCCESS}{{ledger={_quoted(origin.ledger)},")
+        found = re.search(rf"^{ours}.*}} ([0-9.]+)$", text, re.MULTILINE)
         return float(found[1]) if found else None
 
 
-def exposition(document: Mapping[str, Any], last_success: float | None, now: float) -> str:
-    """The figures of one run in the text exposition format."""
+def exposition(document: Mapping[str, Any], origin: Origin, last_success: float | None, now: float) -> str:
+    """The figures of one run in the text exposition format.
+
+    Ledger and account make every series unique, so that several files may lie in one folder.
+    """
     lines: list[str] = []
+    whose = f"ledger={_quoted(origin.ledger)},account={_quoted(origin.account or 'unknown')}"
 
     def gauge(name: str, text: str, values: Sequence[tuple[str, float]]) -> None:
         lines.append(f"# HELP ghostclean_{name} {text}")
         lines.append(f"# TYPE ghostclean_{name} gauge")
-        lines.extend(f"ghostclean_{name}{labels} {_number(value)}" for labels, value in values)
+        lines.extend(f"ghostclean_{name}{{{whose}{more}}} {_number(value)}" for more, value in values)
 
     gauge("last_run_timestamp_seconds", "When the last run ended.", [("", now)])
     if last_success is not None:
@@ -204,9 +214,15 @@ def exposition(document: Mapping[str, Any], last_success: float | None, now: flo
         gauge(f"last_run_{name}", f"Trades {name} in the last run.", [("", float(document[name]))])
     verdicts = Counter(str(row["verdict"]) for row in document["results"])
     # Every verdict, also at zero: a series that comes and goes cannot be alerted on.
-    counts = [(f'{{verdict="{verdict}"}}', float(verdicts[verdict])) for verdict in sorted(Verdict)]
+    counts = [(f',verdict="{verdict}"', float(verdicts[verdict])) for verdict in sorted(Verdict)]
     gauge("last_run_verdicts", "Trades by verdict in the last run.", counts)
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A label's value as the format wants it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _number(value: float) -> str:

@@ -1,8 +1,4 @@
-"""The one place that turns a Redis URL into a client and its failures into plain words.
-
-`redis` is imported when a client is made, not before: it costs start-up time that `--help`
-and a ledger in a file need not pay.
-"""
+"""Turns a Redis URL into a client, imported only then, and its failures into plain words."""
 
 from __future__ import annotations
 
@@ -70,11 +66,7 @@ class Conversation:
 
 
 class RedisServer:
-    """A Redis and how to reach it; `place` names it without a secret.
-
-    In a Redis Cluster all our keys have one hash tag, so that one node has them: it is found by
-    the answer of any other.
-    """
+    """A Redis and how to reach it; `place` names it without a secret. In a cluster all our keys share a hash tag."""
 
     def __init__(self, url: str, *, client: Any = None) -> None:
         """`client` stands in for a connection made from the URL (tests use fakeredis)."""
@@ -91,9 +83,9 @@ class RedisServer:
         return checked(self.ask(command))[0]
 
     def talk(self, talk: Callable[[Conversation], T]) -> T:
-        """What comes of talking on one connection; begun anew once after a lost one, and at the node that has the keys.
+        """What `talk` returns on one connection; repeated once after a lost one, and at the keys' node of a cluster.
 
-        So `talk` must bear that what it sent last stands already.
+        So it must bear that its last command stands already.
         """
         from redis import exceptions
 
@@ -121,10 +113,9 @@ class RedisServer:
         questions: Sequence[Command],
         commands: Callable[[Sequence[Any]], Sequence[Command]],
     ) -> None:
-        """Asks, then sends what `commands` makes of the answers, unless a watched key changed in between: then again.
+        """Asks, then sends what `commands` makes of the answers, all or nothing, until no watched key changes between.
 
-        Two round trips, and all or nothing is written. After a lost answer it is done again:
-        `commands` must see what stands already. A question may have a failure for an answer, see `checked`.
+        After a lost answer it runs again: `commands` must see what stands already.
         """
         from redis import exceptions
 
@@ -166,10 +157,10 @@ class RedisServer:
     def speaking(
         self, doing: str, raising: type[GhostcleanError], effect: str = "nothing was changed", *, refused: str = ""
     ) -> Iterator[None]:
-        """Translates every Redis failure inside into one line of `raising`.
+        """Translates every Redis failure inside into one line of `raising`: `doing` failed, with `effect` on the
+        ledger.
 
-        `doing` says what failed ("reading the ledger"), `effect` what that means for the ledger, and
-        `refused` what it means when the server has answered that it does not do it.
+        `refused` is the effect when the server has answered that it does not do it.
         """
         from redis.exceptions import RedisError
 
@@ -231,7 +222,6 @@ def checked(answers: Sequence[Any]) -> Sequence[Any]:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether asking again at once can't help."""
     from redis import exceptions
 
     silent = isinstance(error, exceptions.TimeoutError) and "connecting to" in str(error)
@@ -261,7 +251,6 @@ def _parts(url: str) -> SplitResult:
 
 
 def _secrets(url: str) -> tuple[str, ...]:
-    """Every spelling of user information in the URL, the longest first."""
     parts = _parts(url)
     raw = [parts.password or "", *parse_qs(parts.query).get("password", [])]
     found = {text for secret in raw for text in (secret, unquote(secret)) if text}

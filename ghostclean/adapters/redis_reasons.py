@@ -1,7 +1,4 @@
-"""What a Redis failure means for a person, and the cure.
-
-Where the client only knows that a connection ended, or that nothing came, the port is asked what it speaks.
-"""
+"""The meaning of a Redis failure for a person, and the cure; a silent port is asked what it speaks."""
 
 from __future__ import annotations
 
@@ -134,7 +131,6 @@ def is_definite(error: Exception) -> bool:
 
 
 def _named(reason: str, error: Exception) -> str:
-    """With the command and the keys that a user may not use."""
     asked = _asked(error)
     if reason != _NO_PERMISSION or not asked:
         return reason
@@ -149,7 +145,6 @@ def _lacking(error: Exception) -> str:
 
 
 def _asked(error: Exception) -> str:
-    """The command that was refused and its keys, as `GET on k`."""
     name, *rest = getattr(error, "asked", ("",))
     keys: Sequence[Any] = rest[2 : 2 + rest[1]] if name == "EVAL" else rest if name in ("WATCH", "MGET") else rest[:1]
     return f"{name} on {' and '.join(map(str, keys))}" if keys else name
@@ -201,10 +196,7 @@ def _answers_plainly(place: tuple[str, int]) -> bool:
 
 
 def _handshake(place: tuple[str, int]) -> str | None:
-    """What a handshake that trusts everybody ends in: `TLS`, `CERTIFICATE` where ours is wanted, None for no TLS.
-
-    Nothing is sent but the handshake.
-    """
+    """`TLS`, `CERTIFICATE` if a client certificate is wanted, None for no TLS; sends the handshake alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

@@ -1,9 +1,6 @@
 """A local folder for run records that the state could not take.
 
-One file a record, complete or absent (written beside and renamed), named so that the oldest
-sorts first. Delivered exactly once: the state ignores a record that it already has, and the
-file goes only after the state took it. What is no record is set aside as `.bad`, with a warning:
-the others are delivered, and runs go on.
+One file a record, written whole and delivered exactly once, oldest first; a damaged one is set aside as `.bad`.
 """
 
 from __future__ import annotations
@@ -38,7 +35,6 @@ class FolderSpool:
         self._now = now
 
     def put(self, commit: RunCommit) -> None:
-        """Keeps a record; raises StateFailed when even that fails."""
         with self._translated("kept"):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             name = self.folder / f"{self._now():020d}-{namespace(commit.kind + commit.run_id)}.json"
@@ -51,7 +47,6 @@ class FolderSpool:
             new.rename(name)
 
     def waiting(self) -> int:
-        """How many records wait."""
         return len(self._files())
 
     def rehearse(self) -> list[Trouble]:
@@ -59,7 +54,6 @@ class FolderSpool:
         return room_in(self.folder)
 
     def deliver(self, state: State) -> int:
-        """Commits what waits, oldest first; raises StateFailed when the state is out of reach."""
         delivered = 0
         for file in self._files():
             with self._translated("delivered"):

@@ -1,9 +1,7 @@
-"""Auto-manage: reconcile, then keep, tighten or close what is really there.
+"""Auto-manage: reconcile, then keep, tighten or close the open trades.
 
-Order of a run: lock, reconcile, own truth, an unfinished close, stops that the sale of an orphan
-took away, the reasons to skip, leftovers, then the trades: naked ones, losses to cut, stops to
-tighten; in the last minutes of the day all of them are closed. Nothing is sent but through
-the gateway.
+The order of a run: lock, reconcile, broker truth, unfinished closes, stops that a sale of an orphan took
+away, the reasons to skip, stray exits, then the trades by urgency.
 """
 
 from __future__ import annotations
@@ -13,11 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from ghostclean.app.bound import bound
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway
+from ghostclean.app.gateway.gateway import OCO, REST, STOP, OrderGateway, open_gateway, read_market
 from ghostclean.app.gateway.naming import NUMBERS
-from ghostclean.app.gateway.opening import open_gateway, read_market
 from ghostclean.app.manage.engine import Counts, Engine
 from ghostclean.app.manage.selection import (
     list_held,
@@ -32,7 +28,7 @@ from ghostclean.app.manage.trade_journal import MANAGED, TradeJournal
 from ghostclean.app.manage.trades import OpenTrades
 from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.observation import Observation
-from ghostclean.app.orphan_sales import restore_stops
+from ghostclean.app.orphan_sales import OrphanSeller
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import MANAGE_MEMORY, Lease, Recalled, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
@@ -73,10 +69,9 @@ def run_auto_manage(
     reconcile_first: Callable[[Lease | None], Result],
     observe: Callable[[], Observation],
 ) -> ManageResult:
-    """Makes one run and returns what happened; never raises for anything the world does.
+    """Makes one run; never raises for anything the world does.
 
-    `reconcile_first` runs under the lock that it is handed (None in a dry run); `observe` looks at
-    ledger and broker and raises GhostcleanError when either cannot be read.
+    `reconcile_first` gets the lock (None in a dry run); `observe` raises GhostcleanError.
     """
     return _Run(parts, options, reconcile_first, observe).result()
 
@@ -93,8 +88,6 @@ class _Stop(Exception):
 
 @dataclass(slots=True)
 class _Run:
-    """One run from lock to telemetry."""
-
     parts: Parts
     options: ManageOptions
     reconcile_first: Callable[[Lease | None], Result]
@@ -123,10 +116,13 @@ class _Run:
             lock_wait=options.lock_wait,
         )
         self.run.journal.now = now
-        self.parts = bound(self.parts, options.deadline.acting)
-        stores = self.parts
+        self.parts = self.parts.bound(options.deadline.acting)
         self.journal = TradeJournal(
-            stores.ledger, stores.state, self.run.journal, self.run.notes, now=now, dry_run=options.dry_run
+            ledger=self.parts.ledger,
+            journal=self.run.journal,
+            notes=self.run.notes,
+            now=now,
+            dry_run=options.dry_run,
         )
 
     # ------------------------------------------------------------------ the frame
@@ -153,7 +149,6 @@ class _Run:
                 self.skipped = stop.reason
 
     def _note_failures(self) -> None:
-        """What failed on the way makes the run a failed one, unless something else has already."""
         reason = self.counts.reason
         if reason is not None and self.run.error is None:
             self.run.failed(reason, self._about(reason))
@@ -168,6 +163,7 @@ class _Run:
     def _work(self) -> None:
         self._reconcile()
         self.memory = self.parts.state.recall_all(MANAGE_MEMORY)
+        self.run.account = self.memory.ledger.get("account")
         begun, owed = _begun(self.memory.flatten), _begun(self.memory.owed_stops)
         if not self.manage.enabled and not begun and not owed:
             raise _Stop(ManageOutcome.SKIP, "disabled")
@@ -176,22 +172,23 @@ class _Run:
         self.journal.recall(self.memory.managed)
         market = self._read_market()
         gateway = self._gateway(observed, market)
-        trades = OpenTrades(observed, gateway, market)
-        engine = self._engine(trades, gateway, market)
+        trades = OpenTrades(observed, gateway)
+        engine = self._engine(trades)
         engine.finish(begun)
         if not self.options.dry_run:
-            self._restore_stops(gateway, owed)
+            self._restore_stops(observed, gateway)
         if not self.manage.enabled:
             raise _Stop(ManageOutcome.SKIP, "disabled")
-        engine.manage(self._chosen(trades, gateway, market))
+        engine.manage(self._chosen(trades))
 
-    def _restore_stops(self, gateway: OrderGateway, owed: Mapping[str, BegunClose]) -> None:
-        """Stops that `reconcile --orphans flatten` took away and could not restore."""
-        state, options = self.parts.state, self.options
-        for line, naked in restore_stops(gateway, state, owed, grace=options.grace, now=self.parts.broker.now):
-            self.journal.notes.append(line)
-            if naked:
-                self.counts.failures.append("naked")
+    def _restore_stops(self, observed: Observation, gateway: OrderGateway) -> None:
+        parts, options, run = self.parts, self.options, self.run
+        seller = OrphanSeller(
+            parts, options.deadline, options.grace, observed, run.lease, run.journal, self.memory.owed_stops, gateway
+        )
+        seller.restore_stops()
+        self.journal.notes += [*seller.notes, *(f"naked: {line}" for line in seller.naked)]
+        self.counts.failures += ["naked"] * len(seller.naked)
 
     def _reconcile(self) -> None:
         result = self.reconcile_first(self.run.lease)
@@ -200,7 +197,6 @@ class _Run:
             self.journal.notes.append(f"the reconcile before it failed: {result.detail or result.error}")
 
     def _read_market(self) -> Market:
-        """Without the clock nothing is sent."""
         try:
             self.market = read_market(self.parts.broker, self.options.deadline, self.journal.notes)
         except BrokerError as error:
@@ -214,13 +210,12 @@ class _Run:
             why = f"the account takes no orders ({what}): nothing was sent"
             raise _Stop(ManageOutcome.FAIL, "account_blocked", why)
 
-    def _chosen(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> list[Holding]:
-        """The trades to manage now; raises _Stop for the reasons to skip."""
-        now, journal = self.parts.broker.now(), self.journal
+    def _chosen(self, trades: OpenTrades) -> list[Holding]:
+        journal, market, now = self.journal, trades.gateway.market, self.parts.broker.now()
         if trades.observed.plan.about_elsewhere is not None:
             journal.notes.append(trades.observed.plan.about_elsewhere)
-        self._note_missed_close(trades, market, now)
-        self._cancel_stray_exits(trades, gateway, market, now)
+        self._note_missed_close(trades, now)
+        self._cancel_stray_exits(trades, now)
         if not trades.ids:
             raise _Stop(ManageOutcome.SKIP, "no_open_trades")
         ready = trades.manageable()
@@ -233,16 +228,16 @@ class _Run:
         list_held(journal, trades)
         return longest_unmanaged(journal, ready, self.manage.max_per_run)
 
-    def _cancel_stray_exits(self, trades: OpenTrades, gateway: OrderGateway, market: Market, now: datetime) -> None:
-        observed, grace = trades.observed, self.options.grace
-        if market.clock.is_open and not _takes_no_orders(observed.truth.account):
-            ledger = self.parts.ledger
-            self.counts.updated += cancel_stray_exits(gateway, self.journal, ledger, observed, grace=grace, now=now)
+    def _cancel_stray_exits(self, trades: OpenTrades, now: datetime) -> None:
+        takes_orders = _takes_no_orders(trades.observed.truth.account) is None
+        if takes_orders and trades.gateway.market.clock.is_open:
+            before = now - self.options.grace
+            self.counts.updated += cancel_stray_exits(trades, self.journal, self.parts.ledger, before)
 
-    def _note_missed_close(self, trades: OpenTrades, market: Market, now: datetime) -> None:
+    def _note_missed_close(self, trades: OpenTrades, now: datetime) -> None:
         if not self.manage.eod_flatten:
             return
-        stored = self.memory.eod.get("last")
+        market, stored = trades.gateway.market, self.memory.eod.get("last")
         self.duty = {"last": session_on_duty(market)}
         self.counts.failures += note_missed_close(self.journal, trades.manageable(), market, stored, now)
         if market.in_last(self.manage.eod_window, now):
@@ -258,11 +253,11 @@ class _Run:
         self.orders = gateway.log
         return gateway
 
-    def _engine(self, trades: OpenTrades, gateway: OrderGateway, market: Market) -> Engine:
+    def _engine(self, trades: OpenTrades) -> Engine:
         options = self.options
         return Engine(
-            trades, gateway, self.parts, self.journal, self.counts, self.manage, market, options.deadline,
-            options.grace, options.run_id, self.observe,
+            trades, self.parts, self.journal, self.counts, self.manage, options.deadline, options.grace,
+            options.run_id, self.observe,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ the end
@@ -298,14 +293,13 @@ class _Run:
         )
 
     def _tell(self) -> None:
-        """Alerts of a change of the outcome; an interrupted run is none."""
         if not self.run.interrupted:
             self.run.tell(KIND, self._report().to_dict())
 
     def _record(self) -> RunCommit:
         """Telemetry, journal and memory; dry, locked and interrupted runs are listed, not counted."""
         result = self._report()
-        run = {
+        listed = {
             "ts": result.started_at,
             "outcome": str(result.outcome),
             "reason": result.reason,
@@ -318,6 +312,7 @@ class _Run:
             "dryRun": result.dry_run,
             "detail": result.detail,
         }
+        run = self.run.signed(listed)
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)
         entries, memory = tuple(self.journal.journal.entries), self._memory()
@@ -336,7 +331,6 @@ class _Run:
         return RunCommit(KIND, result.run_id, run, add, put, entries, memory)
 
     def _memory(self) -> dict[str, Mapping[str, Any]]:
-        """What the next run must know of each trade; closed ones are forgotten, numbers included."""
         at = iso(self.parts.broker.now())
         managed: dict[str, Any] = {}
         numbers: dict[str, Any] = {}
@@ -352,7 +346,6 @@ class _Run:
 
 
 def _takes_no_orders(account: Account) -> str | None:
-    """Why the account takes no orders at all, None when it does."""
     if account.blocked:
         return "trading is blocked"
     return None if account.status in ("ACTIVE", "") else f"its status is {account.status}"

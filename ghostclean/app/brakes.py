@@ -14,8 +14,17 @@ from ghostclean.app.run import ReconcileRun
 from ghostclean.core.alerts import OVERWRITTEN
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.ledger import order_ids
-from ghostclean.core.safety import ORPHAN_ACTIONS, Pin, breaker, knows_this_ledger, orphan_breaker, without_unproven
-from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.safety import (
+    ORPHAN_ACTIONS,
+    Pin,
+    breaker,
+    knows_this_ledger,
+    leaving,
+    orphan_breaker,
+    without_closes,
+    without_unproven,
+)
+from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
 _FIRST_CONTACT_BACK = timedelta(days=30)
@@ -34,27 +43,42 @@ def check_account(run: ReconcileRun, truth: BrokerTruth) -> None:
 
 
 def brake(run: ReconcileRun) -> None:
-    """Holds every close without proof when there are too many, or nothing shows whose account this is."""
+    """Holds every close without proof when there are too many, and all of them where the account may be another's."""
     observation, policy = run.observed(), run.policy
-    why = None
-    if run.to_pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
-        run.to_pin = None
-        if run.plan.unproven:
-            why = "nothing shows that this account is the ledger's"
-        else:
+    pin, run.to_pin = run.to_pin, None  # asking may fail: until it is answered nothing is pinned
+    if pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
+        run.is_stranger = _names_orders(observation)
+        why = "nothing shows that this account is the ledger's"
+        what = "nothing was closed" if run.is_stranger else "none of them was closed"
+        if not leaving(run.plan):
             run.notes.append("this account knows no order of the ledger: it is not pinned as the ledger's")
-    why = why or breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
-    if why is not None:
-        run.plan = without_unproven(run.plan, "the breaker tripped")
-        run.failed(
-            "mass_close_stopped",
-            f"stopped: {why}; none of them was closed, everything proven was; check the account, "
-            "then `ghostclean reconcile --allow-mass-close` if they are right",
-        )
+            return
+    else:
+        run.to_pin = pin
+        what = "none of them was closed, everything proven was"
+        found = breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
+        if found is None:
+            return
+        why = found
+    run.failed(
+        "mass_close_stopped",
+        f"stopped: {why}; {what}; check the account, then `ghostclean reconcile --allow-mass-close` if they are right",
+    )
+    run.plan = hold_back(run, run.plan)
+
+
+def hold_back(run: ReconcileRun, plan: Plan) -> Plan:
+    """The plan without what the brakes hold, also when it is decided again.
+
+    Fills of an account that knows no order of the ledger prove nothing about its trades.
+    """
+    if run.is_stranger:
+        return without_closes(plan, "nothing shows that this account is the ledger's")
+    return without_unproven(plan, "the breaker tripped") if run.error == "mass_close_stopped" else plan
 
 
 def brake_orphans(run: ReconcileRun, decided: list[Decision]) -> list[Decision]:
-    """Holds back what must not be adopted or sold: a position whose trade left the ledger, or too many at once."""
+    """Reports instead of adopting or selling: a position whose trade left the ledger, or too many at once."""
     why = orphan_breaker(run.plan, decided, len(run.observed().truth.positions), run.policy)
     if why is not None:
         run.failed(
@@ -81,7 +105,7 @@ def _reported(decision: Decision, why: str) -> Decision:
 
 
 def find_left(run: ReconcileRun) -> None:
-    """The trades of earlier runs whose record is gone from the ledger, but not their position."""
+    """Remembers trades of earlier runs whose record is gone from the ledger while the position stands."""
     held = {(p.key, str(p.side)) for p in run.observed().truth.positions}
     ours = {i: v for i, v in run.memory.verdicts.items() if v.get("verdict") != Verdict.OTHER_ACCOUNT}
     known = {i: (str(v.get("key")), str(v.get("side"))) for i, v in ours.items()}
@@ -96,7 +120,7 @@ def find_left(run: ReconcileRun) -> None:
 
 
 def note_lost_memory(run: ReconcileRun) -> None:
-    """Says that the state has lost what it knew of a ledger that carries our marks."""
+    """Notes an empty state beside a ledger that carries marks of earlier runs."""
     observation = run.observed()
     records = [*observation.view.active, *(r for rows in observation.lookups.closed.values() for r in rows)]
     if run.pin is None and not run.memory.verdicts and any(map(_is_marked, records)):
@@ -107,7 +131,6 @@ def note_lost_memory(run: ReconcileRun) -> None:
 
 
 def _is_marked(record: Mapping[str, Any]) -> bool:
-    """Whether a record says what only ghostclean writes."""
     managed = record.get("autoManage")
     if isinstance(managed, Mapping) and "lastRunId" in managed:
         return True
@@ -116,10 +139,7 @@ def _is_marked(record: Mapping[str, Any]) -> bool:
 
 
 def find_overwritten(run: ReconcileRun) -> None:
-    """Trades that are gone again although a run has closed them: the app wrote back an older copy of its ledger.
-
-    A trade that was open in the run before is none of them, so a usual run asks the journal nothing.
-    """
+    """Closed trades that are open again because the app wrote back an older copy of its ledger."""
     run.overwritten = {i: v["overwritten"] for i, v in run.memory.verdicts.items() if v.get("overwritten")}
     for trade_id in _new_and_gone(run)[:_MOST_ASKED]:
         last = _last_written(run, trade_id)
@@ -153,9 +173,12 @@ def _closed_again(decision: Decision, overwritten: Mapping[str, str]) -> Decisio
 
 def _is_stranger(run: ReconcileRun, observation: Observation) -> bool:
     """Whether a ledger that names orders, or would lose trades without proof, shows no sign of this account."""
-    # Orders of another account's records count: where no others are named, nothing shows that this account is right.
-    names = any(order_ids(record) for record in observation.view.active)
-    return (names or bool(run.plan.unproven)) and not _first_contact(run, observation)
+    return (_names_orders(observation) or bool(run.plan.unproven)) and not _first_contact(run, observation)
+
+
+def _names_orders(observation: Observation) -> bool:
+    """Those of another account's records count: where no others are named, nothing shows this account to be right."""
+    return any(True for record in observation.view.active for _ in order_ids(record))
 
 
 def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
@@ -165,7 +188,6 @@ def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
 
 
 def _traded_for_it(run: ReconcileRun, observation: Observation) -> bool:
-    """Whether a record, a closed one too, names an order that filled in this account of late."""
     deadline, parts = run.deadline, run.parts
     try:
         fills = deadline.reading(lambda: parts.broker.fills(observation.truth.at - _FIRST_CONTACT_BACK))

@@ -1,24 +1,25 @@
-"""A hard deadline in wall time, whatever a network does.
+"""A hard deadline in wall time: a call that may block runs on a daemon thread, abandoned when its time is up.
 
-A call that may block runs on a daemon thread and is abandoned when its time is up; a daemon
-thread never keeps the process alive, so a hung socket cannot outlive the run. This is the only
-hard bound: adapters merely read `call_left`, so as to ask with time-outs that fit.
+This is the only hard bound; adapters read `call_left` to choose their time-outs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from ghostclean.errors import DeadlineExceeded
 
 T = TypeVar("T")
+Port = TypeVar("Port")
+Runner = Callable[[Callable[[], Any]], Any]  # runs a call and gives its result, or raises DeadlineExceeded
 
 _SHARE_KEPT_FOR_WRITING = 0.25
 _LAST_MOMENT = 0.5  # seconds in which a call that Ctrl-C overtakes may still come back
@@ -47,7 +48,6 @@ class Deadline:
         self.seconds = seconds
 
     def left(self) -> float:
-        """Seconds until the end, never negative."""
         return max(0.0, self._end - time.monotonic())
 
     def left_for_reading(self) -> float:
@@ -84,8 +84,7 @@ def _end_around() -> float:
 def bounded(call: Callable[[], T], seconds: float) -> T:
     """The result of `call`, or DeadlineExceeded after `seconds`; the call is then abandoned.
 
-    So it is by Ctrl-C, a moment later: a write that is on its way is better known than in doubt.
-    Inside a bounded call that ends no later, the call just runs.
+    After Ctrl-C it gets a moment more: a write on its way is better known than in doubt.
     """
     if seconds <= 0:
         raise DeadlineExceeded("no time left")
@@ -105,7 +104,8 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
         finally:
             over.set()
 
-    worker = threading.Thread(target=run, daemon=True, name="ghostclean-call")
+    around = contextvars.copy_context()  # whose run it is, for the log
+    worker = threading.Thread(target=around.run, args=(run,), daemon=True, name="ghostclean-call")
     try:
         worker.start()
         in_time = over.wait(seconds)
@@ -119,9 +119,28 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
     return outcome[0]
 
 
+def bound(port: Port, run: Runner) -> Port:
+    """A port whose every call goes through `run`, such as `deadline.reading`."""
+    return cast(Port, _Bound(port, run))
+
+
+class _Bound:
+    _asks_nothing = ("now", "requests_left")  # of a broker: no request
+
+    def __init__(self, port: object, run: Runner) -> None:
+        self._port = port
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._port, name)
+        if not callable(value) or name in self._asks_nothing:
+            return value
+        return lambda *args, **options: self._run(lambda: value(*args, **options))
+
+
 @contextlib.contextmanager
 def explained(doing: str, meaning: str) -> Iterator[None]:
-    """Makes a DeadlineExceeded inside one line for a person: what failed, and what that means for the ledger."""
+    """Gives a DeadlineExceeded inside the operation that failed and its meaning for the ledger."""
     try:
         yield
     except DeadlineExceeded as error:

@@ -1,9 +1,7 @@
-"""When the app's own index of open trades may be trusted, and when the whole ledger is read.
+"""When the app's own index of open trades (`<key>:open`, Redis hash only) may be trusted.
 
-Only a Redis hash has one (`<key>:open`). One run in two reads by it: after a reading of the whole
-ledger that found every active record in it, and while the ledger has grown by no more than the new
-trades it names. So a trade that is missing there, whatever the reason, is seen by the second run at
-the latest. Orphans are judged by whole readings alone: a pending record may explain them.
+Every second run reads the whole ledger, and so does a run that finds more new records than the index names:
+a trade missing from the index is seen by the second run at the latest.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ def misses_something(view: LedgerView, scanned: Any, known: Collection[str]) -> 
 
 
 def remembered(view: LedgerView, scanned: Any, now: datetime) -> Mapping[str, Any]:
-    """What the next run should know of this reading; None forgets, so that it reads everything."""
+    """The memory of this reading; None forgets it, and the next run reads the whole ledger."""
     if view.index_sound:
         return {NAME: {"at": iso(now), "size": view.total}}
     return {NAME: None} if scanned is not None else {}

@@ -3,7 +3,7 @@
 Invariants:
 - a change stands in the journal, durably, before the ledger is touched;
 - of two intents for one trade at most the later one is open, whenever the run is killed;
-- an intent without a known outcome stays open, and the next run finds out (`recovery`).
+- an intent without an outcome stays open for the next run (`recovery`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ _RESERVE = 0.2  # seconds kept for the run's own record
 
 @dataclass(slots=True)
 class Posting:
-    """A change of one record on its way into the ledger; `outcome` is None until it is known.
-
-    Without an entry it goes in unjournaled: prices that every run refreshes are no decision.
-    """
+    """A change on its way into the ledger; without an entry it goes in unjournaled (refreshed prices)."""
 
     change: Change
     entry: JournalEntry | None
@@ -63,10 +60,7 @@ class Journal:
         self, trade_id: str, ticker: str, verdict: str, action: str, reason: str,
         proof: Sequence[Mapping[str, Any]] = (), change: Change | None = None,
     ) -> JournalEntry:  # fmt: skip
-        """An entry that is still only intended.
-
-        The lock's number is part of its id: a run id that is used again never writes over old entries.
-        """
+        """An intended entry. Its id has the number of the lock: a run id may be used again."""
         self._number += 1
         fence = self.lease.token.partition(":")[0] if self.lease is not None else "0"
         return JournalEntry(
@@ -86,7 +80,6 @@ class Journal:
         )
 
     def decided(self, decision: Decision) -> JournalEntry:
-        """The entry of a decision, with the broker facts behind it."""
         change = _change(decision) if decision.action.writes else None
         proof = [*decision.proof]
         if decision.facts:
@@ -102,16 +95,12 @@ class Journal:
         )
 
     def posting(self, decision: Decision) -> Posting:
-        """A decision on its way into the ledger."""
         return Posting(_change(decision), self.decided(decision))
 
     # ------------------------------------------------------------------ the ledger
 
     def post(self, postings: Sequence[Posting]) -> bool:
-        """Journals and writes; False when time ran out before all were tried.
-
-        Every outcome is kept as soon as it is known, also when the rest fails.
-        """
+        """Journals and writes, keeping each outcome as soon as it is known; False when time ran out."""
         size = self.ledger.chunk
         for start in range(0, len(postings), size):
             if self.deadline.left() <= _RESERVE:
@@ -123,11 +112,12 @@ class Journal:
         lease = self.lease
         assert lease is not None, "a run without the lock writes nothing"
         self._intend([p.entry for p in postings if p.entry is not None], lease)
+        changes = [p.change for p in postings]
         done: list[WriteOutcome] = []
         unknown = "changes without an answer may or may not be written, the next run finds out"
         try:
             with explained(f"Writing the ledger at {self.ledger.place}", unknown):
-                self.deadline.writing(lambda: self._write([p.change for p in postings], lease, done), reserve=_RESERVE)
+                self.deadline.writing(lambda: self.ledger.write(changes, lease, done), reserve=_RESERVE)
         finally:
             for posting, outcome in zip(postings, done, strict=False):
                 posting.outcome = outcome
@@ -144,9 +134,6 @@ class Journal:
         with explained(f"Writing the journal at {self.state.place}", unchanged):
             self.deadline.writing(lambda: self.state.intend([*ended, *entries], lease), reserve=_RESERVE)
 
-    def _write(self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome]) -> None:
-        self.ledger.write(changes, lease, done)
-
     # ------------------------------------------------------------------ beside the ledger
 
     def begin(self, entry: JournalEntry) -> None:
@@ -158,7 +145,6 @@ class Journal:
         self, entry: JournalEntry, outcome: str = NOTED, *, reason: str | None = None,
         proof: Sequence[Mapping[str, Any]] = (),
     ) -> None:  # fmt: skip
-        """Keeps an entry with its outcome for the run's commit."""
         more = tuple(json_value(row) for row in proof)
         self.entries.append(replace(entry, outcome=outcome, reason=reason or entry.reason, proof=(*entry.proof, *more)))
 
@@ -166,7 +152,7 @@ class Journal:
 def says(
     record: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], but: Collection[str] = ()
 ) -> bool:
-    """Whether a record has every value of `after` and no field that `after` took out; `but` are not compared."""
+    """Whether a record has every value of `after` and no field that it took out; `but` are not compared."""
     removed = before.keys() - after.keys() - set(but)
     return removed.isdisjoint(record) and all(
         name in record and same_json(json_value(record[name]), json_value(after[name]))
@@ -179,7 +165,6 @@ def _change(decision: Decision) -> Change:
 
 
 def _before(change: Change | None) -> dict[str, Any] | None:
-    """The present values of the fields that change; a field that is absent stays absent."""
     if change is None or change.base is None:
         return None
     return {name: change.base[name] for name in (*change.fields, *change.remove) if name in change.base}

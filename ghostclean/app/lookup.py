@@ -1,21 +1,22 @@
-"""Answers the look-ups that a plan asks for, with few requests.
+"""Answers the look-ups that a plan asks for, with few requests: orders by symbol first, single ones after.
 
-Orders are fetched by symbol in batches first, what is still missing one by one. A failed
-look-up is remembered as unanswered; it holds the trade and makes the run partial when asking
-again may help.
+A failed look-up is kept as unanswered: it holds the trade and may make the run partial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from ghostclean.app.bound import BoundBroker
-from ghostclean.app.deadline import Deadline
+from ghostclean.app.deadline import Deadline, bound
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import (
+    ACTIVITIES,
+    CLOCK,
+    FILLS,
     ActivitiesSince,
     ClockNow,
     Evidence,
@@ -44,10 +45,7 @@ _OLDEST = timedelta(days=90)
 
 @dataclass(slots=True)
 class Lookups:
-    """The look-ups of one run: the evidence they build and why some stayed open.
-
-    `closed` are the final records by symbol, as far as they are `ours`: not of another account.
-    """
+    """The look-ups of one run. `closed` are final records by symbol, without those of another account."""
 
     broker: Broker
     ledger: Ledger
@@ -60,7 +58,7 @@ class Lookups:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.broker = BoundBroker(self.broker, self._ask)
+        self.broker = bound(self.broker, self._ask)
 
     @property
     def partial(self) -> bool:
@@ -81,11 +79,7 @@ class Lookups:
         return True
 
     def read_records(self, needs: Iterable[Question]) -> bool:
-        """The final records of the symbols asked for: what they own is not free; False when none was read.
-
-        The ledger is ours to read even when the broker has used up the time for reading: without
-        these records nothing is closed, not even what its own orders prove.
-        """
+        """Reads the final records of these symbols, with the reading time used up too; False if none was read."""
         keys = frozenset(n.key for n in needs if isinstance(n, RecordsOf)) - self.closed.keys()
         if not keys:
             return False
@@ -105,7 +99,6 @@ class Lookups:
     # ------------------------------------------------------------------ orders
 
     def _orders_by_symbol(self, needs: Sequence[Question]) -> None:
-        """One listing for all symbols in question; a few single orders are asked for directly."""
         single = [n for n in needs if isinstance(n, OrderById | OrderByClientId)]
         listed = [n for n in needs if isinstance(n, OrdersOf)]
         if listed:
@@ -136,7 +129,6 @@ class Lookups:
     def _beginnings(
         self, listed: Iterable[OrdersOf], single: Iterable[OrderById | OrderByClientId]
     ) -> dict[str, datetime]:
-        """The symbol keys to list, each from when on; those of single orders only where never listed yet."""
         now = self.broker.now()
         since: dict[str, datetime] = {}
         for need in listed:
@@ -172,46 +164,39 @@ class Lookups:
             self._clock()
 
     def _single(self, name: str, ask: Callable[[str], tuple[Order, ...] | None], absent: set[str]) -> None:
-        try:
+        with self._noting(name, f"order {name}"):
             answer = ask(name)
-        except BrokerError as error:
-            self.evidence.unanswered[name] = str(error)
-            self._note(f"order {name}", error)
-            return
-        if answer is None:
-            absent.add(name)
-        else:
-            self.evidence.add_orders(answer)
+            if answer is None:
+                absent.add(name)
+            else:
+                self.evidence.add_orders(answer)
 
     # ------------------------------------------------------------------ the rest
 
     def _fills(self, since: datetime) -> None:
         evidence = self.evidence
-        if evidence.fills_failed or (evidence.fills_since is not None and evidence.fills_since <= since):
-            return
-        try:
-            evidence.add_fills(self.broker.fills(since), since)
-        except BrokerError as error:
-            evidence.fills_failed = str(error)
-            self._note("fills", error)
+        if FILLS not in evidence.unanswered and not evidence.knows_fills(since):
+            with self._noting(FILLS):
+                evidence.add_fills(self.broker.fills(since), since)
 
     def _activities(self, since: datetime) -> None:
         evidence = self.evidence
-        if evidence.activities_failed or (evidence.activities_since is not None and evidence.activities_since <= since):
-            return
-        try:
-            evidence.activities = self.broker.activities(since)
-            evidence.activities_since = since
-        except BrokerError as error:
-            evidence.activities_failed = str(error)
-            self._note("activities", error)
+        if ACTIVITIES not in evidence.unanswered and not evidence.knows_activities(since):
+            with self._noting(ACTIVITIES):
+                evidence.activities = self.broker.activities(since)
+                evidence.activities_since = since
 
     def _clock(self) -> None:
-        try:
+        with self._noting(CLOCK):
             self.evidence.clock = self.broker.clock()
+
+    @contextlib.contextmanager
+    def _noting(self, name: str, what: str = "") -> Iterator[None]:
+        try:
+            yield
         except BrokerError as error:
-            self.evidence.clock_failed = str(error)
-            self._note("clock", error)
+            self.evidence.unanswered[name] = str(error)
+            self._note(what or name, error)
 
     def _ask(self, call: Callable[[], T]) -> T:
         """One look-up. It gets half of the time that is left: one that hangs must not starve the others."""
@@ -237,5 +222,4 @@ def _name_of(need: OrderById | OrderByClientId) -> str:
 
 
 def _names(history: History) -> set[str]:
-    """Every id and client id in a listing."""
     return {order.id for order in history.orders} | {order.client_id for order in history.orders}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ghostclean.app.deadline import bounded
 from ghostclean.app.ports import EndedRun, Monitor, State
-from ghostclean.core.alerts import Alert, changes, health_change, manage_changes
+from ghostclean.core.alerts import Alert, Origin, changes, health_change, manage_changes
 from ghostclean.core.broker import iso, parse_time
 from ghostclean.errors import DeadlineExceeded, GhostcleanError
 
@@ -39,15 +39,16 @@ class Monitors:
     memo: AlertMemo | None = None
     failures: list[str] = field(default_factory=list)
 
-    def started(self, run_id: str, left: float) -> None:
+    def started(self, run_id: str, origin: Origin, left: float) -> None:
         """A reconcile run has begun; `left` are the seconds until its deadline."""
         for channel in self.channels:
-            self._send(channel, channel.started(run_id), min(_MOST_SECONDS, left / 8))
+            self._send(channel, channel.started(run_id, origin), min(_MOST_SECONDS, left / 8))
 
     def ended(
         self,
         kind: str,
         document: Mapping[str, Any],
+        origin: Origin,
         *,
         state: State | None,
         now: datetime,
@@ -65,7 +66,8 @@ class Monitors:
         local = self._asked(lambda memo: memo.recall())
         alerts, after = _news(kind, document, memory, local, listed, now)
         unsent = [Alert(str(event), str(text)) for event, text in after.pop("untold", ())]
-        run = EndedRun(kind, document, [*unsent, *alerts][-_MOST_UNSENT:], parse_time(after.get("lastSuccess")), now)
+        told = [*unsent, *alerts][-_MOST_UNSENT:]
+        run = EndedRun(kind, origin, document, told, parse_time(after.get("lastSuccess")), now)
         sent = self._tell(run, left)
         self._keep_local(run, local, lost=memory is None, sent=sent)
         if memory is None:

@@ -1,13 +1,13 @@
-"""One complete observation of ledger and broker, decided: what reconcile, auto-manage and snapshot share.
+"""One complete observation of ledger and broker, decided.
 
-Account, then working orders, then positions; decide; look up what the decision needs; read the
-lists once more before anything is closed; decide again. A close stands only if both readings
-agree on it.
+Account, working orders, positions; decide; look up; read the lists once more before anything is closed;
+decide again. A close stands only if both readings agree on it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.lookup import Lookups
@@ -16,7 +16,7 @@ from ghostclean.app.ports import RECONCILE_MEMORY, LedgerView, Recalled, Record
 from ghostclean.core.broker import Account, BrokerTruth, Evidence, recall_orders
 from ghostclean.core.inputs import Policy, World
 from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, other_account, read_trade, status_of
-from ghostclean.core.safety import Pin
+from ghostclean.core.safety import Pin, leaving
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
 from ghostclean.errors import AccountMismatch, BrokerError, BrokerTruthFailed, DeadlineExceeded
 
@@ -54,6 +54,10 @@ class Observation:
         self.plan = self.confirmed(decide(self.world()))
         return self.plan
 
+    def without_grace(self) -> Plan:
+        """The plan without waiting for the grace."""
+        return _decide_with_lookups(replace(self, policy=replace(self.policy, grace=timedelta(0))))
+
     def world(self) -> World:
         if self._split is None or self._split[0] is not self.view:  # reading is a third of a quiet run's own time
             self._split = (self.view, *split_records(self.view))
@@ -64,11 +68,10 @@ class Observation:
 
     @property
     def ours(self) -> list[Record]:
-        """The active records but for those of another account."""
         return [record for record in self.view.active if self.lookups.ours(record)]
 
     def confirmed(self, plan: Plan) -> Plan:
-        """Takes back what only one of the two readings would close or reduce."""
+        """Takes back a close or a reduction that only one of the two readings shows."""
         if self.agreed is None:
             return plan
         agreed = self.agreed
@@ -88,10 +91,9 @@ def split_records(view: LedgerView) -> tuple[tuple[Trade, ...], tuple[Trade, ...
 
 
 def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = None) -> BrokerTruth:
-    """Account, working orders, then positions; BrokerTruthFailed unless all of it is complete.
+    """Account, working orders, then positions, all complete, else BrokerTruthFailed.
 
-    Orders come first: an entry that fills between the two reads is then seen at least once.
-    An account without any money can't have the open trades of `view`.
+    In this order an entry that fills between two reads is seen at least once.
     """
     broker = parts.broker
     try:
@@ -150,7 +152,7 @@ def observe(
     lookups = Lookups(parts.broker, parts.ledger, deadline, evidence, is_ours)
     observation = Observation(view, memory, truth, lookups, Plan(()), policy, live=live)
     observation.plan = _decide_with_lookups(observation)
-    closing = _rests_on_absence(observation.plan)
+    closing = leaving(observation.plan)
     if not closing or not look_again:
         return observation
     observation.agreed = closing
@@ -171,11 +173,7 @@ def observe(
 
 
 def observe_for_orders(parts: Parts, deadline: Deadline, policy: Policy) -> Observation:
-    """What auto-manage decides on, after the reconcile before it; raises GhostcleanError.
-
-    The account is checked here as well: a reconcile that refused it is only noted, and no order
-    may go to an account that is not this ledger's.
-    """
+    """What auto-manage decides on; raises GhostcleanError, also for an account that is not the pinned one."""
     view = deadline.reading(parts.ledger.read)
     memory = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
     truth = read_truth(parts, deadline, view=view)
@@ -194,7 +192,6 @@ def refuse_other_account(pin: Pin | None, account: Account, *, live: bool) -> No
 
 
 def _decide_with_lookups(observation: Observation) -> Plan:
-    """Decides and looks up in turns until nothing more is asked for."""
     plan = decide(observation.world())
     asked: set[object] = set()
     for _ in range(_ROUNDS):
@@ -208,11 +205,6 @@ def _decide_with_lookups(observation: Observation) -> Plan:
             # What the answers so far prove needs the ledger's own records still, not the broker.
             return decide(observation.world()) if observation.lookups.read_records(plan.questions) else plan
     return plan
-
-
-def _rests_on_absence(plan: Plan) -> frozenset[str]:
-    """The trades that would leave the books, or shrink in them."""
-    return frozenset(d.trade_id or "" for d in plan.decisions if d.action in (Action.CLOSED, Action.REDUCED))
 
 
 def _unless_agreed(decision: Decision, agreed: frozenset[str]) -> Decision:

@@ -1,25 +1,23 @@
 """Sells orphans (`--orphans flatten`): exactly what no trade explains, through the gateway.
 
-Ledger and position are read again first; the intent is journaled, and a stop that holds the
-shares remembered, before anything is cancelled; only an order that filled counts as flattened.
-Whatever else becomes of a sale, its stop is restored: at once, or by the next run.
+Ledger and position are read again, the intent journaled and the stop remembered before anything is
+cancelled; unless the sale fills, its stop is restored, at once or by the next run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.app.gateway.opening import open_gateway, read_market
+from ghostclean.app.gateway.gateway import OrderGateway, open_gateway, read_market
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
 from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import OWED, JournalEntry, Lease, State
+from ghostclean.app.ports import OWED, JournalEntry, Lease
 from ghostclean.core.allocation import Orphan
 from ghostclean.core.broker import OrderGraph, iso, plain
 from ghostclean.core.ledger import order_ids, read_trade
@@ -37,17 +35,18 @@ _NAKED = frozenset({CloseState.WAITING, CloseState.UNPROTECTED, CloseState.NAKED
 class OrphanSeller:
     """Sells the orphans of one run, and restores the stops that sales took away.
 
-    `begun` are the sales of earlier runs by the orphan's name; `notes` is said of those without a
-    row, `naked` has one line for each stop that is still not back.
+    `begun`: sales of earlier runs by the orphan's name. `naked`: one line for each stop that is still missing.
+    Each sale has a gateway of its own, unless one is given.
     """
 
     parts: Parts
     deadline: Deadline
     grace: timedelta
     observed: Observation
-    lease: Lease
+    lease: Lease | None
     journal: Journal
     begun: Mapping[str, Any]
+    gateway: OrderGateway | None = None
     notes: list[str] = field(default_factory=list)
     naked: list[str] = field(default_factory=list)
     _settled: set[str] = field(default_factory=set)
@@ -70,7 +69,7 @@ class OrphanSeller:
         name = earlier.name if earlier is not None else self._name(orphan)
         gateway = self._gateway()
         exposure = Exposure.alone(name, orphan.position, orphan.qty, self._now())
-        view = gateway.look(exposure)
+        view = gateway.looker.view(exposure)
         owned = self._owned(gateway.known) | view.dormant
         holders = [o for o in view.closing if o.id not in owned]
         begun = BegunClose.of_orphan(exposure, holders, earlier)
@@ -87,7 +86,6 @@ class OrphanSeller:
         return self._sold(decision, orphan, begun, found, intent, gateway)
 
     def _why_not(self, gateway: OrderGateway, exposure: Exposure, view: SymbolView, begun: BegunClose) -> str | None:
-        """Why the sale is not begun."""
         sale = next((o for o in view.closing if is_close(o, begun.name, ORPHAN)), None)
         if sale is not None:
             return f"its sale {sale.id} is {sale.status}: in progress"
@@ -105,7 +103,6 @@ class OrphanSeller:
         intent: JournalEntry,
         gateway: OrderGateway,
     ) -> Decision:
-        """The row, the journal's outcome and the memory of one sale."""
         line, naked = self._settle(gateway, orphan_name(orphan), begun, found)
         order = found.order
         if order is None or found.state is not CloseState.DONE:
@@ -137,14 +134,25 @@ class OrphanSeller:
             except (BrokerError, DeadlineExceeded) as error:
                 self.naked.append(f"{begun.symbol}: {_not_back(begun, str(error))}")
                 continue
+            before = len(gateway.log)
             line, naked = self._settle(gateway, key, begun, self._closer(gateway).restore(None, begun))
-            if gateway.log:
+            if sent := gateway.log[before:]:
                 done = Decision(begun.name, begun.symbol, Verdict.ORPHAN, Action.KEPT, line)
-                self.journal.end(self.journal.decided(done), NOTED, proof=gateway.log)
+                self.journal.end(self.journal.decided(done), NOTED, proof=sent)
             (self.naked if naked else self.notes).append(f"{begun.symbol}: {line}")
 
     def _settle(self, gateway: OrderGateway, key: str, begun: BegunClose, found: CloseOutcome) -> tuple[str, bool]:
-        return _settle(self._closer(gateway), key, begun, found, self.grace, self._now())
+        """The outcome of a sale in words, and whether its stop is missing; forgets what is over.
+
+        A stop that stands is remembered for the grace: a cancel whose answer was lost may yet arrive.
+        """
+        if begun.stop is None:
+            return found.reason, False
+        stands_for_long = found.state is CloseState.STANDS and self._now() - begun.at > self.grace
+        if found.state in _OVER or stands_for_long:
+            self._closer(gateway).forget(key)
+        naked = found.state in _NAKED
+        return _not_back(begun, found.reason) if naked else found.reason, naked
 
     # ------------------------------------------------------------------ what it works with
 
@@ -152,60 +160,29 @@ class OrphanSeller:
         return self.parts.broker.now()
 
     def _closer(self, gateway: OrderGateway) -> Closer:
-        return Closer(gateway, self.parts.state, OWED, self._now)
+        return Closer(gateway, self.parts.state, OWED)
 
     def _name(self, orphan: Orphan) -> str:
         seen = self.observed.memory.seen(orphan_name(orphan), self.observed.truth.at)
         return adopted_id(orphan, self.observed.truth.account.id, self.observed.evidence, iso(seen))
 
     def _still_unexplained(self, orphan: Orphan) -> bool:
-        """The orphan by a fresh reading of the ledger."""
         view = self.deadline.writing(self.parts.ledger.read)
         plan = decide(replace(self.observed, view=view).world())
         same = (o for o in plan.orphans if o.position.key == orphan.position.key and o.qty == orphan.qty)
         return any(o.awaited_by is None for o in same)
 
     def _owned(self, known: OrderGraph) -> frozenset[str]:
-        """The orders of every record that is not closed, with their legs, parents and replace chains."""
         active = self.observed.ours
         named = {i for record in active for i in order_ids(record)}
         tags = {tag for record in active for tag in read_trade(record).tags}
         return known.tied_to(named | known.named(named, tags))
 
     def _gateway(self) -> OrderGateway:
+        if self.gateway is not None:
+            return self.gateway
         market = read_market(self.parts.broker, self.deadline, self.notes)
         return open_gateway(self.parts, self.observed, market, self.deadline, self.lease, grace=self.grace)
-
-
-def restore_stops(
-    gateway: OrderGateway,
-    state: State,
-    begun: Mapping[str, BegunClose],
-    *,
-    grace: timedelta,
-    now: Callable[[], datetime],
-) -> Iterator[tuple[str, bool]]:
-    """Restores the stops of earlier sales; one line each, and whether the shares lie bare."""
-    closer = Closer(gateway, state, OWED, now)
-    for key, one in begun.items():
-        line, naked = _settle(closer, key, one, closer.restore(None, one), grace, now())
-        yield f"{one.symbol}: {'naked: ' if naked else ''}{line}", naked
-
-
-def _settle(
-    closer: Closer, key: str, begun: BegunClose, found: CloseOutcome, grace: timedelta, now: datetime
-) -> tuple[str, bool]:
-    """What became of a sale in words, and whether its stop is missing; forgets what is over.
-
-    A cancel whose answer was lost may yet arrive: a stop that still stands is remembered for a while.
-    """
-    if begun.stop is None:
-        return found.reason, False
-    stands_for_long = found.state is CloseState.STANDS and now - begun.at > grace
-    if found.state in _OVER or stands_for_long:
-        closer.forget(key)
-    naked = found.state in _NAKED
-    return _not_back(begun, found.reason) if naked else found.reason, naked
 
 
 def _not_back(begun: BegunClose, why: str) -> str:

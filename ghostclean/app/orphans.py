@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ghostclean.app.bound import bound
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Lease
 from ghostclean.app.run import ReconcileRun
@@ -20,7 +19,7 @@ _WRITTEN = (Action.ADOPTED, Action.REOPENED)
 
 
 def judge(run: ReconcileRun) -> list[Decision]:
-    """One row an orphan; looks up what adopting, selling or reopening it needs."""
+    """One row an orphan, with the look-ups that adopting, selling or reopening needs."""
     observation, mode = run.observed(), run.policy.orphans
     if not run.plan.orphans:
         return []
@@ -77,7 +76,6 @@ def _view(run: ReconcileRun, observation: Observation) -> OrphanView:
 
 
 def _not_ours(run: ReconcileRun, observation: Observation) -> str | None:
-    """Why the ledger may not be the account's, where something is to be done about its orphans."""
     if run.policy.orphans == "report":
         return None
     if not observation.view.exists:
@@ -88,7 +86,6 @@ def _not_ours(run: ReconcileRun, observation: Observation) -> str | None:
 
 
 def _not_whole(run: ReconcileRun, observation: Observation) -> str | None:
-    """What is open about the ledger, so that a trade of it may explain an orphan."""
     verdicts = {d.verdict for d in run.plan.decisions}
     if Verdict.UNREADABLE in verdicts or observation.view.strangers:
         return "a record of the ledger is unreadable"
@@ -100,7 +97,7 @@ def _not_whole(run: ReconcileRun, observation: Observation) -> str | None:
 
 
 def writes(run: ReconcileRun, observation: Observation) -> list[Decision]:
-    """Adoptions and reopenings, without those that a record, added by the app meanwhile, may explain."""
+    """Adoptions and reopenings, without symbols in which the app has added a trade meanwhile."""
     if not any(d.action in _WRITTEN for d in run.orphan_rows):
         return []
     known = {record_id(r) for r in observation.view.active}
@@ -118,7 +115,6 @@ def _unless_explained(decision: Decision, new: Collection[str]) -> Decision:
 
 
 def sell(run: ReconcileRun, lease: Lease) -> None:
-    """Sells the orphans that are to be flattened, and gives back the stops that earlier sales took away."""
     selling = any(row.action is Action.FLATTENED for row in run.orphan_rows)
     # The short run inside auto-manage leaves the stops to the longer one around it.
     if not selling and (run.inner or not run.memory.owed_stops):
@@ -126,7 +122,7 @@ def sell(run: ReconcileRun, lease: Lease) -> None:
     # Only this sends orders; every other run does without that code.
     from ghostclean.app.orphan_sales import OrphanSeller
 
-    parts, grace = bound(run.parts, run.deadline.acting), run.policy.grace
+    parts, grace = run.parts.bound(run.deadline.acting), run.policy.grace
     seller = OrphanSeller(parts, run.deadline, grace, run.observed(), lease, run.journal, run.memory.owed_stops)
     try:
         rows = run.orphan_rows

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ghostclean.app.deadline import Deadline
+from ghostclean.app.deadline import Deadline, Runner, bound
 from ghostclean.app.monitors import Monitors
 from ghostclean.app.ports import Broker, Ledger, Spool, State
 from ghostclean.core.inputs import Policy
@@ -35,6 +36,12 @@ class Parts(Stores):
     monitors: Monitors = field(default_factory=Monitors)
     wall: Callable[[], datetime] = wall_clock
     pause: Callable[[float], None] = time.sleep
+    host: str = field(default_factory=socket.gethostname)
+
+    def bound(self, run: Runner) -> Parts:
+        """The same parts; each call of broker, ledger and state goes through `run`."""
+        broker, ledger, state = bound(self.broker, run), bound(self.ledger, run), bound(self.state, run)
+        return replace(self, broker=broker, ledger=ledger, state=state)
 
 
 @dataclass(frozen=True, slots=True)

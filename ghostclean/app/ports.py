@@ -1,7 +1,7 @@
 """What the shell needs from the outside world: one protocol for each kind of part.
 
-Adapters implement these; tests run one contract suite over all implementations. Every method
-may block on a network; the shell bounds it with its deadline. Failures are the errors named.
+A method may block on a network (the shell bounds it) and raises only the errors named. One contract suite
+tests all implementations.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from ghostclean.core.alerts import Alert
-from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
+from ghostclean.core.alerts import Alert, Origin
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position, Session
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
 
@@ -59,21 +59,11 @@ class Price:
     is_trade: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One trading day's core session, in UTC."""
-
-    day: date
-    open: datetime
-    close: datetime
-
-
 class Broker(Protocol):
-    """Reads raise BrokerError; None from a look-up means a true 404, and nothing else does."""
+    """Reads raise BrokerError; a look-up returns None for a true 404 only."""
 
     @property
-    def live(self) -> bool:
-        """Whether this is the live account (paper otherwise)."""
+    def live(self) -> bool: ...
 
     def now(self) -> datetime:
         """The broker's own time, from the `Date` of its latest answer; ours before the first."""
@@ -86,14 +76,12 @@ class Broker(Protocol):
     def working_orders(self) -> tuple[Order, ...]:
         """All working orders, every page, legs flattened; complete or BrokerError."""
 
-    def positions(self) -> tuple[Position, ...]:
-        """The whole list; complete or BrokerError."""
+    def positions(self) -> tuple[Position, ...]: ...
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
         """The order with its nested legs (the order first), None for a true 404."""
 
-    def order_by_client_id(self, client_id: str) -> tuple[Order, ...] | None:
-        """As `order`, by client order id."""
+    def order_by_client_id(self, client_id: str) -> tuple[Order, ...] | None: ...
 
     def history(self, symbols: Sequence[str], since: datetime, max_pages: int) -> History:
         """Orders of any status in these symbols submitted after `since`, nested legs included."""
@@ -148,10 +136,7 @@ class WriteOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """New values for some fields of one record; `base` is the record the decision saw.
-
-    `base` None inserts a new record. `remove` names fields to take out (an exact undo).
-    """
+    """New values for fields of one record, `base` as the decision saw it (None inserts); `remove` takes fields out."""
 
     trade_id: str
     base: Record | None
@@ -161,13 +146,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """What one read of the ledger showed.
+    """One read: `active` are the records that are not final, `total` counts all, `strangers` describe non-objects.
 
-    `active` are all records that are not final (open, pending, ERROR and unknown statuses),
-    in ledger order; `total` counts every record. Elements that are no object stand in
-    `strangers` as short descriptions. `complete` is False when only what the app's index names
-    was read; `index_sound` is True when all was read and such an index named every active record.
-    `exists` is False for a key or a file that was never there: a ledger without trades.
+    `complete` is False when only the app's index was read; `index_sound` is True when that index named every
+    active record. `exists` is False for a key or file that was never there.
     """
 
     active: tuple[Record, ...]
@@ -203,8 +185,7 @@ class Ledger(Protocol):
     place: str  # for people and for naming the state; never a secret
 
     @property
-    def chunk(self) -> int:
-        """How many changes are best written at once."""
+    def chunk(self) -> int: ...
 
     def read(self, *, whole: bool = False) -> LedgerView:
         """What stands there now; with `whole` without trust in an index of the app's."""
@@ -218,22 +199,19 @@ class Ledger(Protocol):
     def write(
         self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
     ) -> list[WriteOutcome]:
-        """Compare-and-set, one outcome a change, in order. FencedOff when the lease is lost.
+        """Compare-and-set, one outcome a change, in order; FencedOff when the lease is lost.
 
-        A change is applied only if the record still equals its `base` (as JSON values);
-        everything else in the ledger keeps its exact text. `done` gets each outcome as soon as it
-        stands: what was written before a failure stays written, and of the next change it is not
-        known.
+        A change is applied only if the record equals its `base` as JSON values; all else keeps its exact text. `done`
+        gets each outcome at once: after a failure the next change's is unknown.
         """
 
     def records(self) -> Records:
         """All of it, for a copy; a ledger with a record that cannot be read is refused."""
 
     def fill(self, texts: Sequence[str], *, dry_run: bool = False) -> None:
-        """Puts records, as they are spelled, into a ledger that holds none; `dry_run` checks only."""
+        """Puts records, as spelled, into an empty ledger; `dry_run` checks only."""
 
-    def describe(self) -> str:
-        """Layout and size, for people."""
+    def describe(self) -> str: ...
 
     def rehearse(self, lease: Lease | None) -> list[Trouble]:
         """What keeps a run from reading and writing here, tried without a change; `lease` where there is one."""
@@ -246,11 +224,10 @@ OWED = "owed_stops"  # the section of stops that the sale of an orphan took away
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One change, or change of verdict, of one trade, with its proof.
+    """One change (of the ledger or of a verdict) of one trade, with its proof.
 
-    `outcome`: `intended` (before the ledger write), `written`, `left` (not written after all),
-    or `noted` for an entry that changes nothing in the ledger. `before` and `after` hold just
-    the changed fields; a field absent from `before` did not exist.
+    `outcome`: `intended`, `written`, `left` (not written after all) or `noted` (changes no field). `before` and
+    `after` hold just the changed fields.
     """
 
     id: str
@@ -268,7 +245,6 @@ class JournalEntry:
     outcome: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, also the stored one."""
         values = {name: getattr(self, attribute) for attribute, name in _STORED.items()}
         return {**values, "proof": list(self.proof)}
 
@@ -283,14 +259,10 @@ _STORED = {f.name: {"run_id": "runId", "trade_id": "tradeId"}.get(f.name, f.name
 
 @dataclass(frozen=True, slots=True)
 class Recalled(Memory):
-    """What earlier runs left, as one reading: each field is a section of the state, by its name.
+    """What earlier runs left, in one reading: each field is a section of the state, by its name.
 
-    By order id: `orders`, final answers. By trade id: `verdicts`, the last one and since when;
-    `flatten`, closes begun; `managed`, what auto-manage knows. By orphan: `owed_stops`, taken away
-    for a sale. By names of their own: `pin` (`account`), `ledger` (`seen`, `scanned`), `eod`
-    (`last`). `intents` are journal entries whose run died. What was not asked for is empty.
-
-    Two more sections are read by name alone: `numbers` (of client order ids) and `alerts`.
+    By order id: `orders` (final answers). By trade id: `verdicts` (the last, and since when), `flatten` (closes
+    begun), `managed`. By orphan: `owed_stops`. By names: `pin`, `ledger`, `eod`. `intents` are entries of dead runs.
     """
 
     orders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -305,7 +277,7 @@ class Recalled(Memory):
 
     @property
     def pinned(self) -> Pin | None:
-        """The account that this ledger belongs to, None while none is pinned."""
+        """The account of this ledger; None before the first pin."""
         account = self.pin.get("account")
         return Pin(str(account.get("id")), bool(account.get("live"))) if account is not None else None
 
@@ -315,20 +287,17 @@ RECONCILE_MEMORY = (
     "first_seen", "last_worked", "misses", "exits", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin",
     "ledger", "intents",
 )  # fmt: skip
-MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod")
+MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod", "ledger")
 
 
 @dataclass(frozen=True, slots=True)
 class RunCommit:
-    """All that a run leaves in the state, stored in one transaction, once per `run_id` and kind.
+    """A run's record, stored in one transaction, once per `run_id` (of this delivery) and kind.
 
-    `kind` is `reconcile` or `auto-manage`; `run` the list entry; `add` and `put` change the
-    summary and stay empty for runs that are listed but not counted. `memory` maps section ->
-    id -> value (None forgets). `entries` are appended or, by id, replaced (outcomes); one that
-    stands as `written` stays so. `totals` names, by entry id, the summary field that goes up by
-    one when that entry becomes `written` for the first time, whoever commits it: a run that was
-    paused, recovered by another and then goes on counts nothing twice. `run_id` names this
-    delivery and must be unique; the run's own id stands in `run`.
+    `run` is the list entry; `add` and `put` change the summary. `entries` are appended or, by id, replaced; a
+    `written` one stays. `memory`: section -> id -> value (None forgets). `totals`: by entry id, the summary field
+    that goes up by one when that entry first becomes `written`, whoever commits it. `about` says which
+    ledger of the state this is.
     """
 
     kind: str
@@ -339,6 +308,7 @@ class RunCommit:
     entries: tuple[JournalEntry, ...] = ()
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     totals: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +317,17 @@ class Telemetry:
 
     summary: Mapping[str, str]
     runs: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLedger:
+    """A ledger that keeps its state in the same place: its last word about itself, and its summary.
+
+    `about` is empty for the present one while no run of it has said anything.
+    """
+
+    about: Mapping[str, Any]
+    summary: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +347,7 @@ class State(Protocol):
         """Connects and checks the schema number; a newer one than ours is refused."""
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """The lock for at most that long, None while another holds it."""
+        """The lock for at most that long; None while another holds it."""
 
     def release(self, lease: Lease) -> None:
         """Gives the lock back if it is still ours."""
@@ -383,26 +364,25 @@ class State(Protocol):
         """Stores JSON values by id at once; None forgets."""
 
     def intend(self, entries: Sequence[JournalEntry], lease: Lease | None = None) -> None:
-        """Journals entries with outcome `intended`, durable before this returns.
-
-        With `lease`, FencedOff and nothing journaled when another run has taken the lock since:
-        an intent of a run that may write no more could be taken for what that other run wrote.
-        """
+        """Journals entries as `intended`, durably; FencedOff when another run has taken the lock since `lease`."""
 
     def intents(self) -> list[JournalEntry]:
         """Entries still `intended`: a run died between the journal and its commit."""
 
     def commit(self, commit: RunCommit, lease: Lease | None = None, *, release: bool = False) -> None:
-        """Stores a run's record in one transaction; a second delivery of it does nothing.
+        """Stores a run's record in one transaction, once; FencedOff, storing nothing, when `lease` was overtaken.
 
-        With `lease`, FencedOff and nothing stored when another run has taken the lock since; with
-        `release` as well, the lock goes back in the same transaction.
+        `release` gives the lock back in the same transaction.
         """
 
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
         """Entries of a trade or a run, oldest first."""
 
-    def telemetry(self, kind: str, limit: int) -> Telemetry: ...
+    def telemetry(self, kind: str, limit: int) -> Telemetry:
+        """Summary and newest runs of this ledger; the sum over all is for dashboards."""
+
+    def ledgers(self, kind: str) -> list[KnownLedger]:
+        """Every ledger that has recorded a run in this state, the present one included."""
 
     def rehearse(self) -> list[Trouble]:
         """What keeps a run from using it, tried without a change."""
@@ -429,12 +409,10 @@ class Spool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A run that is over: its JSON document, the alerts it calls for, the last success known.
-
-    `kind` is `reconcile` or `auto-manage`.
-    """
+    """A finished run: kind (`reconcile`, `auto-manage`), whose it was, JSON document, alerts, last success known."""
 
     kind: str
+    origin: Origin
     document: Mapping[str, Any]
     alerts: Sequence[Alert]
     last_success: datetime | None
@@ -442,15 +420,15 @@ class EndedRun:
 
 
 class Monitor(Protocol):
-    """One channel to the outside. Both methods say what to send, None for nothing.
+    """One channel to the outside; both methods return what sends, called with the seconds it may take, or None.
 
-    What they return is called with the seconds it may take; GhostcleanError when it does not
-    arrive. An alert counts as sent once a channel with `sends_alerts` took it.
+    It raises GhostcleanError when it does not arrive. An alert counts as sent once a channel that `sends_alerts`
+    took it.
     """
 
     name: str
     sends_alerts: bool
 
-    def started(self, run_id: str) -> Callable[[float], None] | None: ...
+    def started(self, run_id: str, origin: Origin) -> Callable[[float], None] | None: ...
 
     def ended(self, run: EndedRun) -> Callable[[float], None] | None: ...

@@ -1,11 +1,6 @@
 """One reconcile run: lock, ledger, broker truth, decide, journal, write, telemetry.
 
-The shared core of `ghostclean reconcile`, `auto-manage` and the Python function. Failures end
-in a Result with an error word; nothing but wrong settings is ever raised from here.
-
-`run` is the frame, `observation` looks and decides, `brakes` may stop it, `journal` writes,
-`orphans` deals with what no trade explains, `recovery` with what a dead run left, `record` and
-`report` say what happened.
+Behind `ghostclean reconcile`, `auto-manage` and the Python function; failures end in a Result.
 """
 
 from __future__ import annotations
@@ -20,6 +15,7 @@ from ghostclean.app.brakes import (
     check_account,
     find_left,
     find_overwritten,
+    hold_back,
     note_lost_memory,
 )
 from ghostclean.app.deadline import explained
@@ -29,7 +25,6 @@ from ghostclean.app.ports import RECONCILE_MEMORY, Lease, LedgerView, WriteOutco
 from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import KIND, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
-from ghostclean.core.safety import without_unproven
 from ghostclean.core.verdicts import Decision
 from ghostclean.errors import (
     DeadlineExceeded,
@@ -40,10 +35,9 @@ _ROUNDS_AGAINST_THE_APP = 4
 
 
 def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None) -> Result:
-    """Makes one run and returns what happened; never raises for anything the world does.
+    """Makes one run; never raises for anything the world does, and Interrupted with the result on Ctrl-C.
 
-    `lease` is the lock a caller already holds (auto-manage). Ctrl-C comes out as `Interrupted`,
-    with the result so far.
+    `lease` is the lock a caller already holds (auto-manage).
     """
     run = ReconcileRun(
         parts=parts,
@@ -77,7 +71,7 @@ def _work(run: ReconcileRun) -> None:
     parts = run.parts
     if not run.dry_run and not run.inner:
         # Not before the lock is ours: a run that exits 7 would leave a start without an end.
-        run.told(lambda: parts.monitors.started(run.run_id, run.deadline.left()))
+        run.told(lambda: parts.monitors.started(run.run_id, run.origin(), run.deadline.left()))
     view = _read_ledger(run)
     _recall(run)
     memory = run.memory
@@ -89,6 +83,8 @@ def _work(run: ReconcileRun) -> None:
     # Not before both readings are of the right account is anything of them remembered, or pinned.
     check_account(run, observation.truth)
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
+    account = observation.truth.account
+    run.account = {"number": account.number or account.id, "live": observation.live}
     note_lost_memory(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)
@@ -115,10 +111,9 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
 
 
 def _recall(run: ReconcileRun) -> None:
-    """What earlier runs remembered, and what the last one could not."""
     try:
         memory = run.deadline.reading(lambda: run.parts.state.recall_all(RECONCILE_MEMORY))
-        run.pin = memory.pinned
+        run.pin, run.account = memory.pinned, memory.ledger.get("account")
         run.recovered = recover(run, memory.intents)
         run.memory = with_restored(run, memory)
     except DeadlineExceeded:
@@ -158,7 +153,6 @@ def _write(run: ReconcileRun, lease: Lease) -> None:
 
 
 def _post(run: ReconcileRun, decisions: Sequence[Decision]) -> None:
-    """Journals and writes; what became of each decision is kept, also when this fails half-way."""
     run.skipped.clear()
     postings = [run.journal.posting(decision) for decision in decisions]
     try:
@@ -176,9 +170,7 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
     ledger, unchanged = run.parts.ledger, "trades that the app changed meanwhile were left alone"
     with explained(f"Reading the ledger at {ledger.place} again", unchanged):
         view = run.deadline.writing(ledger.read)
-    plan = observation.decide_again(view)
-    if run.error == "mass_close_stopped":
-        plan = without_unproven(plan, "the breaker tripped")
+    plan = hold_back(run, observation.decide_again(view))
     fresh = {d.trade_id: d for d in plan.decisions}
     # What the app took out of the ledger leaves nothing undone.
     gone = {i for i in ids - fresh.keys() if run.skipped[i] is not WriteOutcome.EXISTS}
@@ -192,7 +184,6 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
 
 
 def _tell(run: ReconcileRun) -> None:
-    """Heartbeat, metrics and alerts."""
     # A failed run inside auto-manage is only noted: its few seconds make no alarm.
     if not (run.inner and run.error):
         run.tell(KIND, report(run).to_dict(), listed=run.plan.own_orders.keys())

@@ -15,7 +15,6 @@ from ghostclean.core.verdicts import Action, Verdict
 
 
 def recover(run: ReconcileRun, intents: Sequence[JournalEntry]) -> list[JournalEntry]:
-    """What became of changes whose run died before it could say so."""
     if not intents or run.dry_run:
         return []
     present = run.deadline.reading(lambda: run.parts.ledger.get({e.trade_id for e in intents}))
@@ -32,13 +31,12 @@ def recover(run: ReconcileRun, intents: Sequence[JournalEntry]) -> list[JournalE
 
 
 def _without(record: Mapping[str, Any], entry: JournalEntry) -> dict[str, Any]:
-    """The record as it was before the entry."""
     kept = {name: value for name, value in record.items() if name not in (entry.after or {})}
     return {**kept, **(entry.before or {})}
 
 
 def with_restored(run: ReconcileRun, memory: Recalled) -> Recalled:
-    """The memory as it would be, had no run died: the breaker and the free fills rest on it."""
+    """The memory as it would be, had no run died."""
     exits = run.restored.get("exits", {})
     for trade_id, orders in exits.items():
         if orders is not None:
@@ -51,12 +49,10 @@ def with_restored(run: ReconcileRun, memory: Recalled) -> Recalled:
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is to be forgotten."""
     return {i: value for i, value in values.items() if value is not None}
 
 
 def _shows(record: Mapping[str, Any], entry: JournalEntry) -> bool:
-    """Whether a record says all that an entry was to write, and nothing of what it was to take out."""
     before, after = entry.before or {}, entry.after or {}
     # The app may have closed a trade since we synced or reduced it: its status is no sign then.
     but = ("updatedAt", "status") if entry.action in (Action.SYNCED, Action.REDUCED) else ("updatedAt",)
@@ -74,14 +70,12 @@ def _written_by_another(run: ReconcileRun, entry: JournalEntry, record: Mapping[
 
 
 def _restore(run: ReconcileRun, entry: JournalEntry, record: Mapping[str, Any]) -> None:
-    """What the dead run would have remembered, or forgotten, of a change that it did make."""
     for section, value in _remembered(entry, record).items():
         # The newest entry of a trade comes first, and its word stands.
         run.restored.setdefault(section, {}).setdefault(entry.trade_id, value)
 
 
 def _remembered(entry: JournalEntry, record: Mapping[str, Any]) -> dict[str, Any]:
-    """By section; None forgets."""
     if entry.action == UNDONE:
         return dict.fromkeys(CONCLUDED)
     found: dict[str, Any] = {}
@@ -91,7 +85,7 @@ def _remembered(entry: JournalEntry, record: Mapping[str, Any]) -> dict[str, Any
         )
     if entry.verdict == Verdict.REOPENED:
         found["unproven"] = None
-    orders = [str(p["orderId"]) for p in entry.proof if p.get("what") == "fill" and p.get("orderId")]
+    orders = [str(i) for p in entry.proof if (i := p.get("activityId") or (p["what"] == "fill" and p.get("orderId")))]
     if orders and entry.action in (Action.CLOSED, Action.REDUCED):
         found["exits"] = list(dict.fromkeys(orders))
     return found

@@ -27,7 +27,6 @@ _TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSy
 
 
 def report(run: ReconcileRun) -> Result:
-    """The Result; its rows and counters are made once, when the work is over."""
     if run.result is None:
         run.result = _counted(run)
     return replace(
@@ -66,7 +65,6 @@ def _counted(run: ReconcileRun) -> Result:
 
 
 def _not_written(rows: Iterable[Decision], done: Collection[int]) -> int:
-    """Changes that did not get into the ledger; a sale has a row of its own for that."""
     return sum(1 for d in rows if d.action.writes and d.action is not Action.FLATTENED and id(d) not in done)
 
 
@@ -110,10 +108,10 @@ def _broker(truth: BrokerTruth | None) -> dict[str, Any] | None:
 
 
 def record(run: ReconcileRun) -> RunCommit:
-    """All that the run leaves, for one transaction; dry, locked and interrupted runs are listed, not counted."""
+    """The run's record; dry, locked and interrupted runs are listed, not counted."""
     told = report(run)
     # A run id may be used again, and its record must not be taken for a copy of the first.
-    delivery, listed = f"{run.run_id}@{iso(run.started)}", _listed(run, told)
+    delivery, listed = f"{run.run_id}@{iso(run.started)}", run.signed(_listed(run, told))
     if run.dry_run or run.error == "locked":
         return RunCommit(KIND, delivery, listed)
     add, put = ({}, {}) if run.interrupted else _summary(run, told)
@@ -123,11 +121,18 @@ def record(run: ReconcileRun) -> RunCommit:
         memory[name] = {**values, **memory.get(name, {})}
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
-    return RunCommit(KIND, delivery, listed, add, put, entries, memory, _totals(entries, run.overwritten))
+    totals = _totals(entries, run.overwritten)
+    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, _about(run))
+
+
+def _about(run: ReconcileRun) -> dict[str, Any]:
+    """What `status --all` must know of a ledger besides its runs."""
+    origin = run.origin()
+    about = {"ledger": origin.ledger, "account": origin.account or None, "live": origin.live, "host": origin.host}
+    return {**about, "interval": run.policy.interval.total_seconds()}
 
 
 def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str, str]]:
-    """What the run adds to the summary, and what it puts there."""
     add = {"runs": 1, "success": int(told.ok), "fail": int(not told.ok), "totalClosed": 0, "totalSynced": 0}
     if run.parts.monitors.failures:
         add["outsideFailed"] = len(run.parts.monitors.failures)
@@ -139,6 +144,8 @@ def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str,
         "lastClosed": str(told.closed),
         "lastSynced": str(told.synced),
         "lastChecked": str(told.checked),
+        "lastError": told.error or "",
+        **({"lastSuccessAt": iso(run.started)} if told.ok else {}),
     }
     return add, put
 
@@ -150,7 +157,6 @@ def _totals(entries: Iterable[JournalEntry], overwritten: Collection[str]) -> di
 
 
 def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
-    """The entry of the list of runs."""
     return {
         "ts": iso(run.started),
         "source": told.source,
@@ -176,7 +182,6 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
 
 
 def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
-    """What the next runs should know; of a run without a plan only that it has seen the ledger."""
     observation = run.observation
     seen: Mapping[str, Any] = {"seen": True} if run.ledger_seen else {}
     sections: dict[str, Mapping[str, Any]] = {}
@@ -187,11 +192,12 @@ def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
             sections["pin"] = {"account": {"id": run.to_pin.account, "live": run.to_pin.live, "at": at}}
         scanned = run.memory.ledger.get(index.NAME)
         seen = {**seen, **index.remembered(observation.view, scanned, run.started)} if seen else {}
+        if run.account != run.memory.ledger.get("account"):
+            seen = {**seen, "account": run.account}
     return {name: values for name, values in {**sections, index.SECTION: seen}.items() if values}
 
 
 def _trade_memory(run: ReconcileRun, observation: Observation) -> dict[str, Mapping[str, Any]]:
-    """What is remembered by trade, order or orphan."""
     memory, now, written = observation.memory, observation.truth.at, run.written
     trades = observation.world().trades
     gone = {d.trade_id for d in written if d.action is Action.CLOSED}
@@ -210,12 +216,10 @@ def _trade_memory(run: ReconcileRun, observation: Observation) -> dict[str, Mapp
 
 
 def _taken_back(written: Iterable[Decision]) -> dict[str, None]:
-    """The closes without proof that were reopened."""
     return {d.trade_id or "": None for d in written if d.verdict is Verdict.REOPENED}
 
 
 def _verdict_changes(run: ReconcileRun) -> list[JournalEntry]:
-    """A journal entry for every trade whose verdict is another than in the run before."""
     if run.observation is None or run.dry_run or run.lease is None:
         return []
     written = {d.trade_id for d in run.written}
@@ -231,7 +235,6 @@ def _is_news(decision: Decision, verdicts: Mapping[str, Any]) -> bool:
 
 
 def _without_fields(decision: Decision) -> Decision:
-    """The decision as one that changes nothing."""
     action = Action.KEPT if decision.action.writes else decision.action
     return replace(decision, fields={}, remove=(), action=action)
 
@@ -245,13 +248,11 @@ def _verdict_memory(run: ReconcileRun, trades: Iterable[Trade]) -> dict[str, Any
 
 
 def _forgotten(run: ReconcileRun) -> list[str]:
-    """Trades that ended, or left the ledger with their position."""
     closed = [d.trade_id or "" for d in run.written if d.stale]
     return closed + [i for i in run.memory.verdicts if i not in run.plan.own_orders and i not in run.left]
 
 
 def _said(run: ReconcileRun, decision: Decision, trade: Trade) -> dict[str, Any]:
-    """The verdict as it is remembered; the same one as before keeps its time and its run."""
     said = dict(run.memory.verdicts.get(decision.trade_id or "", {}))
     if said.get("verdict") != str(decision.verdict):
         said = {"verdict": str(decision.verdict), "reason": decision.reason}

@@ -1,7 +1,6 @@
 """The frame of every run: state, lock, work, alerts, record, unlock.
 
-Whatever the world does, a run ends in one word for its error, one line for a person, and a
-record that is committed or, when the state is lost, spooled for a later run to deliver.
+A run ends in one error word, one line for a person, and a record that is committed or spooled.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from ghostclean.app.journal import Journal
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
+from ghostclean.core.alerts import Origin
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.inputs import Policy
 from ghostclean.core.safety import Pin
@@ -44,9 +44,9 @@ _TRUE_FOR_GOOD = ("exits", "unproven", "ledger")  # memory that a late record st
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run; a lease that is given belongs to the run around it, and makes this an `inner` one.
+    """One run, an `inner` one when its lease is given by the run around it; `alerted` is for the monitors' next run.
 
-    `alerted` is what the monitors compare with next time.
+    `account` is number and kind of the account.
     """
 
     parts: Parts
@@ -66,6 +66,7 @@ class Run:
     partial: bool = False
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
+    account: Mapping[str, Any] | None = None
     alerted: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -78,7 +79,6 @@ class Run:
         )
 
     def failed(self, error: str, detail: str) -> None:
-        """Notes why the run is not ok."""
         if error == "deadline_exceeded":
             self.partial = True
         self.error, self.detail = error, detail
@@ -86,18 +86,30 @@ class Run:
     def duration_ms(self) -> int:
         return int((self.began - self.deadline.left()) * 1000)
 
+    def origin(self) -> Origin:
+        """Whose run it is; while the account is not read, by what the last one that did has left."""
+        parts, live = self.parts, self.parts.broker.live
+        known = self.account if self.account is not None and self.account.get("live") is live else {}
+        return Origin(parts.ledger.place, str(known.get("number", "")), live, parts.host)
+
+    def signed(self, listed: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry of the list of runs, which says whose run it was."""
+        origin = self.origin()
+        return {**listed, "ledger": origin.ledger, "account": origin.account or None}
+
     def told(self, tell: Callable[[], None]) -> None:
-        """Tells the monitors something; what does not arrive is noted."""
+        """Tells the monitors; failures are noted."""
         failures = self.parts.monitors.failures
         before = len(failures)
         tell()
         self.notes += [f"outside: {failure}" for failure in failures[before:]]
 
     def tell(self, kind: str, document: Mapping[str, Any], *, listed: Collection[str | None] = ()) -> None:
-        """Tells the monitors that the run is over; `listed` are the ids still open in the ledger."""
+        """Tells the monitors that the run is over; `listed` are ids still open in the ledger."""
         self.alerted = self.parts.monitors.ended(
             kind,
             document,
+            self.origin(),
             state=self.parts.state if self.state_ok else None,
             now=self.started,
             left=self.deadline.left,
@@ -107,12 +119,11 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class ReconcileRun(Run):
-    """The facts of one reconcile run; what is not known yet is None or empty.
+    """The facts of one reconcile run.
 
-    `memory` is what earlier runs left; `recovered` and `restored` what a dead run would have left;
-    `skipped` are trades that the app kept us from writing, with the outcome; `left` those whose
-    record is gone though their position (symbol key and side) is still there; `overwritten` names,
-    by trade, the run whose close the app took back with an older copy of its ledger.
+    `recovered`, `restored`: entries and memory of a dead run. `skipped`: changes the app got in the way of.
+    `left`: trades that left the ledger but not the broker, with symbol key and side. `overwritten`: by trade, the
+    run whose close the app took back. `is_stranger`: the ledger names orders, and the account knows none.
     """
 
     policy: Policy
@@ -128,23 +139,22 @@ class ReconcileRun(Run):
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pin: Pin | None = None
     to_pin: Pin | None = None
+    is_stranger: bool = False
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
     overwritten: dict[str, str] = field(default_factory=dict)
     ledger_seen: bool = False
     result: Result | None = None
 
     def observed(self) -> Observation:
-        """The observation, in the steps that follow it."""
         assert self.observation is not None
         return self.observation
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one kind of run does inside the frame.
+    """One kind of run inside the frame; `report` counts once, before `tell` and `record`.
 
-    `report` counts what happened, once, before it is told and recorded. `failure` is the error
-    word for the unexpected, `broker_failed` the line for a broker that failed (`{}`: how).
+    `failure` is the error word for the unexpected, `broker_failed` the line for a failed broker (`{}`: how).
     """
 
     work: Callable[[], None]
@@ -156,7 +166,7 @@ class Task:
 
 
 def carry_out(run: Run, task: Task) -> None:
-    """The run from its lock to its record; only Ctrl-C comes out of it."""
+    """The run from its lock to its record; raises only KeyboardInterrupt."""
     try:
         _work(run, task)
     except KeyboardInterrupt:
@@ -182,20 +192,18 @@ def _work(run: Run, task: Task) -> None:
 
 
 def _what_stands(run: Run) -> str:
-    """What a failed run has changed nevertheless, as a sentence to follow the failure."""
     written = run.journal.written
     return f" Written before that, and journaled: {written}." if written else ""
 
 
 def why_stopped(run: Run) -> str:
-    """The line of an interrupted run."""
     written = run.journal.written
     so_far = f" after {written} change{'s' * (written != 1)} of the ledger" if written else ""
     return f"interrupted{so_far}; what was written stays and is journaled, the next run goes on from there"
 
 
 def too_late(run: Run, what: str) -> GhostcleanError:
-    """Whose fault it is that time ran out before broker truth: a store that hangs, or the deadline itself."""
+    """The error for time that ran out before broker truth: a hanging store, or the deadline itself."""
     if run.began < _SHORTEST:
         return BrokerTruthFailed(
             "the deadline passed before broker truth was complete: nothing was changed; raise --deadline"
@@ -208,7 +216,6 @@ def too_late(run: Run, what: str) -> GhostcleanError:
 
 
 def _prepare(run: Run) -> None:
-    """State, spool, lock; without them nothing may be written."""
     deadline, parts = run.deadline, run.parts
     try:
         deadline.reading(parts.state.open)
@@ -241,7 +248,6 @@ def _take_lock(run: Run) -> Lease:
 
 
 def _finish(run: Run, task: Task) -> None:
-    """Alerts, the run's own record, and the lock given back; what fails here is spooled or noted."""
     locked = run.error == "locked"
     task.report()
     if not run.dry_run and not locked:
@@ -277,16 +283,13 @@ def _spool(run: Run, commit: RunCommit) -> None:
 
 
 def late_record(commit: RunCommit) -> RunCommit:
-    """The record that comes late: by the time it arrives, newer runs may know better than its memory.
-
-    What its own writes imply is true for good; all else is left out, as of any failed run.
-    """
+    """A record that arrives late keeps only memory that is true for good: newer runs may know better."""
     kept = {name: values for name, values in commit.memory.items() if name in _TRUE_FOR_GOOD}
     return replace(commit, memory=kept)
 
 
 def deliver(state: State, commit: RunCommit, lease: Lease | None, *, release: bool) -> None:
-    """Commits a run's record and may give its lock back; one that was overtaken meanwhile comes as a late one."""
+    """Commits a run's record, and the lock; an overtaken run's comes as a late one."""
     try:
         state.commit(commit, lease, release=release)
     except FencedOff:

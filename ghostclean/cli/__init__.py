@@ -1,7 +1,6 @@
-"""The command line: options in, one outcome out, the exit codes that README lists.
+"""The command line: options in, one outcome out.
 
-The commands' modules do without postponed annotations: Typer would have to evaluate those of all
-twelve commands at every start (a tenth of `--help`).
+Its modules have no postponed annotations: Typer would evaluate those of all commands at every start.
 """
 
 from __future__ import annotations

@@ -9,14 +9,14 @@ import typer.main
 from typer.models import CommandInfo
 
 from ghostclean import __version__
-from ghostclean.cli import demo, gate, journal, manage, operate, reconcile, status  # noqa: F401 - they register
+from ghostclean.cli import demo, fleet, gate, journal, manage, operate, reconcile, status  # noqa: F401 - they register
 from ghostclean.cli.command import app
 from ghostclean.cli.output import Common, Failure, finish, interrupted
 from ghostclean.cli.process import hold_signals
 
 _LISTED = (
     "reconcile", "auto-manage", "status", "gate", "explain", "resolve",
-    "undo", "snapshot", "doctor", "migrate", "schedule", "demo",
+    "undo", "snapshot", "doctor", "migrate", "fleet", "schedule", "demo",
 )  # fmt: skip
 app.registered_commands.sort(key=lambda command: _LISTED.index(str(command.name)))
 
@@ -49,7 +49,7 @@ def ghostclean(
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one command line; prints usage errors the way every other error is printed."""
+    """The exit code of one command line."""
     try:
         code: Any = _command(arguments)(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:
@@ -60,11 +60,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _command(arguments: list[str]) -> Any:
-    """The built command; its own flags get a default, as without one Typer loads pydantic for them (45 ms).
-
-    Commands that the arguments don't name are built without their options, which takes two thirds
-    of the time: they can't be run, only listed. Completion asks in the environment, for any.
-    """
+    """The built command, without the options of those not named: building them takes two thirds of the time."""
     needed = copy(app)
     if not any(name.endswith("_COMPLETE") for name in os.environ):
         needed.registered_commands = [
@@ -74,7 +70,7 @@ def _command(arguments: list[str]) -> Any:
     command = typer.main.get_command(needed)
     for parameter in command.get_params(typer.Context(command, **command.context_settings)):
         if parameter.default is None and getattr(parameter, "is_flag", False):
-            parameter.default = False
+            parameter.default = False  # without one Typer loads pydantic for it
     return command
 
 

@@ -1,8 +1,4 @@
-"""The application, and how a function becomes one of its commands.
-
-A command is a function from its own options to an `Outcome`. The options that all commands have,
-the way failures end and the exit code are added here, once.
-"""
+"""The application, and how a function from options to an `Outcome` becomes one of its commands."""
 
 import inspect
 from collections.abc import Callable
@@ -21,6 +17,7 @@ Examples:
   ghostclean reconcile --dry-run     what a run would change, and why
   ghostclean reconcile               one run; cron wants --quiet, programs --json
   ghostclean status                  healthy, stale or broken, and what to do next
+  ghostclean fleet accounts status   the same for every account of a folder
 """
 
 app = typer.Typer(
@@ -61,8 +58,13 @@ _SOFTENED = _option("non_fatal", _NonFatal, default=False)
 Body = Callable[..., Outcome]
 
 
-def command(name: str, help: str, short_help: str, *, softens: bool = False) -> Callable[[Body], Body]:
-    """Makes `body(common, **own options)` a command; `softens` gives it --non-fatal."""
+def command(
+    name: str, help: str, short_help: str, *, softens: bool = False, passes_on: bool = False
+) -> Callable[[Body], Body]:
+    """Makes `body(common, **own options)` a command; `softens` gives it --non-fatal.
+
+    One that `passes_on` takes options that it does not know as arguments.
+    """
 
     def register(body: Body) -> Body:
         _, *own = inspect.signature(body).parameters.values()
@@ -78,7 +80,8 @@ def command(name: str, help: str, short_help: str, *, softens: bool = False) -> 
         # Typer reads a command's options from its signature.
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, help=help, short_help=short_help)(run)
+        settings = {"ignore_unknown_options": passes_on}
+        app.command(name, help=help, short_help=short_help, context_settings=settings)(run)
         return body
 
     return register

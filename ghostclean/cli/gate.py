@@ -45,7 +45,6 @@ def gate(
 
 
 def observed(settings: "Settings", max_open: int) -> "tuple[BrokerTruth | None, Gate]":
-    """Broker truth and the gate's answer; raises BadSettings."""
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.operate.gate import observe
     from ghostclean.wiring import connected

@@ -102,7 +102,6 @@ def undo(
 
 
 def _reported(document: dict[str, Any], code: int, common: Common) -> Outcome:
-    """The rows of an operator's change, one line each."""
     from ghostclean.render.text import printable
 
     def lines() -> Iterator[str]:

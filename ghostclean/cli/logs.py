@@ -6,9 +6,12 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from ghostclean.core.broker import iso
+
+ABOUT = ContextVar("ABOUT", default="")  # the account that a thread works for, where there are several
 
 
 def log_to_stderr(clean: Callable[[str], str], *, verbose: bool, as_json: bool) -> None:
@@ -20,19 +23,20 @@ def log_to_stderr(clean: Callable[[str], str], *, verbose: bool, as_json: bool) 
     logging.getLogger("ghostclean").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
-def log_line(level: str, message: str) -> str:
-    """A record as one JSON object."""
-    return json.dumps({"time": iso(datetime.now(UTC)), "level": level, "message": message})
+def log_line(level: str, message: str, account: str = "") -> str:
+    whose = {"account": account} if account else {}
+    return json.dumps({"time": iso(datetime.now(UTC)), "level": level, **whose, "message": message})
 
 
 class _Cleaning(logging.Formatter):
-    """Formats a record, its traceback included, and cleans the whole of it."""
-
     def __init__(self, clean: Callable[[str], str], *, as_json: bool) -> None:
-        super().__init__("%(message)s" if as_json else "ghostclean: %(message)s")
+        super().__init__("%(message)s")
         self._clean = clean
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
         text = self._clean(super().format(record))
-        return log_line(record.levelname.lower(), text) if self._as_json else text
+        account = ABOUT.get()
+        if self._as_json:
+            return log_line(record.levelname.lower(), text, account)
+        return f"ghostclean: {account}: {text}" if account else f"ghostclean: {text}"

@@ -33,7 +33,7 @@ def auto_manage(
     deadline: DeadlineText = "60",
 ) -> Outcome:
     from ghostclean import api
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.render.text import auto_manage_lines
 
     with progress("managing the open trades", common.json or common.quiet):
@@ -44,7 +44,7 @@ def auto_manage(
             source=name(source, "--source"),
             run_id=None if run_id is None else name(run_id, "--run-id"),
             deadline=seconds(deadline),
-            counted_from_start=True,
+            counted_from_start=common.COUNTED_FROM_START,
         )
     document = result.to_dict()
     failed = result.exit_code != 0

@@ -1,7 +1,4 @@
-"""The document of a command that failed before it began, in the command's own shape.
-
-What is not known is null, counters are 0; `given` are the options as far as they were read.
-"""
+"""The document of a command that failed before it began: counters are 0, `given` are the options as far as read."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ Document = dict[str, Any]
 
 
 def not_begun(command: str, error: str, detail: str, given: Given) -> Document:
-    """What `COMMAND --json` prints for this failure."""
+    """The JSON document for this failure."""
     shape = _SHAPES.get(command)
     document = shape(error, detail, given) if shape else {}
     return {**document, "ok": False, "error": error, "detail": detail}
@@ -52,8 +49,9 @@ def _auto_manage(error: str, detail: str, given: Given) -> Document:
 def _status(error: str, detail: str, given: Given) -> Document:
     from ghostclean.app.operate.status import unread_document
 
-    del error, given
-    return unread_document(detail, now=datetime.now(UTC))
+    del error
+    unread = unread_document(detail, now=datetime.now(UTC))
+    return {**unread, "ledgers": []} if given.get("every_ledger") else unread
 
 
 def _gate(error: str, detail: str, given: Given) -> Document:
@@ -81,6 +79,11 @@ def _operators_change(error: str, detail: str, given: Given) -> Document:
     }
 
 
+def _fleet(error: str, detail: str, given: Given) -> Document:
+    del error, detail
+    return {"command": given.get("inner"), "folder": given.get("folder"), "accounts": [], "notes": []}
+
+
 _SHAPES: Mapping[str, Callable[[str, str, Given], Document]] = {
     "reconcile": _reconcile,
     "auto-manage": _auto_manage,
@@ -89,4 +92,5 @@ _SHAPES: Mapping[str, Callable[[str, str, Given], Document]] = {
     "explain": _explain,
     "resolve": _operators_change,
     "undo": _operators_change,
+    "fleet": _fleet,
 }

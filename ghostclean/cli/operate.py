@@ -61,7 +61,7 @@ def snapshot(
 
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.operate.snapshot import record
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.wiring import connected, recorder
 
     settings, deadline = common.settings(), Deadline(_SNAPSHOT_SECONDS)
@@ -78,7 +78,6 @@ def snapshot(
 
 
 def _save(document: Mapping[str, Any], output: str) -> str:
-    """Writes a file that only its owner may read; returns its path."""
     from ghostclean.adapters.private_file import write_private
     from ghostclean.core.ledger import PRETTY, dumps
 
@@ -107,7 +106,6 @@ def doctor(
 
 
 def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
-    """Every check with its cure; wrong settings are the first failed check."""
     from datetime import timedelta
 
     from ghostclean import wiring

@@ -1,8 +1,6 @@
-"""How a command ends: what is printed where, and the exit code.
+"""How a command ends: the result on stdout (with --json one document), the rest on stderr, the exit code.
 
-Stdout carries the result (with --json one document and nothing else), stderr everything said
-about it. In GitHub Actions failures are annotated as well, and a short table is added to the
-step summary.
+GitHub Actions also gets annotations and a step summary.
 """
 
 from __future__ import annotations
@@ -44,6 +42,7 @@ class Common:
     log_format: str = "text"
 
     LOOK_SECONDS: ClassVar[float] = 20.0  # for commands that only look
+    COUNTED_FROM_START: ClassVar[bool] = True  # whether the process began for this command alone
 
     @classmethod
     def guessed(cls, arguments: Sequence[str]) -> Self:
@@ -76,11 +75,7 @@ class Common:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command has to say: the JSON document, the lines for people, the exit code.
-
-    `error` and `detail` are set when something failed; `warnings` are said on stderr even then
-    when the exit code is 0.
-    """
+    """A command's JSON document, lines for people and exit code; `error` and `detail` say what failed."""
 
     document: Document
     exit_code: int = 0
@@ -99,7 +94,6 @@ class Failure:
     detail: str
 
     def outcome(self, command: str, given: Mapping[str, Any]) -> Outcome:
-        """As the outcome of a command that never began."""
         document = not_begun(command, self.error, self.detail, given)
         return Outcome(document, self.exit_code, error=self.error, detail=self.detail)
 
@@ -112,16 +106,15 @@ def perform(
     *,
     non_fatal: bool = False,
 ) -> NoReturn:
-    """Runs a command's body, prints its outcome and ends with its exit code."""
     from ghostclean.cli.logs import log_to_stderr
 
     log_to_stderr(common.clean, verbose=common.verbose, as_json=common.log_format == "json")
     try:
         outcome = body()
-    except typer.Exit:
+    except (typer.Exit, typer.TyperException):
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last line of defence
-        outcome = _failure(error, common).outcome(command, given)
+        outcome = failure_of(error, common).outcome(command, given)
     hold_signals()
     raise typer.Exit(finish(command, common, outcome, non_fatal=non_fatal))
 
@@ -129,10 +122,10 @@ def perform(
 def interrupted(arguments: Sequence[str], stop: BaseException) -> int:
     """Says that a command was stopped before it began or after it ended; returns its exit code."""
     common, command = Common.guessed(arguments), arguments[0] if arguments else ""
-    return finish(command, common, _failure(stop, common).outcome(command, {}))
+    return finish(command, common, failure_of(stop, common).outcome(command, {}))
 
 
-def _failure(error: BaseException, common: Common) -> Failure:
+def failure_of(error: BaseException, common: Common) -> Failure:
     """An exception as one line, never a traceback with secrets."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Failure("reconcile_failed", stopped_code(error), _STOPPED)
@@ -148,7 +141,6 @@ def _failure(error: BaseException, common: Common) -> Failure:
 
 
 def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = False) -> int:
-    """Prints an outcome and returns the exit code, softened by --non-fatal."""
     softened = non_fatal and outcome.exit_code in _SOFTENED
     _print(common, outcome)
     if outcome.detail:
@@ -163,26 +155,33 @@ def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = 
 
 
 def _print(common: Common, outcome: Outcome) -> None:
-    for line in [_document(outcome, common)] if common.json else outcome.lines():
-        put(line)
+    if common.json:
+        sys.stdout.writelines(_document(outcome, common))
+        put("")
+    else:
+        for line in outcome.lines():
+            put(line)
     if (why := lost_output()) is not None:
         common.say(f"stdout cannot be written ({why}): what it was to hold is lost, what was done stands", "warning")
 
 
-def _document(outcome: Outcome, common: Common) -> str:
-    """The document's text; what libraries may have had a hand in is cleaned like that on stderr."""
-    from ghostclean.render.jsondoc import document_text
+def _document(outcome: Outcome, common: Common) -> list[str]:
+    from ghostclean.render.jsondoc import document_pieces
 
-    document = dict(outcome.document)
+    return document_pieces(cleaned(outcome.document, common), for_person=sys.stdout.isatty())
+
+
+def cleaned(document: Document, common: Common) -> Document:
+    """The document; what libraries may have had a hand in is cleaned like that on stderr."""
+    document = dict(document)
     if isinstance(detail := document.get("detail"), str):
         document["detail"] = common.clean(detail)
     if isinstance(notes := document.get("notes"), list):
         document["notes"] = [common.clean(note) if isinstance(note, str) else note for note in notes]
-    return document_text(document, for_person=sys.stdout.isatty())
+    return document
 
 
 def _annotate(command: str, common: Common, outcome: Outcome) -> None:
-    """Annotations and the step summary of GitHub Actions."""
     from ghostclean.render.github import annotation, summary
 
     title = f"ghostclean {command}".strip()
@@ -205,12 +204,10 @@ def _annotate(command: str, common: Common, outcome: Outcome) -> None:
 
 
 def put(text: str) -> None:
-    """One line on stdout."""
     _write(sys.stdout, text)
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
     _write(sys.stderr, text)
 
 
@@ -220,5 +217,4 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def bad_option(name: str, reason: str) -> BadSettings:
-    """The error of an option whose value is wrong."""
     return BadSettings(f"{name} is wrong: {reason} (nothing was done)")

@@ -1,9 +1,4 @@
-"""The process around a command: standard streams that can't fail, signals that end it in order.
-
-A run's decisions and its exit code must not depend on who reads what it says. A reader that has
-gone (`| head`), a full disk behind `>> log` or a descriptor that was closed (`2>&-`) loses output
-and changes nothing else.
-"""
+"""The process around a command: signals end it in order, and a broken stdout or stderr loses output, no more."""
 
 from __future__ import annotations
 
@@ -36,7 +31,6 @@ class Sink(io.FileIO):
         return len(data)
 
     def _wait(self) -> None:
-        """For room in a pipe that was set not to block."""
         import select
 
         select.select([], [self], [])
@@ -66,13 +60,12 @@ def _safe(number: int, stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
 
 
 def _failure() -> OSError | None:
-    """Why stdout takes no more; None for one that was not made here."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.lost if isinstance(raw, Sink) else None
 
 
 def lost_output() -> str | None:
-    """Why stdout could not be written, None where it could; a reader that went away wanted no more."""
+    """Why stdout could not be written; a reader that went away is no reason."""
     failure = _failure()
     return failure.strerror if failure is not None and failure.errno != errno.EPIPE else None
 
@@ -99,7 +92,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def catch_signals() -> Mapping[signal.Signals, Any]:
-    """SIGTERM and SIGHUP end the process like Ctrl-C, unless ignored from the start (nohup); returns what was set."""
+    """Lets SIGTERM and SIGHUP end the process like Ctrl-C, unless ignored (nohup); returns the old handlers."""
     before = {number: signal.getsignal(number) for number in _ENDING}
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -108,7 +101,6 @@ def catch_signals() -> Mapping[signal.Signals, Any]:
 
 
 def restore_signals(before: Mapping[signal.Signals, Any]) -> None:
-    """For a program that called us and goes on."""
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -120,7 +112,7 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def hold_signals() -> None:
-    """What was done is done: a signal waits until it has been said, a second one ends the process."""
+    """Makes a signal wait until the outcome has been printed; a second one ends the process."""
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _ignore_once)
@@ -132,6 +124,6 @@ def _ignore_once(number: int, frame: object) -> None:
 
 
 def stopped_code(stop: BaseException | None) -> int:
-    """The exit code of an interruption, which may have been given another form on its way."""
+    """The exit code of an interruption, also of one that was re-raised."""
     cause = stop.__cause__ if stop is not None else None
     return next((s.exit_code for s in (stop, cause) if isinstance(s, Terminated)), 130)

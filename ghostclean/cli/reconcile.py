@@ -29,9 +29,7 @@ incomplete nothing is closed.
 def reconcile(
     common: Common,
     dry_run: DryRun = False,
-    max_trades: Annotated[
-        int, typer.Option("--max", min=1, metavar="N", help="Trades to work on in this run at most.")
-    ] = 500,
+    max: Annotated[int, typer.Option("--max", min=1, metavar="N", help="Trades to work on in this run at most.")] = 500,
     close_reason: Annotated[
         str, typer.Option("--close-reason", metavar="TEXT", help="closeReason of a vanished trade.")
     ] = "reconciled_not_in_alpaca",
@@ -49,13 +47,13 @@ def reconcile(
     ] = False,
 ) -> Outcome:
     from ghostclean import api
-    from ghostclean.render.progress import progress
+    from ghostclean.render.terminal import progress
     from ghostclean.result import Interrupted
 
     options: dict[str, Any] = {
         "settings": common.settings(),
         "dry_run": dry_run,
-        "max": max_trades,
+        "max": max,
         "close_reason": name(close_reason, "--close-reason"),
         "close": close,
         "sync": sync,
@@ -67,7 +65,7 @@ def reconcile(
     }
     try:
         with progress("asking the broker", common.json or common.quiet):
-            result = api.reconcile(**options, counted_from_start=True)
+            result = api.reconcile(**options, counted_from_start=common.COUNTED_FROM_START)
         exit_code = result.exit_code
     except Interrupted as stop:
         result, exit_code = stop.result, stopped_code(stop)
@@ -95,7 +93,7 @@ def lines(document: dict[str, Any], common: Common) -> Iterable[str]:
 
 
 def warnings(document: dict[str, Any]) -> Iterator[str]:
-    """What a person must look at although the run did not fail."""
+    """Trades that need a person although the run did not fail."""
     from ghostclean.core.verdicts import needs_person
 
     unsolved = [row for row in document["results"] if needs_person(row)]

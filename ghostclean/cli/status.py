@@ -24,10 +24,12 @@ _HELP = """Healthy, stale or broken; the last runs; what to do next.
 Examples:
   ghostclean status
   ghostclean status --broker
+  ghostclean status --all
   ghostclean status --watch 5
   ghostclean status --check --quiet || mail -s ghosts me@example.org
 
 Reads no broker unless --broker. Broken: the last run failed. Stale: no success for two intervals.
+--all shows every ledger that keeps its state in the same place, one line each, the worst first.
 """
 
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -45,10 +47,15 @@ def status(
         str | None, typer.Option("--watch", metavar="SECONDS", help="Redraw that often until Ctrl-C.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 unless healthy.")] = False,
+    every_ledger: Annotated[bool, typer.Option("--all", help="All ledgers of this state, one line each.")] = False,
 ) -> Outcome:
     def seen() -> Outcome:
+        if every_ledger:
+            return _outcome(_look_at_all(common.settings()), common, check=check)
         return _outcome(look(common.settings(), limit, with_broker=with_broker), common, check=check)
 
+    if every_ledger and with_broker:
+        raise bad_option("--broker", "it reads the account of one ledger; leave out --all")
     if watch is not None:
         if common.json:
             raise bad_option("--watch", "with --json there is one document; ask for it as often as you need")
@@ -76,6 +83,17 @@ def look(settings: "Settings", limit: int = 5, *, with_broker: bool = False) -> 
         )
 
 
+def _look_at_all(settings: "Settings") -> dict[str, Any]:
+    """The document of `status --all --json`; raises StateFailed and BadSettings."""
+    from datetime import UTC, datetime, timedelta
+
+    from ghostclean.app.operate.status import ledgers_document
+    from ghostclean.wiring import opened
+
+    with opened(settings) as stores:
+        return ledgers_document(stores, now=datetime.now(UTC), interval=timedelta(seconds=settings.interval))
+
+
 def _outcome(document: dict[str, Any], common: Common, *, check: bool) -> Outcome:
     from ghostclean.result import EXIT_CODES
 
@@ -85,18 +103,25 @@ def _outcome(document: dict[str, Any], common: Common, *, check: bool) -> Outcom
     def lines() -> Iterator[str]:
         if common.quiet and healthy and document["ok"]:
             return
-        from ghostclean.render.screen import status_screen
+        from ghostclean.render.screen import ledgers_screen, status_screen
 
-        yield from status_screen(document)
+        yield from (ledgers_screen if "ledgers" in document else status_screen)(document)
 
-    unwell = f"{document['health']}: {document['why']}; {document['advice']}"
     return Outcome(
         document,
         code,
         lines,
         error=document["error"],
         detail=document["detail"],
-        warnings=(unwell,) if check and not healthy else (),
+        warnings=tuple(_unwell(document)) if check else (),
+    )
+
+
+def _unwell(document: dict[str, Any]) -> Iterator[str]:
+    """A line for each ledger that is not healthy."""
+    rows = [(f"{row['ledger']}: ", row) for row in document.get("ledgers", ())] or [("", document)]
+    return (
+        f"{whose}{row['health']}: {row['why']}; {row['advice']}" for whose, row in rows if row["health"] != "healthy"
     )
 
 

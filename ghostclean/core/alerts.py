@@ -24,15 +24,31 @@ class Alert:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run is at home: ledger, account and host.
+
+    `account` is the number of the broker's dashboard, else the id, empty while no run has read it.
+    """
+
+    ledger: str
+    account: str
+    live: bool
+    host: str
+
+    def line(self) -> str:
+        """For people."""
+        account = f"{'live' if self.live else 'paper'} account {self.account}".strip()
+        return f"ledger {self.ledger}, {account}, host {self.host}"
+
+
 def changes(
     before: Mapping[str, Any], document: Mapping[str, Any], listed: Collection[str | None] = ()
 ) -> tuple[list[Alert], dict[str, Any]]:
-    """The alerts that a finished run calls for, and what the next run compares with.
+    """The alerts that a finished run calls for, and the memory its next run compares with; `listed` are open ids.
 
-    `document` is the run's JSON document; `listed` are the ids that are still open in the ledger,
-    worked on in this run or not. Raised are: the first ghost closed after a run without one, the
-    breaker, the first failure and the recovery, trades that begin or cease to need a person. Only
-    a run that did not fail can say by silence that a trade needs nobody any more.
+    Raised: the first ghost after a run without one, the breaker, the first failure and the recovery, trades that
+    begin to need a person, and, by a run that did not fail, those that cease to.
     """
     alerts: list[Alert] = []
     error = document["error"]
@@ -53,9 +69,8 @@ def changes(
 
 
 def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
-    """The first failure, the breaker or the recovery; None when the last run ended the same way.
-
-    One failure after another of a different kind is the same trouble, unless a safety rule speaks.
+    """The first failure, the breaker or the recovery; further failures are the same trouble, unless a safety rule
+    speaks.
     """
     error = document["error"]
     if _kind(error) == _kind(was):
@@ -67,11 +82,7 @@ def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
 
 
 def manage_changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
-    """The alerts that a finished auto-manage run calls for, and what the next one compares with.
-
-    Every reason to fail is told once until a run succeeds: two that take turns are no news. A run
-    that found the market closed looked at no trade, so what was told before still stands.
-    """
+    """As `changes`, of auto-manage: every reason to fail is told once until a run succeeds."""
     failing, reason = [str(told) for told in before.get("failing") or ()], document["error"]
     if reason is None:
         if not failing or document["reason"] == _NOT_LOOKED:
@@ -90,7 +101,6 @@ def _kind(error: str | None) -> str | None:
 
 
 def _held(before: Mapping[str, str], document: Mapping[str, Any], listed: Collection[str | None]) -> dict[str, str]:
-    """The trades that need a person after this run, each with its symbol and verdict."""
     held = dict(before)
     rows = {_key(row): row for row in document["results"] if row["verdict"] != Verdict.ORPHAN}
     for key, row in rows.items():
@@ -129,11 +139,11 @@ def _few(texts: list[str]) -> str:
     return ", ".join(texts[:_SHOWN]) + more
 
 
-def report(document: Mapping[str, Any]) -> str:
-    """The run in a few lines, as the body of a heartbeat: how it ended, the counters, what it did."""
+def report(document: Mapping[str, Any], origin: Origin) -> str:
+    """The run in a few lines, as the body of a heartbeat: how it ended, whose it was, the counters, what it did."""
     counters = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
     counts = ", ".join(f"{document[name]} {name}" for name in counters)
-    lines = [f"run {document['runId']} (source {document['source']}): {document['error'] or 'ok'}"]
+    lines = [f"run {document['runId']} (source {document['source']}): {document['error'] or 'ok'}", origin.line()]
     if document["detail"]:
         lines.append(str(document["detail"]))
     lines.append(f"{counts} in {document['durationMs']} ms")

@@ -15,7 +15,7 @@ MISS_EXPIRES = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings and the options of one run that the core needs."""
+    """The settings and the options of one run that the core needs; runs are expected every `interval`."""
 
     grace: timedelta = timedelta(seconds=120)
     max_unproven_closes: int = 3
@@ -26,15 +26,15 @@ class Policy:
     orphans: str = "report"
     allow_mass_close: bool = False
     max_trades: int = 500
+    interval: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What earlier runs remembered, by trade id.
 
-    `first_seen` and `last_worked` are ISO times, `misses` say since when and how often a trade
-    was found gone without explanation, `exits` name the exit orders that we attributed, `holds`
-    the broker facts at which an undone change is held.
+    `first_seen`, `last_worked`: ISO times. `misses`: how often, and since when, a trade was found gone. `exits`:
+    attributed exit orders. `holds`: broker facts at which an undone change is held.
     """
 
     first_seen: Mapping[str, str] = field(default_factory=dict)
@@ -63,10 +63,8 @@ class Memory:
 class World:
     """One consistent input of `decide`; `now` is the broker's time.
 
-    `trades` are the open and pending records, `others` the remaining non-final ones (ERROR and
-    statuses we do not know), `closed` the final records of symbols in question, None until they
-    have been read. `live` says whether the account is the live one. Of another account's records
-    `closed` has none.
+    `trades` are open and pending, `others` the remaining active records, `closed` the final ones of a symbol (None
+    until read), without another account's.
     """
 
     trades: tuple[Trade, ...]

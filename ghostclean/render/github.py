@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ghostclean.render.text import changes, printable, totals
@@ -30,7 +31,10 @@ def summary(title: str, document: Mapping[str, Any]) -> Iterator[str]:
         yield ""
     rows = [row for row in _results(document) if changes(row) or row["action"] == "held"]
     if rows:
-        yield from _table(rows)
+        yield from _table(("action", "symbol", "trade", "verdict", "reason"), map(_result, rows), len(rows))
+        yield ""
+    if accounts := document.get("accounts"):
+        yield from _table(("account", "kind", "result", "what it came to"), map(_account, accounts), len(accounts))
         yield ""
 
 
@@ -42,25 +46,30 @@ def _outcome(document: Mapping[str, Any]) -> str:
 
 
 def _answer(document: Mapping[str, Any]) -> object:
-    """What a status or a gate says of itself."""
     if document.get("health"):
         return f"{document['health']}: {document['why']}" if document.get("why") else None
     return document.get("reason") if "allowed" in document else None
 
 
 def _results(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The rows of a run, or of the reconcile inside an auto-manage run."""
     return document.get("results") or (document.get("reconcile") or {}).get("results") or ()
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield "| action | symbol | trade | verdict | reason |"
-    yield "|---|---|---|---|---|"
-    for row in rows[:_MOST_ROWS]:
-        cells = (row["action"], row["ticker"], row["id"] or "-", row["verdict"], row["reason"])
+def _result(row: Mapping[str, Any]) -> tuple[object, ...]:
+    return row["action"], row["ticker"], row["id"] or "-", row["verdict"], row["reason"]
+
+
+def _account(row: Mapping[str, Any]) -> tuple[object, ...]:
+    return row["name"], row["account"], row["result"], row["said"]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], count: int) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
+    for cells in islice(rows, _MOST_ROWS):
         yield "| " + " | ".join(cell(value) for value in cells) + " |"
-    if len(rows) > _MOST_ROWS:
-        yield f"| … | | | | {len(rows) - _MOST_ROWS} more |"
+    if count > _MOST_ROWS:
+        yield "| … " + "| " * (len(columns) - 2) + f"| {count - _MOST_ROWS} more |"
 
 
 def cell(value: object, most: int = _MOST_TEXT) -> str:

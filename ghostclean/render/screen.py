@@ -24,7 +24,7 @@ Document = Mapping[str, Any]
 
 _PIPE_WIDTH = 80
 _WIDE = 100
-_STYLES = {
+STYLES = {
     "healthy": "bold green",
     "stale": "bold yellow",
     "broken": "bold red",
@@ -57,7 +57,6 @@ def console_lines(*parts: Any) -> Iterator[str]:
 
 
 def _width() -> int:
-    """Columns of the terminal; a pipe gets 80."""
     return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
 
 
@@ -65,7 +64,6 @@ def _width() -> int:
 
 
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
-    """One reconcile run as a table and a closing line."""
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = [_results(rows)] if rows else []
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
@@ -79,15 +77,16 @@ def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[s
 
 
 def _results(rows: Sequence[Document]) -> Table:
-    table = _table("action", "symbol", "verdict", "why, and which trade")
+    table = listing("action", "symbol", "verdict", "why, and which trade")
     for row in rows:
         why = Text.assemble(printable(row["reason"]), ("\n" + printable(row["id"] or "no trade", 60), "dim"))
-        style = _STYLES.get(row["action"], "cyan" if changes(row) else "dim")
+        style = STYLES.get(row["action"], "cyan" if changes(row) else "dim")
         table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), row["verdict"], why)
     return table
 
 
-def _table(*columns: str) -> Table:
+def listing(*columns: str) -> Table:
+    """A table whose last column takes the room that is left."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         last = number == len(columns) - 1
@@ -99,11 +98,11 @@ def _table(*columns: str) -> Table:
 
 
 def status_screen(document: Document) -> Iterator[str]:
-    """Health first, then totals, last runs, ledger, auto-manage, and what else there is."""
+    """Health, totals, last runs, ledger, auto-manage, broker."""
     now = parse_time(document["now"])
     telemetry, summary = document["reconcileTelemetry"], document["reconcileTelemetry"]["summary"]
     first = Text.assemble(
-        (document["health"], _STYLES[document["health"]]),
+        (document["health"], STYLES[document["health"]]),
         f": {printable(document['why'])}",
         (f" - {document['advice']}", ""),
     )
@@ -120,6 +119,24 @@ def status_screen(document: Document) -> Iterator[str]:
     if document["broker"] is not None:
         parts += [Text(), _broker(document["broker"], document["entryState"])]
     return console_lines(*parts)
+
+
+def ledgers_screen(document: Document) -> Iterator[str]:
+    """One line a ledger, the worst first; where room is short a name keeps its end, which tells ledgers apart."""
+    rows = document["ledgers"]
+    if not rows:
+        return console_lines(Text(f"no ledger has recorded a run in {printable(document['places']['state'])}"))
+    accounts = [f"{'live' if row['live'] else 'paper'} {printable(row['account'] or '', 24)}".strip() for row in rows]
+    names = [printable(row["ledger"] or "?", 400) for row in rows]
+    longest = max(map(len, accounts))
+    room = min(max(map(len, names)), max(20, (_width() - longest - 12) // 2))
+    lines = []
+    for row, name, account in zip(rows, names, accounts, strict=True):
+        end = name if len(name) <= room else f"…{name[1 - room :]}"
+        rest = f"  {end:{room}}  {account:{longest}}  {printable(row['why'])}"
+        lines.append(Text.assemble((f"{row['health']:7}", STYLES[row["health"]]), rest))
+        lines[-1].truncate(_width(), overflow="ellipsis")
+    return console_lines(*lines)
 
 
 def _facts(document: Document, summary: Document, now: datetime | None) -> Table:

@@ -1,21 +1,25 @@
-"""Whether a stream is a terminal that can show colour and be redrawn."""
+"""What a terminal can show, and a word of patience on it when something takes long."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+
+_PATIENCE = 0.3
+_CLEAR = "\r\x1b[K"
 
 
-def is_terminal(stream: TextIO | None = None) -> bool:
-    """Whether somebody looks at it: a terminal, or FORCE_COLOR says to treat it as one."""
-    return bool(os.environ.get("FORCE_COLOR")) or (stream or sys.stdout).isatty()
+def is_terminal() -> bool:
+    """A terminal, or FORCE_COLOR is set."""
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
 
 
 def folded(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:
-    """Lines as wide as the terminal, broken between words; elsewhere as they are, one line a fact."""
+    """Lines wrapped to the terminal; elsewhere one line a fact."""
     if not sys.stdout.isatty():
         yield from lines
         return
@@ -30,5 +34,29 @@ def folded(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:
 
 
 def is_dumb() -> bool:
-    """Whether the terminal cannot move its cursor."""
     return os.environ.get("TERM", "") in ("", "dumb", "unknown")
+
+
+@contextlib.contextmanager
+def progress(what: str, silent: bool) -> Iterator[None]:
+    """Shows `what…` after 300 ms and takes it away again."""
+    if silent or not sys.stderr.isatty() or is_dumb():
+        yield
+        return
+    over = threading.Event()
+
+    def show() -> None:
+        if not over.wait(_PATIENCE):
+            sys.stderr.write(f"\r{what}…")
+            sys.stderr.flush()
+            over.wait()
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+
+    helper = threading.Thread(target=show, daemon=True, name="ghostclean-progress")
+    helper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        helper.join()

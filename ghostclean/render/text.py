@@ -21,7 +21,6 @@ def printable(text: object, most: int = 400) -> str:
 
 
 def changes(row: Document) -> bool:
-    """Whether a row of `results` changes the ledger (or would)."""
     return row["action"] not in _QUIET_ACTIONS
 
 
@@ -51,7 +50,7 @@ def _counted(number: int, name: str, *, dry_run: bool) -> str:
 
 
 def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = False) -> Iterator[str]:
-    """The lines of one reconcile run; nothing at all for a quiet run that changed nothing."""
+    """The lines of one reconcile run; of a quiet one only changes."""
     for row in document["results"]:
         if shown(row, quiet=quiet, verbose=verbose):
             yield row_line(row)
@@ -67,7 +66,6 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
 
 
 def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:
-    """The lines of one auto-manage run, those of its reconcile first."""
     if document["reconcile"]:
         yield from reconcile_lines(document["reconcile"], quiet=quiet)
     unchanged = not (document["updated"] or document["flattened"])
@@ -80,8 +78,19 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
     yield f"auto-manage {' '.join(filter(None, (outcome, document['reason'])))}: {counts}"
 
 
+def said(command: str, document: Document) -> str:
+    """What a command came to, in half a line."""
+    if command == "reconcile":
+        return totals(document)
+    if command == "auto-manage":
+        counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
+        return f"{document['reason']}: {counts}" if document["reason"] else counts
+    if command == "status":
+        return str(document["why"])
+    return f"{len(document['checks'])} checks"
+
+
 def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:
-    """What is known of a trade: where it stands now, then its journal."""
     if document["status"] is None:
         now = "no longer in the ledger, or the ledger cannot be read"
     else:
@@ -96,7 +105,7 @@ def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]
 
 
 def entry_lines(entries: Iterable[Document], *, verbose: bool = False) -> Iterator[str]:
-    """A trade's or a run's journal for a person: what, why, from what to what."""
+    """A trade's or a run's journal for a person."""
     for entry in entries:
         what = f"{entry['verdict']}  {entry['action']} ({entry['outcome']})"
         yield f"{entry['at']}  {what}  run {printable(entry['runId'], 80)}"
@@ -120,7 +129,7 @@ def _value(value: object) -> str:
 
 
 def check_line(check: Document) -> str:
-    """One check of the doctor: its mark, its name, what was found, and the cure of a failure."""
+    """One check of the doctor: mark, name, finding, cure."""
     mark = {True: "ok", False: "FAIL", None: "note"}[check["ok"]]
     cure = f" - {printable(check['cure'])}" if check["cure"] else ""
     return f"{mark:<5}{check['name']:<12} {printable(check['found'])}{cure}"

@@ -13,9 +13,9 @@ from ghostclean import reconcile
 from ghostclean.result import Result
 from tests.bench.worlds import NOW, Record, ghosts, live_trades, save, settings
 from tests.fakebroker import FakeBroker
+from tests.program import ROOT
 from tests.servers import redis_server
 
-ROOT = Path(__file__).resolve().parents[2]
 LOADED = """
 import sys
 from ghostclean.cli import main
@@ -23,7 +23,6 @@ code = main(sys.argv[1:])
 print("\\nLOADED", *sorted(sys.modules), file=sys.stderr)
 sys.exit(code)
 """
-HEAVY = {"alpaca", "pandas", "redis", "requests"}
 
 
 def loaded(*arguments: str, **variables: str) -> set[str]:
@@ -34,37 +33,6 @@ def loaded(*arguments: str, **variables: str) -> set[str]:
     )
     assert run.returncode == 0, run.stderr
     return set(run.stderr.rsplit("LOADED", 1)[1].split())
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["reconcile", "--help"], ["status", "--help"]], ids=" ".join
-)
-def test_version_and_help_load_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
-    modules = loaded(*arguments, HOME=str(tmp_path))
-    assert not modules & (HEAVY | {"pydantic", "pydantic_settings", "sqlite3", "asyncio"})
-
-
-def test_version_loads_not_even_typer(tmp_path: Path) -> None:
-    assert "typer" not in loaded("--version", HOME=str(tmp_path))
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_loads_no_heavy_library(shell: str, tmp_path: Path) -> None:
-    script = LOADED.replace("code = main(sys.argv[1:])", "code = 0\ntry: main([])\nexcept SystemExit: pass")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(tmp_path),
-        "_GHOSTCLEAN_COMPLETE": f"complete_{shell}",
-        "_TYPER_COMPLETE_ARGS": "ghostclean rec",
-        "COMP_WORDS": "ghostclean rec",
-        "COMP_CWORD": "1",
-        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-    }
-    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert "reconcile" in run.stdout
-    modules = set(run.stderr.rsplit("LOADED", 1)[1].split())
-    assert not modules & (HEAVY | {"pydantic_settings", "sqlite3"})
 
 
 def test_status_loads_nothing_that_talks_to_a_broker_or_draws(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A whole half day of auto-manage: the program as a subprocess every five minutes, killed twice.
+"""A whole half day of auto-manage: the program as a process every five minutes, killed twice.
 
 The script: entries that fill in parts, break-even, lock and trail, a stop that fills between two
 runs, a replace that loses the race, a broker that fails at noon, a cut loss, and the close at
@@ -11,7 +11,6 @@ import json
 import os
 import random
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.world import PROGRAM, ROOT
+from tests import program
 from tests.fakebroker import FakeBroker
 
 DAY = datetime(2026, 11, 27, tzinfo=UTC)  # the Friday after Thanksgiving: 9:30 to 13:00 in New York
@@ -60,7 +59,7 @@ class Day:
         self.env = os.environ | RULES | {
             "HOME": str(folder),
             "XDG_STATE_HOME": str(folder / "state"),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(program.ROOT),
             "ALPACA_API_KEY": "key",
             "ALPACA_SECRET_KEY": "secret",
             "GHOSTCLEAN_TRADING_URL": broker.url,
@@ -104,23 +103,20 @@ class Day:
 
     # ------------------------------------------------------------------ the cron
 
+    def start(self, *args: str) -> program.Running:
+        return program.start("auto-manage", "--json", *args, env=self.env, cwd=self.folder)
+
     def run(self) -> dict[str, Any]:
-        command = (*PROGRAM, "auto-manage", "--json", "--source", "cron", "--run-id", f"day-{self.minute}")
-        done = subprocess.run(
-            command, check=False, env=self.env, capture_output=True, text=True, timeout=90, cwd=self.folder
-        )
-        assert done.stdout, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        assert "outcome" in document, (self.minute, document, done.stderr)
+        stdout, stderr = self.start("--source", "cron", "--run-id", f"day-{self.minute}").communicate(timeout=90)
+        assert stdout, stderr
+        document: dict[str, Any] = json.loads(stdout)
+        assert "outcome" in document, (self.minute, document, stderr)
         self.reasons[self.minute] = document["reason"]
         return document
 
     def killed(self, after_requests: int) -> None:
         """A run that dies by SIGKILL at its n-th request; its lock is over before the next one."""
-        command = (*PROGRAM, "auto-manage", "--json", "--run-id", f"killed-{self.minute}")
-        process = subprocess.Popen(
-            command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder
-        )
+        process = self.start("--run-id", f"killed-{self.minute}")
         self.broker.after_request(len(self.broker.requests) + after_requests, lambda _: process.kill())
         process.communicate(timeout=90)
         with closing(sqlite3.connect(self.folder / "state.db")) as db, db:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import MakeWorld
 from tests.cli.world import DAY_AGO, PASSWORD, ROOT, SENTINEL, UNKNOWN_ORDER, YESTERDAY, World, long
+from tests.program import FRESH
 
 COMMANDS = (
     "reconcile", "auto-manage", "status", "gate", "explain", "resolve",
@@ -418,7 +419,7 @@ def test_the_step_summary_tells_a_good_run_from_a_failed_one(world: World) -> No
 def test_half_of_a_short_deadline_is_left_to_work_with(world: World) -> None:
     """Start-up alone may take 300 ms; a run that may not even ask would say the wrong thing."""
     world.broker.fault("account", "hang")
-    run = world.reconcile("--deadline", "0.6")
+    run = world.reconcile("--deadline", "0.6", **FRESH)
     assert (run.code, run.document["error"]) == (3, "broker_truth_failed")
 
 

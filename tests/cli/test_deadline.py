@@ -1,6 +1,6 @@
 """The hard deadline: whatever the network does, the process is over in time and what was written is journaled.
 
-Measured from before the process starts, so interpreter start and imports count.
+Measured from before the process starts; in some runs that is an interpreter with all its imports.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,14 +18,15 @@ import pytest
 from tests.cli.proxy import RedisProxy
 from tests.cli.troubled import LIVE, closed, troubled
 from tests.cli.world import DAY_AGO, PASSWORD, YESTERDAY, Run, World, long
+from tests.program import FRESH
+from tests.timing import SLACK
 
 MakeWorld = Callable[..., World]
-SPARE = 0.5
 
 
 def ended(world: World, run: Run, seconds: float) -> None:
     """In time, and nothing live was closed."""
-    assert run.seconds < seconds + SPARE
+    assert run.seconds < seconds + SLACK
     assert run.document["ok"] is False
     assert not closed(world) & LIVE
 
@@ -87,14 +87,14 @@ def test_a_server_that_gives_no_answer(world: World, kind: str) -> None:
     if kind == "unreachable":
         listener, crowd = full_backlog()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        run = world.reconcile("--deadline", "3s", GHOSTCLEAN_TRADING_URL=url)
+        run = world.reconcile("--deadline", "4s", GHOSTCLEAN_TRADING_URL=url)
         for one in (listener, *crowd):
             one.close()
     else:
         server = silent_server() if kind == "silent" else dripping_server(kind == "dripping-head")
         with server as url, world.untouched():
-            run = world.reconcile("--deadline", "3s", GHOSTCLEAN_TRADING_URL=url)
-    ended(world, run, 3)
+            run = world.reconcile("--deadline", "4s", GHOSTCLEAN_TRADING_URL=url)
+    ended(world, run, 4)
     assert (run.code, run.document["error"]) == (3, "broker_truth_failed")
     assert world.summary()["fail"] == "1"
     assert world.runs()[0]["error"] == "broker_truth_failed"
@@ -105,11 +105,11 @@ def test_a_server_that_gives_no_answer(world: World, kind: str) -> None:
 def test_an_answer_that_comes_too_late(world: World, label: str, kind: str) -> None:
     troubled(world)
     if kind == "late":
-        world.broker.fault(label, "delay", seconds=4.0)
+        world.broker.fault(label, "delay", seconds=20.0)
     else:
         world.broker.fault(label, "trickle", interval=1.0)
-    run = world.reconcile("--deadline", "2s")
-    ended(world, run, 2)
+    run = world.reconcile("--deadline", "4s")
+    ended(world, run, 4)
     assert run.code == (3 if label in ("account", "positions") else 6)
     assert run.document["partial"] is (run.code == 6)
     assert world.summary()["fail"] == "1"
@@ -118,10 +118,8 @@ def test_an_answer_that_comes_too_late(world: World, label: str, kind: str) -> N
         assert {"stopped", "unfilled"} <= closed(world)
 
 
-def test_a_name_look_up_that_hangs(world: World, tmp_path: Path) -> None:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
+def test_a_name_look_up_that_hangs(world: World) -> None:
+    script = (
         "import socket, time\n"
         "real = socket.getaddrinfo\n"
         "def slow(host, *rest, **more):\n"
@@ -131,23 +129,17 @@ def test_a_name_look_up_that_hangs(world: World, tmp_path: Path) -> None:
         "socket.getaddrinfo = slow\n"
     )
     troubled(world)
-    path = f"{folder}:{world.env['PYTHONPATH']}"
     with world.untouched():
-        run = world.reconcile("--deadline", "3s", GHOSTCLEAN_TRADING_URL="https://broker.invalid", PYTHONPATH=path)
-    ended(world, run, 3)
+        run = world.reconcile("--deadline", "4s", GHOSTCLEAN_TRADING_URL="https://broker.invalid", script=script)
+    ended(world, run, 4)
     assert run.code == 3
     assert world.summary()["fail"] == "1"
 
 
-def test_a_name_of_redis_that_hangs(world: World, tmp_path: Path) -> None:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import socket, time\ndef slow(*rest, **more):\n    time.sleep(60)\nsocket.getaddrinfo = slow\n"
-    )
-    path = f"{folder}:{world.env['PYTHONPATH']}"
-    run = world.reconcile("--deadline", "3s", REDIS_URL=f"redis://:{PASSWORD}@redis.invalid:6379/0", PYTHONPATH=path)
-    ended(world, run, 3)
+def test_a_name_of_redis_that_hangs(world: World) -> None:
+    script = "import socket, time\ndef slow(*rest, **more):\n    time.sleep(60)\nsocket.getaddrinfo = slow\n"
+    run = world.reconcile("--deadline", "4s", REDIS_URL=f"redis://:{PASSWORD}@redis.invalid:6379/0", script=script)
+    ended(world, run, 4)
     assert (run.code, run.document["error"]) == (4, "state_failed")
 
 
@@ -156,9 +148,9 @@ def test_the_process_has_really_ended(world: World) -> None:
     troubled(world)
     world.broker.fault("positions", "hang")
     began = time.monotonic()
-    process = world.start("reconcile", "--json", "--deadline", "1s")
+    process = world.start("reconcile", "--json", "--deadline", "1s", **FRESH)
     world.finished(process.wait(timeout=10), *process.communicate(), 0, ())
-    assert time.monotonic() - began < 1 + SPARE
+    assert time.monotonic() - began < 1 + SLACK
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
 
@@ -166,9 +158,9 @@ def test_the_process_has_really_ended(world: World) -> None:
 def test_a_deadline_shorter_than_the_start_up(world: World) -> None:
     troubled(world)
     with world.untouched():
-        run = world.reconcile("--deadline", "10ms")
+        run = world.reconcile("--deadline", "10ms", **FRESH)
     assert run.code in (3, 4)
-    assert run.seconds < 1.5  # the interpreter and the imports themselves
+    assert run.seconds < 1 + SLACK  # the interpreter and the imports themselves
     assert not closed(world)
 
 
@@ -183,7 +175,7 @@ def held_run(world: World, proxy: RedisProxy, *, step: int, after: bool) -> Run:
     world.broker.sell("AAPL", 10, "187.40", at=YESTERDAY)
     world.ledger(long("a", "AAPL", alpacaOrderId=entry["id"]))
     proxy.hold(lambda words: words[0] in (b"EVAL", b"EXEC"), skip=step, after=after)
-    run = world.reconcile("--deadline", "2s")
+    run = world.reconcile("--deadline", "3s")
     assert proxy.held.is_set()
     return run
 
@@ -193,7 +185,7 @@ def held_run(world: World, proxy: RedisProxy, *, step: int, after: bool) -> Run:
 def test_a_redis_that_hangs_in_mid_command(world: World, name: str, after: bool) -> None:
     with RedisProxy(world.redis_url) as proxy:
         run = held_run(world, proxy, step=STEPS[name], after=after)
-        assert run.seconds < 2 + SPARE
+        assert run.seconds < 3 + SLACK
         written = world.trade("a")["status"] == "CLOSED"
         expected = {"lock": (4,), "journal": (4, 6), "ledger": (4, 6), "record": (4, 0)}[name]
         assert run.code in expected, run.document
@@ -222,9 +214,9 @@ def test_a_redis_that_hangs_while_it_is_read(world: World, command: bytes) -> No
         world.ledger(long("a", "AAPL"))
         proxy.hold(lambda words: words[0] == command)
         with world.untouched():
-            run = world.reconcile("--deadline", "2s")
+            run = world.reconcile("--deadline", "3s")
         assert proxy.held.is_set()
-        assert run.seconds < 2 + SPARE
+        assert run.seconds < 3 + SLACK
         assert run.code == 4
         assert run.document["error"] in ("state_failed", "ledger_failed")
 
@@ -236,8 +228,8 @@ def test_a_ledger_that_hangs_while_it_is_read(world: World) -> None:
         key = world.env["GHOSTCLEAN_LEDGER_KEY"].encode()
         proxy.hold(lambda words: words[0] == b"GET" and words[1] == key)
         with world.untouched():
-            run = world.reconcile("--deadline", "2s")
-        assert run.seconds < 2 + SPARE
+            run = world.reconcile("--deadline", "3s")
+        assert run.seconds < 3 + SLACK
         assert (run.code, run.document["error"]) == (4, "ledger_failed")
         assert world.summary()["fail"] == "1"
 
@@ -259,7 +251,7 @@ def test_a_killed_runs_lock_ends_within_ten_seconds_of_its_deadline(world: World
 def test_a_deadline_too_short_to_begin_with_blames_no_store(world: World, deadline: str) -> None:
     troubled(world)
     with world.untouched():
-        run = world.reconcile("--deadline", deadline)
+        run = world.reconcile("--deadline", deadline, **FRESH)
     assert (run.code, run.document["error"], run.document["closed"]) == (3, "broker_truth_failed", 0)
 
 

@@ -1,7 +1,7 @@
 """The fault matrix: every read of a run, broken in every way, with live trades and ghosts present.
 
 Always: no live trade closed, no totals or confirmations moved by a failed read, the right exit
-code, a recorded failed run, an end within the deadline and half a second, and the next quiet run
+code, a recorded failed run, an end in time, and the next quiet run
 closes what is left. All cells run in this process on the real adapters over HTTP; a sample of
 them runs as a subprocess (all of them with GHOSTCLEAN_FULL_MATRIX=1).
 """
@@ -17,6 +17,7 @@ import pytest
 
 from tests.cli.troubled import LIVE, MISS, MISSED, PROVEN, UNPROVEN, closed, troubled
 from tests.cli.world import World
+from tests.timing import SLACK
 
 MakeWorld = Callable[..., World]
 
@@ -59,7 +60,10 @@ BELIEVABLE: dict[str, set[Any]] = {
     "again-orders": {"[]", "duplicate_page", "stale_page"},
     "again-positions": {"duplicate_page", "stale_page"},
 }
-CELLS = [(place, kind) for place in PLACES for kind in KINDS]
+# How a status is taken depends on no path: elsewhere one of a kind stands for all of them.
+ALL_STATUSES = {"account", "order"}
+LIKE_OTHERS = {401, 408, 500, 502, 504}  # as 403 and 503
+CELLS = [(place, kind) for place in PLACES for kind in KINDS if place in ALL_STATUSES or kind not in LIKE_OTHERS]
 
 
 def cell_world(make_world: MakeWorld, place: str, kind: Any) -> World:
@@ -122,7 +126,7 @@ def test_a_broken_read_closes_no_live_trade(make_world: MakeWorld, place: str, k
     deadline = (1.0 if place in BEFORE else 2.0) if kind in SLOW else 20.0
     began = time.monotonic()
     result = world.inside(deadline=deadline)
-    assert time.monotonic() - began < deadline + 0.5
+    assert time.monotonic() - began < deadline + SLACK
     check(world, place, kind, result.to_dict(), result.exit_code, before)
     if kind not in BELIEVABLE[place]:
         converges(world)
@@ -154,5 +158,5 @@ def test_a_broken_read_as_a_process(make_world: MakeWorld, place: str, kind: Any
     world = cell_world(make_world, place, kind)
     before = world.store.raw()
     run = world.reconcile("--deadline", "2s")
-    assert run.seconds < 2.5
+    assert run.seconds < 2 + SLACK
     check(world, place, kind, run.document, run.code, before)

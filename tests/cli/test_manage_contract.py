@@ -1,10 +1,9 @@
-"""`auto-manage` as a subprocess, rule by rule, and its telemetry."""
+"""`auto-manage` as a process, rule by rule, and its telemetry."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from tests.cli.conftest import MakeWorld
 from tests.cli.world import Run, World
 from tests.fakebroker import Delay
+from tests.program import Running
 
 ON = {"AUTO_MANAGE_ENABLED": "1"}
 EOD = ON | {"AUTO_MANAGE_EOD_FLATTEN": "1"}
@@ -151,7 +151,7 @@ def test_a_flatten_killed_anywhere_is_ended_by_the_next_run(
         broker.stop()
 
 
-def kills(process: subprocess.Popen[str]) -> Callable[[object], None]:
+def kills(process: Running) -> Callable[[object], None]:
     return lambda _: process.kill()
 
 

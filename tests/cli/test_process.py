@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.program import ROOT
+
 SAMPLE = ROOT / "ghostclean" / "sample"
 PROGRAM = f"{sys.executable} -m ghostclean"
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -227,7 +228,7 @@ def test_a_file_of_settings_that_is_not_there_is_refused(place: Place) -> None:
 
     document = json.loads(done.stdout)
     assert (done.returncode, document["error"]) == (2, "bad_settings")
-    assert "--env-file nowhere.env" in document["detail"]
+    assert f"--env-file nowhere.env is no file in {place.folder}" in document["detail"]
     assert place.closed() == 0
 
 

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,14 +190,13 @@ def write(*args, **options):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("layout", ["string", "hash", "file"])
 def test_a_run_stopped_after_its_write_says_what_it_wrote(
-    make_world: MakeWorld, tmp_path: Path, layout: str, number: int, code: int
+    make_world: MakeWorld, layout: str, number: int, code: int
 ) -> None:
     world = make_world(layout)
     sold(world)
     module, name = ("file", "FileLedger") if layout == "file" else ("redis", "RedisLedger")
-    (tmp_path / "sitecustomize.py").write_text(_STOP_AFTER_THE_WRITE.format(module=module, name=name, number=number))
-    path = f"{tmp_path}:{world.env['PYTHONPATH']}"
-    run = world.reconcile("--run-id", "MINE", PYTHONPATH=path)
+    script = _STOP_AFTER_THE_WRITE.format(module=module, name=name, number=number)
+    run = world.reconcile("--run-id", "MINE", script=script)
     document = run.document
     assert (run.code, document["runId"], document["error"]) == (code, "MINE", "reconcile_failed")
     assert document["closed"] == len(SYMBOLS)
@@ -212,12 +210,11 @@ def test_a_run_stopped_after_its_write_says_what_it_wrote(
     assert (shown.code, shown.stdout) == (0, "")
 
 
-def test_people_see_the_lines_of_a_stopped_run(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_people_see_the_lines_of_a_stopped_run(make_world: MakeWorld) -> None:
     world = make_world()
     sold(world)
     script = _STOP_AFTER_THE_WRITE.format(module="redis", name="RedisLedger", number=int(signal.SIGTERM))
-    (tmp_path / "sitecustomize.py").write_text(script)
-    run = world.run("reconcile", "--quiet", PYTHONPATH=f"{tmp_path}:{world.env['PYTHONPATH']}")
+    run = world.run("reconcile", "--quiet", script=script)
     assert run.code == 143
     assert all(any(symbol in line for line in run.stdout.splitlines()) for symbol in SYMBOLS)
 

@@ -1,4 +1,4 @@
-"""A whole world for one black-box test: fake broker, ledger, state, environment, and the CLI as a subprocess.
+"""A whole world for one black-box test: fake broker, ledger, state, environment, and the CLI as a process of its own.
 
 Every key and password in it contains SENTINEL; `World.leaks()` looks for that word in everything
 that was written: stdout, stderr, files and Redis.
@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,12 +27,12 @@ from ghostclean.app.parts import Options, Parts
 from ghostclean.app.reconcile import run_reconcile
 from ghostclean.result import Result
 from ghostclean.settings import Settings
+from tests import program
 from tests.fakebroker import FakeBroker
+from tests.program import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SENTINEL = "SENTINEL"
 KEY, SECRET, PASSWORD = "SENTINELPKey", "SENTINEL/secret+%2F=", "SENTINELpass"
-PROGRAM = (sys.executable, "-c", "import sys; from ghostclean.cli import main; sys.exit(main())")
 
 NOW = "2026-11-18T15:00:00Z"  # a Wednesday, 10:00 in New York
 DAY_AGO = "2026-11-17T15:00:00Z"
@@ -190,22 +189,15 @@ class World:
         values: Mapping[str, str | None] = {**kept, **self.env, **more}
         return {name: value for name, value in values.items() if value is not None}
 
-    def start(self, *args: str, **more: str | None) -> subprocess.Popen[str]:
-        """Starts the program and does not wait."""
-        return subprocess.Popen(
-            [*PROGRAM, *args],
-            env=self.environment(**more),
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *args: str, script: str | None = None, **more: str | None) -> program.Running:
+        """Starts the program and does not wait; `script` is Python that its process runs first."""
+        before = ("tests.program:script", script) if script else None
+        return program.start(*args, env=self.environment(**more), cwd=self.folder, before=before)
 
-    def run(self, *args: str, **more: str | None) -> Run:
+    def run(self, *args: str, script: str | None = None, **more: str | None) -> Run:
         """Runs the program to its end; after a minute it is killed and the test fails."""
         began = time.monotonic()
-        process = self.start(*args, **more)
+        process = self.start(*args, script=script, **more)
         try:
             stdout, stderr = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
@@ -222,9 +214,9 @@ class World:
             document = json.loads(stdout)
         return Run(code, document, stdout, stderr, seconds)
 
-    def reconcile(self, *args: str, **more: str | None) -> Run:
-        """`ghostclean reconcile --json` as a subprocess."""
-        return self.run("reconcile", "--json", *args, **more)
+    def reconcile(self, *args: str, script: str | None = None, **more: str | None) -> Run:
+        """`ghostclean reconcile --json` as a process."""
+        return self.run("reconcile", "--json", *args, script=script, **more)
 
     def status(self) -> Any:
         """The document of `ghostclean status --json`."""

@@ -26,6 +26,7 @@ from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import JournalEntry, RunCommit, State
 from ghostclean.errors import FencedOff, StateFailed
 from tests.servers import binaries, redis_server
+from tests.timing import SLACK
 
 from .conftest import REDISES, Servers, Site, close_site, open_site
 
@@ -279,9 +280,47 @@ def test_ledgers_do_not_share_what_is_theirs(kit: StateKit) -> None:
     assert two.journal() == []
     assert two.lock_info() is None
     assert two.acquire("two", 30) is not None
-    one.commit(commit("r1"))
-    two.commit(commit("r1"))
-    assert two.telemetry("reconcile", 5).summary["runs"] == "2"
+
+
+# ------------------------------------------------------------------ several ledgers
+
+
+def signed(run_id: str, kind: str = "reconcile", **more: Any) -> RunCommit:
+    """A commit whose row says that it is of a ledger of ours, as all do now."""
+    return commit(run_id, kind, run={"ts": "t", "runId": run_id, "ledger": "its name"}, **more)
+
+
+def test_the_runs_of_a_ledger_are_its_own(kit: StateKit) -> None:
+    one, two = kit.open(), kit.open(ledger="file:/elsewhere.json")
+    one.commit(signed("r1"))
+    two.commit(signed("r1", put={"lastOk": "false"}))
+    two.commit(signed("r2", put={"lastOk": "false"}))
+    two.commit(signed("m1", "auto-manage"))
+    assert (one.telemetry("reconcile", 5).summary["runs"], one.telemetry("reconcile", 5).summary["lastOk"]) == (
+        "1", "true",
+    )  # fmt: skip
+    assert [run["runId"] for run in two.telemetry("reconcile", 5).runs] == ["r2", "r1"]
+    assert one.telemetry("auto-manage", 5) == kit.open(ledger="third").telemetry("auto-manage", 5)
+
+
+def test_all_ledgers_of_a_state_are_known_by_what_they_say_of_themselves(kit: StateKit) -> None:
+    one, two = kit.open(), kit.open(ledger="file:/elsewhere.json")
+    assert one.ledgers("reconcile") == []
+    one.commit(signed("r1", about={"ledger": "one", "interval": 300.0}))
+    two.commit(signed("r1", about={"ledger": "two", "interval": 60.0}))
+    two.commit(signed("r2", about={"ledger": "two, renamed", "interval": 60.0}, put={"lastOk": "false"}))
+    found = {known.about["ledger"]: known.summary for known in kit.open(ledger="third").ledgers("reconcile")}
+    assert {name: (summary["runs"], summary["lastOk"]) for name, summary in found.items()} == {
+        "one": ("1", "true"),
+        "two, renamed": ("2", "false"),
+    }
+
+
+def test_a_ledger_that_has_said_nothing_of_itself_is_known_to_itself(kit: StateKit) -> None:
+    one = kit.open()
+    one.commit(signed("r1"))
+    assert [(known.about, known.summary["runs"]) for known in one.ledgers("reconcile")] == [({}, "1")]
+    assert kit.open(ledger="another").ledgers("reconcile") == []
 
 
 # ------------------------------------------------------------------ lock
@@ -388,6 +427,18 @@ def test_what_the_app_wrote_before_us_goes_on(site: Site) -> None:
     assert shown.runs[1:] == ({"unreadable": "garbled"}, {"ts": 1})
 
 
+def test_dashboards_read_the_sum_of_all_ledgers_under_one_prefix(site: Site) -> None:
+    p = site.prefix
+    for ledger, closed in (("file:/one.json", 2), ("file:/two.json", 3)):
+        state = RedisState(site.server(), ledger_place=ledger, prefix=p)
+        run = {"ts": "t", "runId": ledger, "ok": True, "ledger": ledger, "account": "PA1"}
+        state.commit(commit("r1", run=run, add={"runs": 1, "totalClosed": closed}, put={"lastRunId": ledger}))
+    summary = {k.decode(): v.decode() for k, v in site.client.hgetall(f"{p}telemetry:reconcile:summary").items()}
+    assert summary == {"runs": "2", "totalClosed": "5", "lastRunId": "file:/two.json"}
+    listed = [json.loads(text) for text in site.client.lrange(f"{p}telemetry:reconcile:runs", 0, -1)]
+    assert [run["ledger"] for run in listed] == ["file:/two.json", "file:/one.json"]
+
+
 def test_a_foreign_key_in_our_place_changes_nothing(site: Site) -> None:
     site.client.set(f"{site.prefix}telemetry:reconcile:summary", "mine")
     state = redis_state(site)
@@ -459,7 +510,7 @@ def test_a_dead_server_is_known_soon() -> None:
     start = time.monotonic()
     with pytest.raises(StateFailed, match=re.escape("redis://127.0.0.1:1/0")):
         RedisState(RedisServer("redis://127.0.0.1:1/0"), ledger_place=LEDGER).open()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 1 + SLACK
 
 
 def test_a_full_server_records_nothing_by_halves() -> None:
@@ -574,7 +625,7 @@ def test_closing_does_not_wait_for_a_call_that_hangs(tmp_path: Path) -> None:
     with state._turn:
         start = time.monotonic()
         state.close()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 1 + SLACK
     state.close()
 
 

@@ -1,4 +1,7 @@
-"""States that an earlier version has written are read, and written on exactly as it would have done."""
+"""States that an earlier version has written are read, and written on exactly as it would have done.
+
+What it did not know, the telemetry of one ledger, is taken over and stands beside the rest.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,16 @@ def read(state: State) -> None:
     assert shown.runs[-2:] == ({"unreadable": "garbled"}, {"ts": 1})
 
 
+OWN = "4e79c1066d58:"
+
+
+def telemetry_of(state: State) -> Any:
+    """What a ledger has for its own, once `go_on` has been."""
+    shown = state.telemetry("reconcile", 100)
+    managed = state.telemetry("auto-manage", 100)
+    return dict(shown.summary), shown.runs, dict(managed.summary), managed.runs
+
+
 def redis_state(site: Site) -> RedisState:
     return RedisState(site.server(), ledger_place=LEDGER, prefix=site.prefix, journal_kept=JOURNAL_KEPT)
 
@@ -59,7 +72,13 @@ def test_a_state_in_redis_is_read_and_written_on(site: Site) -> None:
         read(redis_state(site))
         assert redis_content(site.client, site.prefix) == stored("redis-before.json"), "reading has written"
         go_on(redis_state(site))
-    assert redis_content(site.client, site.prefix) == stored("redis-after.json")
+    content, own = redis_content(site.client, site.prefix), f"ghostclean:{OWN}telemetry:"
+    assert {n: v for n, v in content.items() if not n.startswith(own)} == stored("redis-after.json")
+    summary, runs, managed, _ = telemetry_of(redis_state(site))
+    together = content["telemetry:reconcile:summary"]["value"]
+    assert {n: v for n, v in summary.items() if not n.startswith("lastSuccess")} == together
+    assert len(runs) == len(content["telemetry:reconcile:runs"]["value"])
+    assert managed == content["telemetry:auto-manage:summary"]["value"]
 
 
 def test_a_fresh_state_in_redis_has_the_same_keys(site: Site) -> None:
@@ -68,7 +87,8 @@ def test_a_fresh_state_in_redis_has_the_same_keys(site: Site) -> None:
     site.client.lpush(f"{site.prefix}telemetry:reconcile:runs", '{"ts":1}', "garbled")
     with same_tokens():
         begin(redis_state(site))
-    assert redis_content(site.client, site.prefix) == stored("redis-before.json")
+    content = redis_content(site.client, site.prefix)
+    assert {n: v for n, v in content.items() if f"{OWN}telemetry:" not in n} == stored("redis-before.json")
 
 
 def sqlite_state(path: Path) -> SqliteState:
@@ -82,8 +102,21 @@ def test_a_state_in_sqlite_is_read_and_written_on(tmp_path: Path) -> None:
     with same_tokens():
         read(state)
         go_on(state)
+    summary, runs, managed, _ = telemetry_of(state)
     state.close()
-    assert sqlite_content(tmp_path / "before") == sqlite_content(tmp_path / "after")
+    after, found = sqlite_content(tmp_path / "after"), together(sqlite_content(tmp_path / "before"))
+    assert found == after
+    assert {n: v for n, v in summary.items() if not n.startswith("lastSuccess")} == {
+        name: value for kind, name, value in after["summary"] if kind == "reconcile"
+    }
+    assert len(runs) == len([kind for kind, _ in after["run"] if kind == "reconcile"])
+    assert managed == {name: value for kind, name, value in after["summary"] if kind == "auto-manage"}
+
+
+def together(content: Any) -> Any:
+    """Without the telemetry of one ledger."""
+    told = {table: [row for row in content[table] if not row[0].startswith(OWN)] for table in ("summary", "run")}
+    return {**content, **told}
 
 
 def test_a_fresh_state_in_sqlite_has_the_same_tables(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ import redis
 
 from tests.servers import redis_server
 
-from .scene import DAY_BEFORE, ROOT, Runner, Scene, build_broker
+from .scene import DAY_BEFORE, ROOT, Scene, build_broker
 
 WRITERS, RUNNERS, TRADES, GHOST_EVERY = 2, 4, 6, 100
 Edit = Callable[[dict[str, dict[str, Any]]], None]
@@ -129,14 +129,11 @@ def compete(make: Callable[..., Scene], layout: str, writes: int) -> dict[str, A
     over = threading.Event()
 
     def reconcile() -> None:
-        runner = Runner()
         while not over.is_set():
-            answer = runner(args=["reconcile", "--json", "--allow-mass-close"], env=scene.env(), cwd=str(scene.home))
-            document = json.loads(answer.stdout)
+            document = scene.start("--allow-mass-close").answer().document
             codes[str(document["error"])] += 1
             if document["error"] not in (None, "locked"):
                 failures.append(str(document["detail"]))
-        runner.close()
 
     runs = [threading.Thread(target=reconcile) for _ in range(RUNNERS)]
     for run in runs:
@@ -202,13 +199,11 @@ def main() -> None:
     asked = options.parse_args()
     broker, records = build_broker()
     with redis_server() as url, tempfile.TemporaryDirectory() as folder:
-        unused = Runner()
 
         def make(layout: str, state_kind: str) -> Scene:
-            return Scene(unused, broker, records, url, Path(folder), layout, state_kind)
+            return Scene(broker, records, url, Path(folder), layout, state_kind)
 
         print(json.dumps(compete(make, asked.layout, asked.writes)))
-        unused.close()
     broker.__exit__(None, None, None)
 
 

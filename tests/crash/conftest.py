@@ -1,4 +1,4 @@
-"""One broker, one Valkey and one forking runner a worker; every test has a ledger and a state of its own."""
+"""One broker and one Valkey a worker; every test has a ledger and a state of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers import redis_server
 
-from .scene import Runner, Scene, build_broker
+from .scene import Scene, build_broker
 
 MakeScene = Callable[..., Scene]
 
@@ -18,10 +18,8 @@ MakeScene = Callable[..., Scene]
 @pytest.fixture(scope="session")
 def world() -> Iterator[dict[str, Any]]:
     broker, records = build_broker()
-    runner = Runner()
     with redis_server() as url:
-        yield {"runner": runner, "broker": broker, "records": records, "redis_url": url}
-    runner.close()
+        yield {"broker": broker, "records": records, "redis_url": url}
     broker.__exit__(None, None, None)
 
 

@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -24,9 +22,10 @@ from ghostclean.adapters.state.form import namespace
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import State
+from tests import program
 from tests.fakebroker import FakeBroker
+from tests.program import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NOW = "2026-11-18T15:00:00Z"
 DAY_BEFORE = "2026-11-17T15:00:00Z"
 LONG = {"id": "long", "ticker": "IBM", "status": "DRAFT", "quantity": 1, "note": "long " * 20_000}
@@ -50,32 +49,26 @@ class Answer:
         return found
 
 
-class Runner:
-    """One forking process; its requests are served one after the other."""
+class Run:
+    """A reconcile that has been started; its effects are told at its end."""
 
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.runner"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+    def __init__(self, scene: Scene, args: tuple[str, ...], env: Mapping[str, str], fault: Mapping[str, Any]) -> None:
+        self.seen = scene.home / f"effects-{uuid.uuid4().hex}"
+        self.began = time.monotonic()
+        self.process = program.start(
+            "reconcile", "--json", *args, env=env, cwd=scene.home,
+            before=("tests.crash.saboteur:strike", {**fault, "seen": str(self.seen)}),
         )  # fmt: skip
 
-    def __call__(self, **request: Any) -> Answer:
-        with self._turn:
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            raw = json.loads(self._process.stdout.readline())
-        return Answer(raw["code"], raw["stdout"], raw["stderr"], raw["effects"], raw["seconds"])
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
+    def answer(self, kill_after: float | None = None) -> Answer:
+        """What it did, once it has ended or, after that many seconds, was killed."""
+        try:
+            stdout, stderr = self.process.communicate(kill_after)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            stdout, stderr = self.process.communicate()
+        effects = json.loads(self.seen.read_text()) if self.seen.exists() else []
+        return Answer(self.process.wait(), stdout, stderr, effects, time.monotonic() - self.began)
 
 
 def build_broker() -> tuple[FakeBroker, list[dict[str, Any]]]:
@@ -117,7 +110,6 @@ class Scene:
     The layout `long` is a string that is too long to be sent for comparison.
     """
 
-    runner: Runner
     broker: FakeBroker
     records: list[dict[str, Any]]
     redis_url: str
@@ -177,32 +169,24 @@ class Scene:
         env["GHOSTCLEAN_STATE"] = self.redis_url if self.state_kind == "redis" else f"sqlite:{self.home}/state.db"
         return env
 
-    def run(self, *args: str, fault: Mapping[str, Any] | None = None, kill_after: float = 1e9, deadline: str = "20s",
-            env: Mapping[str, str] | None = None) -> Answer:  # fmt: skip
-        return self.runner(
-            args=["reconcile", "--json", "--deadline", deadline, *args], env={**self.env(), **(env or {})},
-            cwd=str(self.home), fault=dict(fault or {}), kill_after=kill_after,
-        )  # fmt: skip
+    def start(self, *args: str, fault: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> Run:
+        return Run(self, args, {**self.env(), **(env or {})}, fault or {})
+
+    def run(self, *args: str, fault: Mapping[str, Any] | None = None, kill_after: float | None = None,
+            deadline: str = "20s", env: Mapping[str, str] | None = None) -> Answer:  # fmt: skip
+        return self.start("--deadline", deadline, *args, fault=fault, env=env).answer(kill_after)
 
     def slow_run(self, name: str) -> Callable[[], Answer]:
-        """Starts a run in a runner of its own, which stops (SIGSTOP) before the first effect of that name."""
-        runner = Runner()
+        """Starts a run, which stops (SIGSTOP) before the first effect of that name."""
         marker = self.home / "stopped"
-        answers: list[Answer] = []
-        request = {"args": ["reconcile", "--json"], "env": self.env(), "cwd": str(self.home),
-                   "fault": {"name": name, "how": "stop_before", "marker": str(marker)}}  # fmt: skip
-        waiting = threading.Thread(target=lambda: answers.append(runner(**request)))
-        waiting.start()
+        run = self.start(fault={"name": name, "how": "stop_before", "marker": str(marker)})
         while not marker.exists() or not is_stopped(int(marker.read_text())):
             time.sleep(0.005)
+        marker.unlink()
 
         def go_on() -> Answer:
-            pid = int(marker.read_text())
-            marker.unlink()
-            os.kill(pid, signal.SIGCONT)
-            waiting.join()
-            runner.close()
-            return answers[0]
+            os.kill(run.process.pid, signal.SIGCONT)
+            return run.answer()
 
         return go_on
 

@@ -19,9 +19,9 @@ import typer
 from ghostclean.cli.app import app
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
-from ghostclean.settings import Settings
+from ghostclean.settings import FLEET_FOLDER, Settings
+from tests.program import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 NO_DEFAULT = "\u2013"
@@ -123,7 +123,7 @@ def test_the_settings_table_names_every_setting_and_its_default() -> None:
 
 
 def test_every_variable_named_anywhere_exists() -> None:
-    known = {field.alias for field in Settings.model_fields.values()}
+    known = {FLEET_FOLDER, *(field.alias for field in Settings.model_fields.values())}
     for text in (README, OPERATIONS):
         for name in re.findall(r"\b(?:GHOSTCLEAN|ALPACA|AUTO_MANAGE|APCA)_[A-Z_]+\b", text):
             assert name in known

@@ -1,8 +1,6 @@
-"""Alpaca as the `Broker` port: complete lists or an error, never something in between.
+"""Alpaca as the `Broker` port: a complete list or an error, an answer about what was asked, a write sent once.
 
-Invariants: a list is returned only when its end was seen; None from a look-up is the broker's
-own "does not exist"; an answer that is not about what was asked is an error; a write is sent
-once. Source: Alpaca Trading API, orders, positions, account activities, assets, market data.
+Source: Alpaca Trading API: orders, positions, account activities, assets, market data.
 """
 
 from __future__ import annotations
@@ -15,8 +13,9 @@ from decimal import Decimal
 from typing import Any, Self, TypeGuard, TypeVar
 from urllib.parse import quote
 
-from ghostclean.adapters.alpaca.api import Api, NotFound
 from ghostclean.adapters.alpaca.paging import (
+    Api,
+    NotFound,
     SeamLost,
     TooManyPages,
     activity_rows,
@@ -41,7 +40,7 @@ from ghostclean.adapters.alpaca.records import (
     read_trade,
 )
 from ghostclean.app.deadline import call_left
-from ghostclean.app.ports import History, OrderRequest, Price, Session
+from ghostclean.app.ports import History, OrderRequest, Price
 from ghostclean.core.broker import (
     Account,
     Activity,
@@ -49,6 +48,7 @@ from ghostclean.core.broker import (
     MarketClock,
     Order,
     Position,
+    Session,
     crypto_pair,
     is_option,
     plain,
@@ -63,7 +63,7 @@ _ORDER_PAGES = 40
 LATE_BOOKING = timedelta(days=1)  # an activity may be booked a day off from when it happened
 _PRICE_BATCH = 100
 _FRESH = timedelta(seconds=60)
-_ACTIVITY_TYPES = "OPEXP,OPASN,OPEXC,OPTRD,SPLIT,SPIN,NC,MA,OPCA,REORG"
+_ACTIVITY_TYPES = "OPEXP,OPASN,OPEXC,OPTRD,SPLIT,SPIN,NC,MA,OPCA,REORG,ACATS,FOPT,JNL,JNLS"
 _WITH_LEGS = frozenset({"bracket", "oco", "oto", "mleg"})
 
 
@@ -128,9 +128,7 @@ class AlpacaBroker:
         return _parsed("the account", read_account, self._get("/account"))
 
     def working_orders(self) -> tuple[Order, ...]:
-        """Read flat: a nested open list shows parents only, so the working legs of a bracket
-        whose entry has filled, its stop above all, would be in no row at all.
-        """
+        """Read flat: a nested list hides the working legs of a bracket whose entry has filled."""
         try:
             rows = self._open_rows()
         except SeamLost:
@@ -291,7 +289,6 @@ def _is_newer(price: Price | None, known: Price | None) -> TypeGuard[Price]:
 
 
 def _parsed(what: str, parse: Callable[[Any], T], raw: Any) -> T:
-    """The parsed answer; what the API cannot have given is a failed read."""
     try:
         return parse(raw)
     except (Impossible, ArithmeticError, RecursionError) as error:
@@ -299,16 +296,13 @@ def _parsed(what: str, parse: Callable[[Any], T], raw: Any) -> T:
 
 
 def _path(collection: str, name: str) -> str:
-    """One member of a collection. An empty or dotted name would mean the whole of it: to DELETE
-    that is to cancel every order of the account.
-    """
+    """Refuses an empty or dotted name: a DELETE of the whole collection cancels every order of the account."""
     if not name.strip(". "):
         raise BrokerError(f"{name!r} is no id and no symbol", transient=False)
     return f"{collection}/{quote(name, safe='')}"
 
 
 def _asked_first(raw: Any, what: str, is_asked: Callable[[Order], bool]) -> tuple[Order, ...]:
-    """The order that was asked for, then what is nested with it."""
     orders = _parsed(what, read_orders, [raw])
     asked = next((order for order in orders if is_asked(order)), None)
     if asked is None:

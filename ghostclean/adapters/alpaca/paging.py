@@ -1,13 +1,12 @@
-"""Reading Alpaca's lists to their end: complete, or an error."""
+"""One Alpaca host as the adapter sees it, and its lists read to their end: complete, or an error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from ghostclean.adapters.alpaca.api import Api
 from ghostclean.adapters.alpaca.records import Row, is_pair
 from ghostclean.core.broker import crypto_pair, parse_time, symbol_key
 from ghostclean.errors import BrokerError, WrongAnswer
@@ -17,6 +16,28 @@ _DEFAULT_PAGE = 50
 _ACTIVITY_PAGE = 100
 _ACTIVITY_PAGES = 60
 _SYMBOLS_LENGTH = 5000
+
+
+class NotFound(BrokerError):
+    """A true 404: the broker itself says that the order, position or asset does not exist."""
+
+
+class Api(Protocol):
+    """Raises BrokerError and its kinds; reads NotFound on a true 404, writes Refused and AnswerLost."""
+
+    def get(self, path: str, data: dict[str, str] | None = None, *, api_version: str = "v2") -> Any: ...
+
+    def post(self, path: str, data: dict[str, Any]) -> Any: ...
+
+    def patch(self, path: str, data: dict[str, Any]) -> Any: ...
+
+    def delete(self, path: str) -> Any: ...
+
+    def now(self) -> datetime:
+        """The host's own time by its latest answer; ours before the first."""
+
+    def requests_left(self) -> int | None:
+        """How many more requests this minute allows; None when unknown."""
 
 
 class SeamLost(BrokerError):
@@ -37,10 +58,7 @@ def rows_of(raw: Any, what: str) -> list[Row]:
 def order_pages(api: Api, query: Mapping[str, str], max_pages: int) -> Iterator[list[Row]]:
     """Pages of an order list, newest first, until its end; raises rather than leave a gap.
 
-    The cursor is not the last row but the one before the group of rows that share the last
-    row's time (legs of one bracket do), so each page shows again how the one before ended.
-    A page that does not is no continuation. It also makes no difference then whether the
-    API means its cursor by id or by time, with the cursor's own row or without.
+    Each page must show the end of the one before again: the cursor is the row before the last rows of one time.
     """
     what = f"the list of {query['status']} orders"
     asked = {**query, "limit": str(_ORDER_PAGE), "direction": "desc"}
@@ -81,7 +99,6 @@ def activity_rows(api: Api, path: str, query: Mapping[str, str]) -> list[Row]:
 
 
 def reaches_back(page: list[Row], since: datetime) -> bool:
-    """Whether a page of orders holds one submitted before that moment."""
     times = (parse_time(row.get("submitted_at")) for row in page)
     return any(at is not None and at < since for at in times)
 
@@ -110,10 +127,7 @@ def _row_id(row: Row, what: str) -> str:
 
 
 def _may_go_on(length: int) -> bool:
-    """Whether a page of that length can be followed by more.
-
-    Not only a full one: had `limit` been ignored, a page would end at the API's default.
-    """
+    """Also at the API's default length, where a page would end had `limit` been ignored."""
     return length == _DEFAULT_PAGE or length >= _ORDER_PAGE
 
 
@@ -129,7 +143,6 @@ def _seam(rows: list[Row]) -> tuple[Row, set[str]]:
 
 
 def _check_continues(again: list[Row], cursor: Row, overlap: set[str], what: str) -> None:
-    """Judges a page by those of its rows that were seen before."""
     # A cursor meant by time can't tell rows of one moment apart
     old = [row for row in again if row["id"] not in overlap]
     if any(row.get("submitted_at") != cursor.get("submitted_at") for row in old):
@@ -139,7 +152,6 @@ def _check_continues(again: list[Row], cursor: Row, overlap: set[str], what: str
 
 
 def _amended(rows: Iterable[Row]) -> list[Row]:
-    """The rows without those that a later one corrects, cancels or busts."""
     kept: dict[str, Row] = {}
     for row in rows:
         previous = row.get("previous_id")

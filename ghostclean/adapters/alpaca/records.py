@@ -1,9 +1,7 @@
-"""Alpaca's JSON as the core's records, read leniently.
+"""Alpaca's JSON as the core's records.
 
-An unknown enum value is kept as it is (an unknown order status counts as working); an answer
-the API cannot have given (no id, a quantity that is no number, filled without a fill) raises
-`Impossible`, and the read it came from is *not observed*.
-Source: Alpaca Trading API, schemas Account, Order, Position, TradingActivities, Clock.
+Lenient about enums (an unknown order status counts as working), strict about values: an impossible answer
+raises `Impossible`. Source: Trading API, schemas Account, Order, Position, TradingActivities, Clock.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from datetime import time as clock_time
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.app.ports import OrderRequest, Price, Session
+from ghostclean.app.ports import OrderRequest, Price
 from ghostclean.core.broker import (
     ZERO,
     Account,
@@ -24,6 +22,7 @@ from ghostclean.core.broker import (
     MarketClock,
     Order,
     Position,
+    Session,
     Side,
     canonical_id,
     crypto_pair,
@@ -77,7 +76,6 @@ def read_positions(rows: object) -> tuple[Position, ...]:
 
 
 def read_position(raw: object) -> Position:
-    """One row of the position list."""
     data = _object(raw, "position")
     symbol = _text(data, "symbol")
     if not symbol:
@@ -102,12 +100,10 @@ def read_position(raw: object) -> Position:
 
 
 def read_orders(rows: object) -> list[Order]:
-    """Every order of a list answer, nested legs included, each parent first."""
     return [order for row in _list(rows, "orders") for order in read_order(row)]
 
 
 def read_order(raw: object, parent: str | None = None) -> Iterator[Order]:
-    """One order, then its nested legs."""
     data = _object(raw, "order")
     order_id = _order_id(data, "id")
     if not order_id:
@@ -164,7 +160,7 @@ def _check(order: Order, what: str) -> None:
 
 
 def read_fill(raw: object) -> Fill | None:
-    """A FILL row; None for one that was canceled."""
+    """A FILL row; None for a canceled one."""
     data = _object(raw, "fill")
     if _text(data, "status").lower() == "canceled":
         return None
@@ -181,7 +177,7 @@ def read_fill(raw: object) -> Fill | None:
 
 
 def read_activity(raw: object) -> Activity | None:
-    """A non-trade activity; None for one that was canceled."""
+    """A non-trade activity; None for a canceled one."""
     data = _object(raw, "activity")
     if _text(data, "status").lower() == "canceled":
         return None
@@ -193,11 +189,15 @@ def read_activity(raw: object) -> Activity | None:
         key=symbol_key(symbol),
         qty=_number(data, "qty", "activity"),
         day=_text(data, "date", "created_at")[:10],
+        subtype=_text(data, "activity_sub_type"),
+        group=_text(data, "group_id"),
+        amount=_optional(data, "net_amount"),
+        # A row without a price says 0.
+        price=_optional(data, "price") or None,
     )
 
 
 def read_clock(raw: object) -> MarketClock:
-    """The market clock, every field required."""
     data = _object(raw, "clock")
     at, opens, closes = (_time(data, name) for name in ("timestamp", "next_open", "next_close"))
     is_open = data.get("is_open")
@@ -207,7 +207,6 @@ def read_clock(raw: object) -> MarketClock:
 
 
 def read_session(row: Row) -> Session:
-    """A day of the calendar with its core session."""
     try:
         day = date.fromisoformat(row["date"])
         opens, closes = (_when(day, row[name]) for name in ("open", "close"))
@@ -241,10 +240,7 @@ def is_pair(symbol: str) -> bool:
 
 
 def order_body(request: OrderRequest) -> dict[str, Any]:
-    """The JSON of a new order; the API types quantities and prices as strings.
-
-    The price of an OCO's target goes into `take_profit` alone, as recorded requests have it.
-    """
+    """The JSON of a new order; the price of an OCO's target goes into `take_profit` alone."""
     body: dict[str, Any] = {
         "symbol": crypto_pair(request.symbol.upper()) if is_pair(request.symbol) else request.symbol,
         "qty": plain(request.qty),
@@ -281,7 +277,6 @@ def _list(raw: object, what: str) -> list[Any]:
 
 
 def _text(row: Row, *names: str) -> str:
-    """The first of these fields that holds text, else nothing."""
     return next((value for name in names if isinstance(value := row.get(name), str) and value), "")
 
 

@@ -1,8 +1,6 @@
-"""Broker truth as one JSON document: the raw answers of a run, and the broker that replays them.
+"""Broker truth as one JSON document: records a run's raw answers (account number masked) and replays them.
 
-A snapshot holds raw answers only, no headers, and the account number masked. Replay answers
-from the document at the document's time; what was not recorded is *not observed*, an error,
-unless the document says it is `complete`: then what it does not list does not exist.
+An answer that was not recorded is an error, unless the document is `complete`: then it does not exist.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from ghostclean.adapters.alpaca.api import Api, NotFound
 from ghostclean.adapters.alpaca.broker import ACTIVITIES, FILLS, LATE_BOOKING, AlpacaBroker
+from ghostclean.adapters.alpaca.paging import Api, NotFound
 from ghostclean.adapters.alpaca.records import Impossible, Row, read_orders
 from ghostclean.app.ports import History
 from ghostclean.core.broker import Order, canonical_id, parse_time, symbol_key
@@ -91,7 +89,6 @@ class RecordingBroker(AlpacaBroker):
                 self._looked_up[row["id"]] = row
 
     def document(self, trades: Iterable[Mapping[str, Any]] = ()) -> Document:
-        """Everything recorded so far, and the ledger's open trades, as a snapshot."""
         return {
             "schema": _SCHEMA,
             "kind": _KIND,
@@ -156,7 +153,6 @@ class SnapshotBroker(AlpacaBroker):
         return History(tuple(found.values()), since, bool(read) and all(row.get("truncated") is True for row in read))
 
     def document(self, trades: Iterable[Mapping[str, Any]] = ()) -> Document:
-        """The same snapshot beside another ledger."""
         return self._replay.document | {"ledger": {"trades": json_value(list(trades))}}
 
 
@@ -168,8 +164,6 @@ def _covers(row: Row, keys: set[str], since: datetime) -> bool:
 
 
 class _Replay:
-    """The API as the document knows it."""
-
     def __init__(self, document: object, name: str) -> None:
         if not isinstance(document, dict) or document.get("kind") != _KIND:
             raise BadSettings(f"{name} is no ghostclean snapshot: its kind must be {_KIND!r}{_CURE}")
@@ -248,7 +242,6 @@ class _Replay:
                 raise BrokerError(f"{self._name}: `lookups.orders` cannot be right: {error}", transient=False) from None
 
     def history(self, keys: set[str], since: datetime) -> Iterator[Order]:
-        """The known orders of these symbols, whole families, submitted since then."""
         for _, orders in self.families():
             if keys & {order.key for order in orders} and (orders[0].submitted_at or since) >= since:
                 yield from orders
@@ -292,14 +285,12 @@ class _Replay:
 
 
 def _page(rows: list[Document], query: Mapping[str, str]) -> list[Document]:
-    """What follows the row that the query names."""
     cursor = query.get("before_order_id") or query.get("page_token")
     start = next((n for n, row in enumerate(rows, 1) if row.get("id") == cursor), 0) if cursor else 0
     return rows[start : start + int(query.get("limit") or query["page_size"])]
 
 
 def _name(path: str, query: Mapping[str, str]) -> tuple[str, str]:
-    """Which order a look-up asks for, and the part of a snapshot that lists it when it is absent."""
     if path == _BY_CLIENT_ID:
         return "absentClientIds", query["client_order_id"]
     return "absentOrders", canonical_id(unquote(path.removeprefix("/orders/")))

@@ -1,8 +1,7 @@
-"""Alpaca over HTTP: the official SDK's client, with the care that money needs.
+"""Alpaca over HTTP through the official SDK's client, with the care that money needs.
 
-What the SDK's own transport lacks and this one adds: time-outs that fit what is left of the
-call, writes sent exactly once, reads retried twice at most, redirects and half answers as
-errors, and no key in any message. Nothing here knows what an order is.
+Time-outs fit what is left of the call, a write is sent exactly once, a read retried twice at most;
+redirects and half answers are errors, and no message shows a key.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from alpaca.common.rest import RESTClient
 from urllib3.exceptions import HTTPError as Urllib3Error
 from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 
-from ghostclean.adapters.alpaca.api import NotFound
+from ghostclean.adapters.alpaca.paging import NotFound
 from ghostclean.app.deadline import call_left
 from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refusal, Refused
 from ghostclean.places import api_url
@@ -48,18 +47,12 @@ _GONE = re.compile(
 )
 
 
-class Unreadable(BrokerError):
-    """An answer came that is not what the API sends: empty, cut, HTML, a redirect."""
-
-
 class _NeverSent(BrokerError):
     """No connection was made, so the request cannot have reached the broker."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One complete HTTP answer."""
-
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -78,11 +71,7 @@ def _no_constant(word: str) -> Any:
 
 
 class AlpacaTransport(RESTClient):
-    """GET, POST, PATCH and DELETE against one Alpaca host; answers are raw JSON.
-
-    `time_left` is asked before every try. Raises BrokerError and its kinds, for reads NotFound on
-    a true 404, for writes Refused and AnswerLost.
-    """
+    """One Alpaca host; answers are raw JSON. Reads raise NotFound on a true 404, writes Refused and AnswerLost."""
 
     def __init__(
         self,
@@ -125,11 +114,9 @@ class AlpacaTransport(RESTClient):
         return at + timedelta(seconds=self._monotonic() - mark)
 
     def requests_left(self) -> int | None:
-        """What the latest answer said of the minute's rate; None where it said nothing."""
         return self._pace[0] if self._pace is not None else None
 
     def scrubbed(self, text: str) -> str:
-        """One printable line without either key."""
         text = self._without_keys(text)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= _MESSAGE_LENGTH else line[: _MESSAGE_LENGTH - 1] + "…"
@@ -174,7 +161,7 @@ class AlpacaTransport(RESTClient):
             try:
                 return answer.json()
             except (ValueError, RecursionError):
-                raise Unreadable(self._said(what, answer, "an answer that is no complete JSON"), status=200) from None
+                raise BrokerError(self._said(what, answer, "an answer that is no complete JSON"), status=200) from None
         if answer.status == 404 and self._is_true_404(answer):
             raise NotFound(self._said(what, answer, "not found"), status=404, transient=False)
         raise self._failure(what, answer)
@@ -234,18 +221,17 @@ class AlpacaTransport(RESTClient):
         if isinstance(error, requests.exceptions.SSLError):
             line = f"{what}: no trusted TLS connection to {self._host} ({self.scrubbed(_cause(error))})"
             return BrokerError(line, transient=False)
-        return Unreadable(f"{what}: the connection to {self._host} broke ({self.scrubbed(_cause(error))})")
+        return BrokerError(f"{what}: the connection to {self._host} broke ({self.scrubbed(_cause(error))})")
 
     def _failure(self, what: str, answer: _Answer) -> BrokerError:
         if answer.is_redirect:
-            return Unreadable(
+            return BrokerError(
                 self._said(what, answer, "a redirect, which is never followed"), status=answer.status, transient=False
             )
         transient = answer.status in _RETRIED or answer.status >= 500
         return BrokerError(self._said(what, answer, "failed"), status=answer.status, transient=transient)
 
     def _said(self, what: str, answer: _Answer, outcome: str) -> str:
-        """One line: the request, what became of it, the broker's words and its request id."""
         request_id = answer.headers.get("X-Request-ID")
         words = _words(answer)
         line = f"{what}: {outcome} (HTTP {answer.status}" + (f", {words}" if words else "")
@@ -265,7 +251,6 @@ class AlpacaTransport(RESTClient):
     # ----------------------------------------------------------------- time and pace
 
     def _note(self, answer: _Answer) -> None:
-        """Remembers the broker's time and how much of the rate is left."""
         at = _http_date(answer.headers.get("Date"))
         # A 5xx may come from whatever stands in between: its clock counts only while we know no other
         if at is not None and (answer.status < 500 or self._seen is None):
@@ -304,7 +289,6 @@ class AlpacaTransport(RESTClient):
 
 
 def _spellings(*keys: str) -> tuple[str, ...]:
-    """Every way a key can be spelled in a message, the longest first."""
     found = {spelling for key in keys for spelling in (key, quote(key, safe=""), json.dumps(key)[1:-1])}
     return tuple(sorted(found, key=len, reverse=True))
 
@@ -325,7 +309,6 @@ def _refusal(body: object) -> Refusal | None:
 
 
 def _words(answer: _Answer) -> str:
-    """The broker's own message, or the beginning of what stands there instead."""
     body = _body(answer)
     if isinstance(body, dict) and body.get("message"):
         code = f"{body['code']} " if body.get("code") else ""
@@ -340,7 +323,6 @@ def _words(answer: _Answer) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a nest of library errors, without their wrapping."""
     reason: object = error
     for _ in range(5):
         inner = getattr(reason, "reason", None) or (getattr(reason, "args", None) or (None,))[-1]
@@ -352,7 +334,6 @@ def _cause(error: BaseException) -> str:
 
 
 def _never_connected(error: Exception) -> bool:
-    """Whether not even a connection existed, so that nothing can have been sent."""
     if isinstance(error, requests.ConnectTimeout):
         return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)

@@ -1,8 +1,4 @@
-"""The layouts of a ledger: a JSON file, a Redis string, a Redis hash.
-
-The module named like a place's kind has an `open_ledger` of its own: a new layout is a new module
-here, and its kind in `ghostclean.places`.
-"""
+"""The layouts of a ledger: each is a module named like its kind in `ghostclean.places`, with an `open_ledger`."""
 
 from __future__ import annotations
 
@@ -14,11 +10,10 @@ from ghostclean.places import Place
 
 
 def open_ledger(place: Place, **options: Any) -> Ledger:
-    """The ledger of that place; nothing is connected yet.
+    """The ledger of that place, not connected yet; each layout takes the options that concern it.
 
-    `options`, of which each layout takes what concerns it: `seen_before` tells whether an earlier run
-    has read the ledger, `full_scan` whether the app's own index must not be trusted now, `server` gives
-    the Redis of a URL, and `new_layout` says what an empty place is to become.
+    `seen_before`: an earlier run has read it. `full_scan`: the app's index must not be trusted. `server`: the
+    Redis of a URL. `new_layout`: what an empty place becomes.
     """
     ledger: Ledger = import_module(f"{__name__}.{place.kind}").open_ledger(place, **options)
     return ledger

@@ -1,9 +1,7 @@
 """Copies a ledger into another place or layout, record by record, each with its exact text.
 
-The source is only read. The target must hold no trades; it is replaced only while it still is what
-was looked at, and an object in a file keeps its other members. Those of a source are left behind
-and named in the notes. What was written is read back and compared with the source, which must
-still be what was read at the start.
+The target must hold no trades and still be what was looked at; the copy is read back and compared with
+a source that must not have changed. Other members of an object stay behind, named in the notes.
 """
 
 from __future__ import annotations
@@ -57,7 +55,6 @@ def copy_ledger(source: Place, target: Place, *, layout: str | None, dry_run: bo
 
 
 def _notes(source: Place, found: Records) -> list[str]:
-    """What is not copied, for the document, and as a warning for people."""
     if not found.beside:
         return []
     more = f" and {len(found.beside) - _NAMED} more" if len(found.beside) > _NAMED else ""

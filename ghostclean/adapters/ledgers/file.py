@@ -24,12 +24,7 @@ _NEW = "[]\n"
 
 
 class FileLedger(TextLedger):
-    """The `Ledger` in a file.
-
-    `seen_before` tells whether an earlier run has read this ledger: a file that is missing then
-    is an error, while a file never seen is a ledger without trades (created by the first insert).
-    It is asked only when the file is missing.
-    """
+    """A file that is missing is an error when `seen_before` says an earlier run has read it, else no trades."""
 
     _first = PRETTY
 
@@ -108,5 +103,4 @@ class FileLedger(TextLedger):
 
 
 def open_ledger(place: Place, *, seen_before: Callable[[], bool] = lambda: False, **_: Any) -> FileLedger:
-    """The ledger in the file of that place."""
     return FileLedger(place.path, seen_before=seen_before)

@@ -1,8 +1,6 @@
 """A ledger in a Redis hash: field = trade id, value = JSON object, one compare-and-set a trade.
 
-Read page by page; final records are never held, so memory follows the open trades and not the
-age of the ledger. Where the app keeps the set `<key>:open`, it is the index, and whatever we
-open or close is kept in step with it.
+Read page by page without keeping final records; the app's set `<key>:open` is kept in step with each change.
 """
 
 from __future__ import annotations
@@ -122,7 +120,6 @@ class HashLayout:
         return self._key.failed(what, cure)
 
     def _shape(self) -> tuple[int, set[bytes] | None]:
-        """How many fields there are, and what the app's index names, None where there is no index."""
         size, kind, index = self._key.look(
             ("HLEN", self._key.name), ("TYPE", self._key.index), ("SMEMBERS", self._key.index)
         )
@@ -132,7 +129,6 @@ class HashLayout:
         return int(size), index if self._indexed else None
 
     def _scan(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every field, some twice while the hash grows or shrinks."""
         cursor = 0
         while True:
             cursor, page = self._key.call("HSCAN", self._key.name, cursor, "COUNT", _SCANNED)
@@ -205,7 +201,6 @@ class HashLayout:
             raise self.failed("is no longer empty", "name an empty place")
 
     def _identities(self, texts: Sequence[str]) -> list[str]:
-        """The ids of records: a hash would silently keep one of two that share theirs."""
         ids: dict[str, None] = {}
         for own in texts:
             record = loads(own)
@@ -218,7 +213,6 @@ class HashLayout:
 
 
 def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """The records in parts that a server takes without making others wait."""
     page: list[tuple[str, str]] = []
     size = 0
     for pair in pairs:
@@ -232,7 +226,6 @@ def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
 
 
 def _decide(change: Change, raw: bytes | None) -> tuple[WriteOutcome, str | None]:
-    """What becomes of a change against the field's present value, and the text to write."""
     if raw is None:
         if change.base is not None:
             return WriteOutcome.GONE, None

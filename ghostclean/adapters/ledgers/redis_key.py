@@ -46,11 +46,7 @@ class LedgerKey:
             return self.server.rehearse(*commands, ("EVAL", "return 1", len(keys), *keys))
 
     def guarded(self, script: str, lease: Lease | None, *arguments: str | bytes, index: bool = False) -> bytes:
-        """Runs a writing script that first checks the lease, in Redis when the lock lives there.
-
-        The script sees the ledger as KEYS[1], with `index` that as the last of its keys, and the
-        arguments from ARGV[2].
-        """
+        """Runs a writing script that first checks the lease; KEYS[1] is the ledger, the last (`index`) its index."""
         lock = self._lock_of(lease)
         keys = [self.name, *lock, *([self.index] if index else [])]
         with self._writing():
@@ -62,11 +58,9 @@ class LedgerKey:
         return answer
 
     def replace(self, old: bytes, new: bytes, lease: Lease | None) -> bool:
-        """Replaces a long value while it stands and the lease holds, under WATCH; False when it does not stand.
+        """Replaces a long value under WATCH while it stands and the lease holds; a script would take twice the time.
 
-        A script would have to digest the old value and copy the new one: twice the time. MULTI and SET
-        are answered before the next is sent: after a refused MULTI a SET would stand alone, and until
-        EXEC is sent it is certain that nothing was written.
+        A SET behind a refused MULTI would stand alone, so each answer is awaited before the next command.
         """
         lock = self._lock_of(lease)
 

@@ -1,20 +1,15 @@
 """A file that is replaced as a whole while another program writes it too.
 
-A replacement is a complete, synced new file that takes the old one's place in one step, with
-its mode and owner; a reader sees the old text or the new, and a crash leaves one of the two.
-Invariants:
+A replacement is a complete, synced new file that takes the old one's place in one step, with its mode and
+owner: a reader sees the old text or the new, and a crash leaves one of the two. Invariants:
 
-1. Our own processes take turns by `<path>.lock`; an app that takes the same lock (flock) is
-   never crossed at all.
-2. For one that does not, the content is compared just before the step, and what the step
-   displaced is looked at once more: if it is not what we read, it is put back (a reader may see
-   our text for that instant), and the replacement did not happen.
-3. What is displaced is never lost, not even by a kill between the step and the putting back:
-   until it is known to be what we read it stands in a file whose name has the digests of both
-   texts, and whoever comes next puts it back, or keeps it where the file has changed since.
+1. Our processes, and an app that locks `<path>.lock` too (flock), take turns.
+2. Against an app without the lock the content is compared just before the step, and what the step displaced
+   just after: if it is not what we read, it is put back.
+3. What is displaced survives a kill: until it is known to be what we read it stands in a file named by the
+   digests of both texts, which the next process puts back or, where the ledger has changed since, keeps.
 
-Both need the step to be an exchange. Linux has a call for that; elsewhere, and on file systems
-without it, the comparison just before the step is all there is.
+2 and 3 need a step that exchanges two files, as Linux has; elsewhere the comparison before it is all.
 """
 
 from __future__ import annotations
@@ -64,7 +59,6 @@ class ReplacedFile:
         self._lock_seconds = lock_seconds
 
     def content(self) -> bytes | None:
-        """The content, None for no file; raises LedgerFailed."""
         try:
             return self.path.read_bytes()
         except FileNotFoundError:
@@ -73,7 +67,6 @@ class ReplacedFile:
             raise self.failed(f"cannot be read: {error.strerror}", "check the path and its permissions") from None
 
     def failed(self, what: str, cure: str) -> LedgerFailed:
-        """The error for a file that is no ledger, or that cannot be used."""
         return LedgerFailed(f"The ledger {self.path} {what}; nothing was changed. Cure: {cure}.")
 
     @contextlib.contextmanager
@@ -90,10 +83,7 @@ class ReplacedFile:
             raise self.failed(f"cannot be written: {cause}", cure) from None
 
     def settle(self) -> None:
-        """Puts right what a killed process left half done, unless somebody is at work just now.
-
-        Readers do this too: until it is done they do not see what the app wrote last.
-        """
+        """Puts right what a killed process left half done, unless somebody is at work just now."""
         # One that may not write here leaves it to the next writer; that one fails aloud.
         with contextlib.suppress(OSError, LedgerFailed):
             if self._swaps():
@@ -162,7 +152,6 @@ class ReplacedFile:
 
     @contextlib.contextmanager
     def _prepared(self, content: bytes) -> Iterator[Path]:
-        """A complete, synced new file beside the ledger, with its mode and owner."""
         new = self.path.with_name(f".{self.path.name}.new")
         new.unlink(missing_ok=True)  # left by a killed process: it is our turn
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -177,7 +166,6 @@ class ReplacedFile:
             new.unlink(missing_ok=True)  # missing when it has become the ledger
 
     def _dress(self, handle: int) -> None:
-        """Mode and owner of the ledger, for a file that takes its place."""
         try:
             old = self.path.stat()
         except FileNotFoundError:
@@ -202,7 +190,7 @@ class ReplacedFile:
         return []
 
     def _settle(self) -> None:
-        """Deletes what a killed process prepared or rightly displaced, and puts back what it did not know."""
+        """Deletes a killed process's own leftovers, and puts back an app's text that it displaced."""
         for swap in self._swaps():
             before, _, ours = swap.name.removesuffix(".swap").removeprefix(f".{self.path.name}.").partition(".")
             held, now = swap.read_bytes(), self.content()
@@ -222,7 +210,6 @@ class ReplacedFile:
 
     @contextlib.contextmanager
     def _lock(self, seconds: float) -> Iterator[None]:
-        """The lock that all processes share; waited for so long, LedgerFailed after that."""
         handle = self._lock_file()
         try:
             end = time.monotonic() + seconds

@@ -1,8 +1,7 @@
-"""A ledger that is one JSON text: what the file and the Redis string have in common.
+"""A ledger that is one JSON text, as the file and the Redis string are.
 
-A reading keeps the text and an index of its records; only active records stay parsed, the
-others are parsed again when they are asked for. Applying changes gives a new text in which
-every record that is not changed keeps its exact bytes.
+A reading keeps the text and an index of its records; a change splices the text, so that every other record
+keeps its exact bytes.
 """
 
 from __future__ import annotations
@@ -55,10 +54,7 @@ class _Slot(NamedTuple):
 
 
 class LedgerText:
-    """One reading of such a ledger; raises BadJson when the text is not an array of records.
-
-    With `bare` only the array will do; else it may be the `trades` of an object, as in a file.
-    """
+    """One reading; BadJson for what is no array of records, nor (unless `bare`) an object with `trades`."""
 
     def __init__(self, source: str, *, bare: bool = False, exists: bool = True) -> None:
         if bare and source.startswith("{", skip(source, 0)):
@@ -81,12 +77,10 @@ class LedgerText:
             self._slots.append(_Slot(start, end, identity, symbol))
 
     def view(self) -> LedgerView:
-        """The active records, and how many there are of all."""
         total = len(self._slots) - len(self._strangers)
         return LedgerView(tuple(self._active), total, tuple(self._strangers), exists=self.exists)
 
     def history(self, keys: Collection[str]) -> list[Record]:
-        """The final records of these symbol keys."""
         return [
             self._record(slot) for slot in self._slots if slot.symbol is not None and symbol_key(slot.symbol) in keys
         ]
@@ -113,10 +107,9 @@ class LedgerText:
         return splice(self.source, [(start, skip(self.source, start), end + between.join(texts) + end)])
 
     def apply(self, changes: Sequence[Change], empty: Layout) -> tuple[str, list[WriteOutcome]]:
-        """The text after these changes, and what became of each; `empty` lays out a first record.
+        """The text after these changes, and the outcome of each; `empty` lays out a first record.
 
-        A record that already shows the result counts as written: that is how a write whose
-        answer was lost looks when it is tried again.
+        A record that already shows the result counts as written: its answer was lost.
         """
         wanted = {change.trade_id for change in changes}
         slots: dict[str, list[_Slot]] = {}
@@ -173,10 +166,9 @@ class _Head(TypedDict, total=False):
 
 
 def _records(source: str, at: int) -> Iterable[tuple[int, int, Any]]:
-    """As `elements`; the final records of a long array come with what they are looked up by alone.
+    """As `elements`, but a long array is read by `msgspec`, with only the fields that final records are found by.
 
-    For 100,000 records `msgspec`, which checks the whole text but builds only the fields asked for,
-    takes 0.1 s where `elements` takes 0.6 s. What it refuses is for the exact reader to judge.
+    100,000 records take 0.1 s instead of 0.6 s; text that it refuses is left to the exact reader.
     """
     if len(source) < _LONG or source[:at].strip():
         return elements(source, at)
@@ -200,19 +192,16 @@ def _placed(source: str, at: int, found: Iterable[tuple[_Head, int]]) -> Iterato
 
 
 def result_of(change: Change) -> dict[str, Any]:
-    """The record as it should stand after the change."""
     after = {k: v for k, v in (change.base or {}).items() if k not in change.remove}
     return {**after, **change.fields}
 
 
 def is_final(record: Mapping[str, Any]) -> bool:
-    """Whether the record's status says that the trade is over."""
     status = record.get("status")
     return (isinstance(status, str) and status in FINAL) or status_of(record) in FINAL
 
 
 def kind_of(value: object) -> str:
-    """What an element that is not an object is, in words."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -226,11 +215,7 @@ def kind_of(value: object) -> str:
 
 
 class TextLedger(ABC):
-    """The `Ledger` over one such text; a subclass says where it is read and how it is replaced.
-
-    A write is computed from the latest reading and takes its place only if that still stands;
-    where it does not, the changes are applied again, by id, to what the app has written.
-    """
+    """The `Ledger` over one such text. A write replaces the reading it rests on, or is applied again to a new one."""
 
     place: str
     chunk = sys.maxsize
@@ -248,8 +233,7 @@ class TextLedger(ABC):
         """Replaces what was read, while it stands and the lease holds; False where it does not stand."""
 
     @abstractmethod
-    def failed(self, what: str, cure: str) -> LedgerFailed:
-        """The error for this ledger; nothing was changed."""
+    def failed(self, what: str, cure: str) -> LedgerFailed: ...
 
     @abstractmethod
     def describe(self) -> str: ...
@@ -320,5 +304,4 @@ class TextLedger(ABC):
 
 
 def pause(attempt: int) -> None:
-    """Waits a little longer and less predictably after each lost race."""
     time.sleep(random.uniform(0, min(0.25, 0.005 * 2**attempt)))

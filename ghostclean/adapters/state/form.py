@@ -24,7 +24,7 @@ _RUNS_KEPT = {"reconcile": 100, "auto-manage": 200}
 _SHAPES: Mapping[str, type] = {
     **dict.fromkeys(("first_seen", "last_worked"), str),
     "exits": list,
-    **dict.fromkeys(("misses", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin"), dict),
+    **dict.fromkeys(("misses", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin", "ledgers"), dict),
 }
 
 
@@ -129,7 +129,6 @@ def commit_from(text: str) -> RunCommit:
 
 
 def _section(name: str, value: Any) -> dict[str, Any]:
-    """A section of the memory; a late record with another shape would stop every run after it."""
     values = _table(value)
     if not all(part is None or _fits(name, part) for part in values.values()):
         raise TypeError("another shape")

@@ -1,13 +1,15 @@
 """The state in Redis.
 
-Telemetry stands where dashboards of the app already read it (`telemetry:reconcile:summary`,
-`telemetry:reconcile:runs`, the same for `auto-manage`); everything else under
-`ghostclean:<ledger>:`, every key behind the prefix. A transaction watches the keys that it rests
+The sum of the telemetry of all ledgers stands where dashboards of the app already read it
+(`telemetry:reconcile:summary`, `telemetry:reconcile:runs`, the same for `auto-manage`); what is one
+ledger's under `ghostclean:<ledger>:`, its own telemetry too; what they tell each other in
+`ghostclean:ledgers`; every key behind the prefix. A transaction watches the keys that it rests
 on, and is made again when one of them has changed.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,8 +21,9 @@ from ghostclean.app.ports import Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
-from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, namespace, runs_kept
+from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
+from .takeover import Inherited, Shared
 
 _PAGE = 500
 _INTENTS_AT_THE_HEAD = 100  # of the journal, that trimming looks past in one transaction
@@ -61,14 +64,14 @@ class RedisState(StoredState):
     def __init__(
         self, server: RedisServer, *, ledger_place: str, prefix: str = "", journal_kept: int = JOURNAL_KEPT
     ) -> None:
-        super().__init__(journal_kept=journal_kept)
+        # Beside its ledger a state is found by the ledger's key, however a machine spells the server.
+        beside = ledger_place.startswith(f"{server.place}#")
+        super().__init__(ledger_place.removeprefix(server.place) if beside else ledger_place, journal_kept=journal_kept)
         self.place = server.place
         self._server = server
         self._prefix = prefix
-        # Beside its ledger a state is found by the ledger's key, however a machine spells the server.
-        beside = ledger_place.startswith(f"{server.place}#")
-        name = ledger_place.removeprefix(server.place) if beside else ledger_place
-        self._own = f"{prefix}ghostclean:{namespace(name)}:"
+        self._own = self._of(self._ns)
+        self._ledgers = f"{prefix}ghostclean:ledgers"
         self._lock, self._holder, self._fence, self._schema, self._sequence, self._texts, self._order, self._open = (
             self._own + name
             for name in (
@@ -103,9 +106,10 @@ class RedisState(StoredState):
             ("ZCARD", self._order), ("ZRANGE", self._order, 0, 0), ("ZADD", self._order, 0, entry),
             ("ZREM", self._order, entry), ("ZSCORE", done, entry), ("ZREMRANGEBYRANK", done, 0, 0),
         ]  # fmt: skip
-        for summary, runs in map(self._kind, ("reconcile", "auto-manage")):
-            commands += [("TYPE", summary), ("HINCRBY", summary, entry, 0), ("LPUSH", runs, ""), ("LTRIM", runs, 0, 0)]
-            commands += [("LRANGE", runs, 0, 0)]
+        for kind, owner in itertools.product(("reconcile", "auto-manage"), (self._prefix, self._own)):
+            summary, runs = _keys(owner, kind)
+            commands += [("TYPE", summary), ("HINCRBY", summary, entry, 0), ("LRANGE", runs, 0, 0)]
+            commands += [("LPUSH", runs, entry), ("RPUSH", runs, entry), ("LTRIM", runs, 0, 0)]
         with self._speaking("Trying what a run does with the state"):
             return self._server.rehearse(*commands)
 
@@ -151,17 +155,23 @@ class RedisState(StoredState):
         return self._those(intended) if intended else ()
 
     def _those(self, wanted: set[bytes] | None) -> Iterator[bytes]:
-        """The texts of these entries, or of all, oldest first and a page at a time."""
         ids = [i for i in self._call("ZRANGE", self._order, 0, -1) if wanted is None or i in wanted]
         for page in _pages(ids):
             yield from (text for text in self._call("HMGET", self._texts, *page) if text is not None)
 
     def _telemetry(self, kind: str, limit: int) -> tuple[Mapping[str, str], Sequence[str]]:
-        summary, runs = self._kind(kind)
-        newest = [("LRANGE", runs, 0, limit - 1)] if limit else []
-        stored, *lists = self._ask([("HGETALL", summary), *newest])
-        decoded = {name.decode(): value.decode(errors="replace") for name, value in stored.items()}
-        return decoded, [run.decode(errors="replace") for run in (lists[0] if lists else [])]
+        summary, runs = self._ask(_telemetry(self._own, kind, limit))
+        return _decoded(summary), _lines(runs)
+
+    def _shared(self, kind: str) -> Shared:
+        delivered = ("ZRANGE", self._done(kind), 0, -1)
+        summary, runs, done = self._ask([*_telemetry(self._prefix, kind, runs_kept(kind)), delivered])
+        return Shared(_decoded(summary), _lines(runs), frozenset(_lines(done)))
+
+    def _known(self, kind: str) -> Mapping[str, tuple[str | bytes, Mapping[str, str]]]:
+        known = _named(self._call("HGETALL", self._ledgers))
+        summaries = self._ask([("HGETALL", _keys(self._of(ns), kind)[0]) for ns in known])
+        return {ns: (known[ns], _decoded(summary)) for ns, summary in zip(known, summaries, strict=True)}
 
     # ------------------------------------------------------------------ one transaction
 
@@ -184,11 +194,12 @@ class RedisState(StoredState):
     def _questions(self, basis: Basis) -> Iterator[Command]:
         record = basis.record
         if record is not None:
-            summary, runs = self._kind(record.kind)
+            summary, runs = _keys(self._prefix, record.kind)
             yield ("TYPE", summary)
             yield ("TYPE", runs)
             yield ("ZSCORE", self._done(record.kind), record.run_id)
             yield ("HMGET", summary, "runs", *_counters(record))
+            yield ("EXISTS", _keys(self._own, record.kind)[1])
         yield ("GET", self._lock)
         yield ("MGET", self._fence, self._sequence)
         yield ("ZCARD", self._order)
@@ -198,19 +209,21 @@ class RedisState(StoredState):
             yield ("HMGET", self._texts, *page)
 
     def _answers(self, basis: Basis, replies: Sequence[Any]) -> _Answers:
-        delivered, not_whole = False, []
+        delivered, not_whole, shared = False, [], None
         if basis.record is not None:
             self._check_types(basis.record.kind, *replies[:2])
-            score, (_, *counted) = checked(replies)[2:4]
+            score, (_, *counted), begun = checked(replies)[2:5]
             delivered, not_whole = score is not None, _not_whole(_counters(basis.record), counted)
-            replies = replies[4:]
+            shared = None if begun else self._shared(basis.record.kind)
+            replies = replies[5:]
         lock, (fence, sequence), size, intended, oldest, *pages = checked(replies)
         texts = zip(basis.entries, (text for page in pages for text in page), strict=True)
-        found = Found(int(fence or 0), delivered, {i: text for i, text in texts if text is not None})
+        found = Found(int(fence or 0), delivered, {i: text for i, text in texts if text is not None}, shared)
         return _Answers(found, lock, int(sequence or 0), size, set(intended), oldest, not_whole)
 
     def _check_types(self, kind: str, *types: bytes) -> None:
-        for key, wanted, found in zip(self._kind(kind), (b"hash", b"list"), checked(types), strict=True):
+        keys = _keys(self._prefix, kind)
+        for key, wanted, found in zip(keys, (b"hash", b"list"), checked(types), strict=True):
             if found not in (wanted, b"none"):
                 raise StateFailed(
                     f"Recording the run at {self.place} failed: the key {key} is not ours to use; "
@@ -221,7 +234,7 @@ class RedisState(StoredState):
         before = answers.sequence
         if changes.record is not None:
             answers.sequence += 1
-            yield from self._recorded(changes.record, changes.add, answers)
+            yield from self._recorded(changes, changes.record, answers)
         if changes.entries:
             yield from self._journaled(changes, answers)
         if answers.sequence != before:
@@ -230,19 +243,18 @@ class RedisState(StoredState):
         if changes.unlock is not None and answers.lock == changes.unlock.encode():
             yield ("DEL", self._lock, self._holder)
 
-    def _recorded(self, record: RunCommit, add: Mapping[str, int], answers: _Answers) -> Iterator[Command]:
-        summary, runs = self._kind(record.kind)
+    def _recorded(self, changes: Changes, record: RunCommit, answers: _Answers) -> Iterator[Command]:
         yield ("SET", self._schema, SCHEMA, "NX")
         yield ("ZADD", self._done(record.kind), answers.sequence, record.run_id)
         yield ("ZREMRANGEBYRANK", self._done(record.kind), 0, -DONE_KEPT - 1)
         for name in answers.not_whole:
-            yield ("HSET", summary, name, 0)
-        for name, amount in add.items():
-            yield ("HINCRBY", summary, name, amount)
-        for name, value in record.put.items():
-            yield ("HSET", summary, name, value)
-        yield ("LPUSH", runs, dumps(record.run))
-        yield ("LTRIM", runs, 0, runs_kept(record.kind) - 1)
+            yield ("HSET", _keys(self._prefix, record.kind)[0], name, 0)
+        if changes.inherited is not None:
+            yield from _went_on(*_keys(self._own, record.kind), changes.inherited)
+        for keys in (_keys(self._prefix, record.kind), _keys(self._own, record.kind)):
+            yield from _counted(*keys, record, changes.add)
+        if record.about is not None:
+            yield ("HSET", self._ledgers, self._ns, dumps(record.about))
 
     def _journaled(self, changes: Changes, answers: _Answers) -> Iterator[Command]:
         new = [i for i in changes.entries if i not in answers.found.entries]
@@ -279,8 +291,8 @@ class RedisState(StoredState):
     def _done(self, kind: str) -> str:
         return f"{self._own}done:{kind}"
 
-    def _kind(self, kind: str) -> tuple[str, str]:
-        return f"{self._prefix}telemetry:{kind}:summary", f"{self._prefix}telemetry:{kind}:runs"
+    def _of(self, ns: str) -> str:
+        return f"{self._prefix}ghostclean:{ns}:"
 
     def _call(self, *command: Any, doing: str = "Reading the state") -> Any:
         with self._speaking(doing):
@@ -292,6 +304,40 @@ class RedisState(StoredState):
 
     def _speaking(self, doing: str) -> Any:
         return self._server.speaking(doing, StateFailed, "the ledger is not touched by this")
+
+
+def _keys(owner: str, kind: str) -> tuple[str, str]:
+    """The keys of a summary and of a list of runs: the sum's behind the prefix, a ledger's behind its own."""
+    return f"{owner}telemetry:{kind}:summary", f"{owner}telemetry:{kind}:runs"
+
+
+def _telemetry(owner: str, kind: str, limit: int) -> list[Command]:
+    summary, runs = _keys(owner, kind)
+    return [("HGETALL", summary), ("LRANGE", runs, 0, limit - 1)]
+
+
+def _went_on(summary: str, runs: str, inherited: Inherited) -> Iterator[Command]:
+    for name, value in inherited.summary.items():
+        yield ("HSET", summary, name, value)
+    if inherited.runs:
+        yield ("RPUSH", runs, *inherited.runs)
+
+
+def _counted(summary: str, runs: str, record: RunCommit, add: Mapping[str, int]) -> Iterator[Command]:
+    for name, amount in add.items():
+        yield ("HINCRBY", summary, name, amount)
+    for name, value in record.put.items():
+        yield ("HSET", summary, name, value)
+    yield ("LPUSH", runs, dumps(record.run))
+    yield ("LTRIM", runs, 0, runs_kept(record.kind) - 1)
+
+
+def _decoded(values: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in values.items()}
+
+
+def _lines(values: Sequence[bytes]) -> list[str]:
+    return [value.decode(errors="replace") for value in values]
 
 
 def _counters(record: RunCommit) -> list[str]:

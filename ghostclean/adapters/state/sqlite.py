@@ -2,6 +2,9 @@
 
 WAL, so that `status` reads while a run writes; synced on every commit, so that an intent is on
 disk before the ledger is touched. Every change is one BEGIN IMMEDIATE transaction.
+
+In `summary` and `run` a kind stands for the sum over all ledgers, `<ns>:<kind>` for the telemetry
+of one; in `memory` the empty namespace is where ledgers tell each other about themselves.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Troub
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
-from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, namespace, runs_kept
+from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
+from .takeover import Shared
 
 _APPLICATION = 0x47434C4E  # "GCLN", so that another program's database is never written to
 _BUSY_SECONDS = 5.0
+_LEDGERS = "ledgers"
 _NO_ROOM = 64 * 1024  # the index beside the write-ahead log alone takes 32 KiB
 
 _TABLES = """
@@ -77,10 +82,9 @@ class SqliteState(StoredState):
         now: Callable[[], float] = time.time,
         journal_kept: int = JOURNAL_KEPT,
     ) -> None:
-        super().__init__(journal_kept=journal_kept)
+        super().__init__(ledger_place, journal_kept=journal_kept)
         self.path = Path(path).expanduser().absolute()
         self.place = f"sqlite:{self.path}"
-        self._ns = namespace(ledger_place)
         self._now = now
         self._turn = threading.Lock()  # calls come from several threads, one connection serves them
         self._connection: sqlite3.Connection | None = None
@@ -165,9 +169,24 @@ class SqliteState(StoredState):
 
     def _telemetry(self, kind: str, limit: int) -> tuple[Mapping[str, str], Sequence[str]]:
         with self._reading("Reading the telemetry") as db:
-            summary = dict(db.execute("SELECT name, value FROM summary WHERE kind = ?", (kind,)).fetchall())
-            query = "SELECT text FROM run WHERE kind = ? ORDER BY seq DESC LIMIT ?"
-            return summary, [text for (text,) in db.execute(query, (kind, limit))]
+            return _summary(db, self._kind(kind)), _runs(db, self._kind(kind), limit)
+
+    def _shared(self, kind: str) -> Shared:
+        with self._reading("Reading the telemetry") as db:
+            return self._shared_in(db, kind)
+
+    def _shared_in(self, db: sqlite3.Connection, kind: str) -> Shared:
+        done = db.execute("SELECT run_id FROM done WHERE ns = ? AND kind = ?", (self._ns, kind)).fetchall()
+        return Shared(_summary(db, kind), _runs(db, kind, runs_kept(kind)), frozenset(run_id for (run_id,) in done))
+
+    def _known(self, kind: str) -> Mapping[str, tuple[str | bytes, Mapping[str, str]]]:
+        with self._reading("Reading the telemetry") as db:
+            query = "SELECT id, text FROM memory WHERE ns = '' AND section = ?"
+            known = db.execute(query, (_LEDGERS,)).fetchall()
+            return {ns: (about, _summary(db, f"{ns}:{kind}")) for ns, about in known}
+
+    def _kind(self, kind: str) -> str:
+        return f"{self._ns}:{kind}"
 
     # ------------------------------------------------------------------ one transaction
 
@@ -175,11 +194,11 @@ class SqliteState(StoredState):
         with self._writing(doing) as db:
             changes = change(Found() if basis is None else self._found(db, basis))
             if changes.record is not None:
-                self._record(db, changes.record, changes.add)
+                self._record(db, changes, changes.record)
             if changes.entries:
                 self._write_entries(db, changes.entries.values())
             for section, values in changes.memory.items():
-                self._remember(db, section, values)
+                _remember(db, self._ns, section, values)
             if changes.unlock is not None:
                 db.execute("UPDATE lock SET token = NULL WHERE ns = ? AND token = ?", (self._ns, changes.unlock))
 
@@ -187,28 +206,34 @@ class SqliteState(StoredState):
         fence = db.execute("SELECT fence FROM lock WHERE ns = ?", (self._ns,)).fetchone()
         query = "SELECT id, text FROM journal WHERE ns = ? AND id = ?"
         entries = dict(row for i in basis.entries for row in db.execute(query, (self._ns, i)))
-        delivered = None
+        delivered = shared = None
         if basis.record is not None:
             mine = (self._ns, basis.record.kind, basis.record.run_id)
             query = "SELECT 1 FROM done WHERE ns = ? AND kind = ? AND run_id = ?"
             delivered = db.execute(query, mine).fetchone()
-        return Found(fence[0] if fence else 0, delivered is not None, entries)
+            if not _runs(db, self._kind(basis.record.kind), 1):
+                shared = self._shared_in(db, basis.record.kind)
+        return Found(fence[0] if fence else 0, delivered is not None, entries, shared)
 
-    def _record(self, db: sqlite3.Connection, record: RunCommit, add: Mapping[str, int]) -> None:
-        kind = record.kind
+    def _record(self, db: sqlite3.Connection, changes: Changes, record: RunCommit) -> None:
+        kind, own, inherited = record.kind, self._kind(record.kind), changes.inherited
         db.execute("INSERT INTO done (ns, kind, run_id) VALUES (?, ?, ?)", (self._ns, kind, record.run_id))
         _keep_newest(db, "done", DONE_KEPT, ns=self._ns, kind=kind)
-        db.executemany(
-            "INSERT INTO summary VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
-            "SET value = CAST(CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER) AS TEXT)",
-            [(kind, name, int(amount)) for name, amount in add.items()],
-        )
-        db.executemany(
-            "INSERT OR REPLACE INTO summary VALUES (?, ?, ?)",
-            [(kind, name, value) for name, value in record.put.items()],
-        )
-        db.execute("INSERT INTO run (kind, text) VALUES (?, ?)", (kind, dumps(record.run)))
-        _keep_newest(db, "run", runs_kept(kind), kind=kind)
+        if inherited is not None:
+            _put(db, own, inherited.summary)
+            for text in reversed(inherited.runs):
+                db.execute("INSERT INTO run (kind, text) VALUES (?, ?)", (own, text))
+        for counted in (kind, own):
+            db.executemany(
+                "INSERT INTO summary VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
+                "SET value = CAST(CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER) AS TEXT)",
+                [(counted, name, int(amount)) for name, amount in changes.add.items()],
+            )
+            _put(db, counted, record.put)
+            db.execute("INSERT INTO run (kind, text) VALUES (?, ?)", (counted, dumps(record.run)))
+            _keep_newest(db, "run", runs_kept(kind), kind=counted)
+        if record.about is not None:
+            _remember(db, "", _LEDGERS, {self._ns: record.about})
 
     def _write_entries(self, db: sqlite3.Connection, entries: Iterable[tuple[JournalEntry, str]]) -> None:
         db.executemany(
@@ -223,13 +248,6 @@ class SqliteState(StoredState):
                 "(SELECT seq FROM journal WHERE ns = ? AND intended = 0 ORDER BY seq LIMIT ?)",
                 (self._ns, count - self._journal_kept),
             )
-
-    def _remember(self, db: sqlite3.Connection, section: str, values: Mapping[str, Any]) -> None:
-        for i, value in values.items():
-            if value is None:
-                db.execute("DELETE FROM memory WHERE ns = ? AND section = ? AND id = ?", (self._ns, section, i))
-            else:
-                db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", (self._ns, section, i, dumps(value)))
 
     # ------------------------------------------------------------------ the file
 
@@ -315,6 +333,28 @@ class SqliteState(StoredState):
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+def _summary(db: sqlite3.Connection, kind: str) -> dict[str, str]:
+    return dict(db.execute("SELECT name, value FROM summary WHERE kind = ?", (kind,)).fetchall())
+
+
+def _runs(db: sqlite3.Connection, kind: str, limit: int) -> list[str]:
+    query = "SELECT text FROM run WHERE kind = ? ORDER BY seq DESC LIMIT ?"
+    return [text for (text,) in db.execute(query, (kind, limit))]
+
+
+def _put(db: sqlite3.Connection, kind: str, values: Mapping[str, str]) -> None:
+    rows = [(kind, name, value) for name, value in values.items()]
+    db.executemany("INSERT OR REPLACE INTO summary VALUES (?, ?, ?)", rows)
+
+
+def _remember(db: sqlite3.Connection, ns: str, section: str, values: Mapping[str, Any]) -> None:
+    for i, value in values.items():
+        if value is None:
+            db.execute("DELETE FROM memory WHERE ns = ? AND section = ? AND id = ?", (ns, section, i))
+        else:
+            db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?, ?)", (ns, section, i, dumps(value)))
 
 
 def _keep_newest(db: sqlite3.Connection, table: str, count: int, **of: str) -> None:

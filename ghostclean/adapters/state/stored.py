@@ -5,7 +5,8 @@ A store (Redis, SQLite) brings the lock, the readings and one transaction; every
 - a journal entry that stands as `written` is never taken back to `left`;
 - a run record is taken once, however often it is delivered;
 - a run that another has overtaken, by the lock's number, changes nothing;
-- a total goes up once per entry, whoever commits it as written.
+- a total goes up once per entry, whoever commits it as written;
+- a run counts twice: in its ledger's telemetry, and in the sum over all ledgers of the state.
 
 The journal keeps its newest 20,000 entries a ledger; open intents are never trimmed.
 """
@@ -17,10 +18,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, Lease, LockInfo, Recalled, RunCommit, Telemetry, Trouble
+from ghostclean.app.ports import JournalEntry, KnownLedger, Lease, LockInfo, Recalled, RunCommit, Telemetry, Trouble
 from ghostclean.errors import FencedOff
 
-from .form import INTENDED, JOURNAL_KEPT, LEFT, WRITTEN, check_shape, entry_from, entry_text, run_from, value_from
+from .form import (
+    INTENDED,
+    JOURNAL_KEPT,
+    LEFT,
+    WRITTEN,
+    check_shape,
+    entry_from,
+    entry_text,
+    namespace,
+    run_from,
+    value_from,
+)
+from .takeover import Inherited, Shared, taken_over
 
 _INTENTS = "intents"
 
@@ -54,11 +67,15 @@ class Basis:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The basis as it stands: the lock's number, the text of the entries that exist."""
+    """The basis as it stands: the lock's number, the text of the entries that exist.
+
+    `shared` is given while the ledger has no telemetry of its own.
+    """
 
     fence: int = 0
     delivered: bool = False
     entries: Mapping[str, str | bytes] = field(default_factory=dict)
+    shared: Shared | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,7 @@ class Changes:
     record: RunCommit | None = None
     add: Mapping[str, int] = field(default_factory=dict)
     unlock: str | None = None
+    inherited: Inherited | None = None
 
 
 class StoredState(ABC):
@@ -77,7 +95,9 @@ class StoredState(ABC):
 
     place: str
 
-    def __init__(self, *, journal_kept: int = JOURNAL_KEPT) -> None:
+    def __init__(self, ledger: str, *, journal_kept: int = JOURNAL_KEPT) -> None:
+        """`ledger` is the name under which its state is found."""
+        self._ns = namespace(ledger)
         self._journal_kept = journal_kept
 
     # ------------------------------------------------------------------ what a store brings
@@ -120,7 +140,15 @@ class StoredState(ABC):
 
     @abstractmethod
     def _telemetry(self, kind: str, limit: int) -> tuple[Mapping[str, str], Sequence[str]]:
-        """Summary, and the newest runs."""
+        """Summary of this ledger, and its newest runs."""
+
+    @abstractmethod
+    def _shared(self, kind: str) -> Shared:
+        """The telemetry of all ledgers together, and what this one has delivered."""
+
+    @abstractmethod
+    def _known(self, kind: str) -> Mapping[str, tuple[str | bytes, Mapping[str, str]]]:
+        """What every ledger said about itself, and its summary, by namespace."""
 
     @abstractmethod
     def _transact(self, doing: str, basis: Basis | None, change: Callable[[Found], Changes]) -> None:
@@ -183,11 +211,6 @@ class StoredState(ABC):
     # ------------------------------------------------------------------ runs
 
     def commit(self, commit: RunCommit, lease: Lease | None = None, *, release: bool = False) -> None:
-        """Stores a run's record in one transaction; a second delivery of it does nothing.
-
-        With `lease`, FencedOff and nothing stored when another run has taken the lock since; with
-        `release` as well, the lock goes back in the same transaction.
-        """
         unlock = lease.token if release and lease is not None else None
 
         def change(found: Found) -> Changes:
@@ -197,15 +220,27 @@ class StoredState(ABC):
             add = dict(commit.add)
             for entry_id, name in commit.totals.items():
                 add[name] = add.get(name, 0) + (not _is_written(found.entries.get(entry_id)))
-            return Changes(_standing(commit.entries, found), commit.memory, commit, add, unlock)
+            inherited = None if found.shared is None else taken_over(commit.kind, found.shared)
+            return Changes(_standing(commit.entries, found), commit.memory, commit, add, unlock, inherited)
 
         named = dict.fromkeys([*(entry.id for entry in commit.entries), *commit.totals])
         self._transact("Recording the run", Basis(list(named), commit), change)
 
     def telemetry(self, kind: str, limit: int) -> Telemetry:
-        """Summary as stored and the newest runs."""
-        summary, runs = self._telemetry(kind, max(0, limit))
-        return Telemetry(summary, tuple(run_from(text) for text in runs))
+        """Summary as stored and the newest runs; of a state kept for all together, this ledger's part."""
+        summary, runs = self._telemetry(kind, max(1, limit))
+        if not runs:
+            inherited = taken_over(kind, self._shared(kind))
+            summary, runs = inherited.summary, inherited.runs
+        return Telemetry(summary, tuple(run_from(text) for text in runs[: max(0, limit)]))
+
+    def ledgers(self, kind: str) -> list[KnownLedger]:
+        """Every ledger that has recorded a run in this state, the present one included."""
+        known = self._known(kind)
+        abouts = check_shape("ledgers", self._values({ns: text for ns, (text, _) in known.items()}), self.place)
+        found = [KnownLedger(abouts[ns], summary) for ns, (_, summary) in known.items()]
+        own = {} if self._ns in known else self.telemetry(kind, 0).summary
+        return [*found, KnownLedger({}, own)] if own else found
 
 
 def lock_number(lease: Lease) -> int:
@@ -219,7 +254,6 @@ def _check_fence(found: Found, lease: Lease | None) -> None:
 
 
 def _standing(entries: Sequence[JournalEntry], found: Found) -> dict[str, tuple[JournalEntry, str]]:
-    """The entries to be stored, with their text, by id."""
     standing: dict[str, tuple[JournalEntry, str]] = {}
     for entry in entries:
         if entry.outcome != LEFT or not _is_written(found.entries.get(entry.id)):

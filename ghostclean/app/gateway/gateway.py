@@ -1,8 +1,8 @@
 """What can be done with orders: place a stop, move it, close, cancel.
 
-Invariants (property tests carry their names; see `sizing` for how much):
-- never twice: an order's name is trade + purpose + n, and n rises only when the order before it
-  is proven final; an answer that got lost is looked up by that name, never sent again;
+Invariants, besides those of `sizing` (property tests carry their names):
+- never twice: a name is trade + purpose + n, and n rises only when the order before it is final; a lost
+  answer is looked up by name;
 - never crosses: a stop is compared with a price read just before it is sent;
 - no close while the instrument's market is closed.
 """
@@ -12,17 +12,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
-from ghostclean.app.gateway.sending import Sender, blocked
-from ghostclean.app.ports import Broker, OrderRequest, State
-from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, is_tagged, parse_client_id, plain
+from ghostclean.app.gateway.sending import Answer, Outcome, Sender, blocked
+from ghostclean.app.observation import Observation
+from ghostclean.app.parts import Parts
+from ghostclean.app.ports import Broker, Lease, OrderRequest, State
+from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, eastern_date, is_tagged, parse_client_id, plain
 from ghostclean.core.protection import (
     GONE,
     BegunClose,
@@ -39,6 +40,7 @@ from ghostclean.core.protection import (
     stop_limit,
     wash_trade,
 )
+from ghostclean.errors import BrokerError
 
 REST = "rest"  # the purpose of a stop beside one that covers a part of the trade
 OCO = "oco"
@@ -60,12 +62,10 @@ class _Wanted:
     shared: bool = False  # lists and prices of a moment ago will do
 
     def quantity(self, exposure: Exposure, qty: Decimal) -> Decimal:
-        """Of what may be sold, what is wanted."""
         qty = min(qty, exposure.qty - self.least, *([self.most] if self.most is not None else []))
         return qty.to_integral_value(ROUND_FLOOR) if self.target is not None else qty
 
     def request(self, exposure: Exposure, qty: Decimal, limit: Decimal | None, name: str) -> OrderRequest:
-        """The order itself; `limit` is that of a crypto stop."""
         symbol, way = exposure.symbol, exposure.side.closing
         if self.stop is None:
             return OrderRequest(symbol, way, qty, "market", "gtc" if exposure.crypto else "day", name)
@@ -96,11 +96,11 @@ class OrderGateway:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.known = known if known is not None else OrderGraph()
-        self.looker = Looker(broker, deadline, self.known, grace=grace, sleep=sleep)
+        self.looker = Looker(broker, deadline, self.known, grace, sleep)
         self.names = Names(self.looker, state)
-        self._sender = Sender(broker, self.looker, self.names, deadline, verify=verify, dry_run=dry_run)
-        self._market = market
-        self._now = broker.now
+        self._sender = Sender(broker, self.looker, self.names, deadline, verify, dry_run)
+        self.market = market
+        self.now = broker.now
         self._requests_left = broker.requests_left
         self._closed: dict[str, tuple[str, str, Decimal]] = {}  # by order: symbol key, trade, quantity
         self._stood: dict[str, Decimal] = {}
@@ -111,12 +111,7 @@ class OrderGateway:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Every request that was, or in a dry run would have been, sent."""
         return self._sender.log
-
-    def look(self, exposure: Exposure, *, shared: bool = False) -> SymbolView:
-        """The symbol as it is now, see `Looker.view`."""
-        return self.looker.view(exposure, shared=shared)
 
     def present(self, exposure: Exposure) -> Exposure:
         """The exposure less what this run has closed since the observation."""
@@ -131,15 +126,14 @@ class OrderGateway:
     def place_stop(self, exposure: Exposure, stop: Decimal, *, least: Decimal = ZERO, shared: bool = False) -> Answer:
         """A missing stop for what no other closing order can take; `least` is covered already.
 
-        A stop beside one that covers a part has a purpose, and so a name, of its own: under the
-        name of the first it would be taken for it, and the rest would stay without one.
+        Beside a stop for a part it has a purpose of its own: the name of the first would be taken for it.
         """
         return self._send(exposure, _Wanted(REST if least else STOP, stop, least=least, shared=shared))
 
     def restore(self, exposure: Exposure, begun: BegunClose, stop: Decimal) -> tuple[Answer, Answer | None]:
         """The stop (and the target) that a begun close took away, as one OCO where that can be.
 
-        The second answer is for the stop of what the target leaves.
+        The second answer is for the stop beside a smaller target.
         """
         held, lasts = self.present(exposure).qty, begun.time_in_force
         qty = _oco_quantity(exposure, begun, held)
@@ -152,19 +146,14 @@ class OrderGateway:
         return self._send(exposure, _Wanted(STOP, stop, most=begun.covered, time_in_force=lasts)), None
 
     def close(self, exposure: Exposure, purpose: str, *, expected: Position | None = None) -> Answer:
-        """A market order, only while the instrument's market is open.
-
-        With `expected` (an orphan) only for exactly the exposure, and only if the position is
-        still that one.
-        """
+        """A market order; with `expected` (an orphan) for exactly the exposure, of exactly that position."""
         exactly = exposure.qty if expected is not None else None
         return self._send(exposure, _Wanted(purpose, exactly=exactly), expected)
 
     def _send(self, exposure: Exposure, wanted: _Wanted, expected: Position | None = None) -> Answer:
-        """One way for every new order: look, size, check, send."""
         if wanted.stop is None and (why := self._why_shut(exposure)) is not None:
             return blocked(exposure, wanted.purpose, why)
-        view, present = self.look(exposure, shared=wanted.shared), self.present(exposure)
+        view, present = self.looker.view(exposure, shared=wanted.shared), self.present(exposure)
         if expected is not None and not _is_same(view.position, expected):
             return blocked(exposure, wanted.purpose, "the position has changed since it was read")
         most, why = allowance(present, view, missing_stop=wanted.stop is not None, step=self.looker.step(exposure))
@@ -183,7 +172,6 @@ class OrderGateway:
         return self._sender.submit(exposure, wanted.purpose, make, first=wanted.shared)
 
     def _checked(self, exposure: Exposure, wanted: _Wanted, view: SymbolView, qty: Decimal) -> Answer | None:
-        """The answer for an order that must not be sent in this moment."""
         if wanted.stop is not None:
             crossed = self._crossed(exposure, wanted.purpose, wanted.stop, shared=wanted.shared)
             if crossed is not None:
@@ -195,11 +183,10 @@ class OrderGateway:
         return None
 
     def _why_shut(self, exposure: Exposure) -> str | None:
-        shut = not self._market.may_close(exposure.crypto, self._now())
+        shut = not self.market.may_close(exposure.crypto, self.now())
         return "its market is closed, or closes in a moment" if shut else None
 
     def _why_not_now(self, exposure: Exposure, view: SymbolView, qty: Decimal, exactly: Decimal | None) -> str | None:
-        """Why a close of that much must not be sent in this moment."""
         if exactly is not None and qty != exactly:
             return f"only {plain(qty)} of {plain(exactly)} are free"
         if not (self.dry_run and self.looker.hidden) and not self.looker.are_released(exposure, view.position, qty):
@@ -208,7 +195,6 @@ class OrderGateway:
         return self._why_shut(exposure)
 
     def _crossed(self, exposure: Exposure, purpose: str, stop: Decimal, *, shared: bool = False) -> Answer | None:
-        """The answer for a stop that the market has passed by now; None where it may be sent."""
         price = self.looker.price(exposure, shared=shared)
         if price is None or not is_through(exposure.side, stop, price):
             return None
@@ -231,7 +217,7 @@ class OrderGateway:
         return order
 
     def end_of(self, exposure: Exposure, order: Order, seconds: float) -> Order:
-        """A close at its end, or as far as it got; in a closed market it must not wait for the next open."""
+        """A close at its end or as far as it got; in a closed market it is cancelled."""
         if order.is_final:
             return order
         if self.is_open(exposure):
@@ -240,7 +226,7 @@ class OrderGateway:
         return left[0] if left else self.looker.order(order.id) or order
 
     def took_all(self, exposure: Exposure, positions: Iterable[Position]) -> bool:
-        """Whether the position shows all that this run closed of it, whoever else holds the symbol."""
+        """Whether the position shows all that this run closed of it."""
         stood, took = self._stood.get(exposure.key), self._closed_of(exposure.key)
         if stood is None or not took:
             return False
@@ -250,15 +236,11 @@ class OrderGateway:
         return (now.qty if now is not None else ZERO) == stood - took
 
     def why_not_close(self, exposure: Exposure, holders: Collection[str]) -> str | None:
-        """Why a close would be refused here once `holders` have let go; asked before cancelling them.
-
-        An opening order of somebody else makes the close a wash trade, and the stop as well that
-        should go back then.
-        """
+        """Why a close would be refused even once `holders` have let go; asked before cancelling them."""
         why = self._why_shut(exposure)
         if why is not None:
             return why
-        view, present = self.look(exposure), self.present(exposure)
+        view, present = self.looker.view(exposure), self.present(exposure)
         why = barrier(present, view) or wash_trade(view, holders) or self._why_too_many_requests()
         if why is None and free(present, view, step=self.looker.step(exposure), without=holders) <= 0:
             others = ", ".join(o.id for o in view.closing if o.id not in holders)
@@ -275,25 +257,20 @@ class OrderGateway:
         return wash_trade(SymbolView(None, (), tuple(self.known.opening(exposure.key, exposure.side))), own)
 
     def free_without(self, exposure: Exposure, holders: Collection[str]) -> Decimal:
-        """How much a missing stop could take once `holders` have let go; asked before cancelling them."""
-        view, present = self.look(exposure), self.present(exposure)
+        """How much a missing stop could take once `holders` have let go."""
+        view, present = self.looker.view(exposure), self.present(exposure)
         if barrier(present, view, missing_stop=True) is not None:
             return ZERO
         return free(present, view, step=self.looker.step(exposure), without=holders)
 
     def is_open(self, exposure: Exposure) -> bool:
-        """Whether an order for the instrument would trade now."""
-        return self._market.is_open(exposure.crypto, self._now())
-
-    def latest(self, owner: str, purpose: str, *, since: datetime | None = None) -> Order | None:
-        """The last order of a trade and purpose that any run sent; see `Names.latest`."""
-        return self.names.latest(owner, purpose, since=since)
+        return self.market.is_open(exposure.crypto, self.now())
 
     # ------------------------------------------------------------------ moving
 
     def move(self, exposure: Exposure, order: Order, stop: Decimal, *, qty: Decimal | None = None) -> Answer:
-        """Replaces a working stop by a tighter one (or one of another quantity), and reads it back."""
-        view = self.look(exposure)
+        """Replaces a working stop by a tighter one, or another quantity, and reads it back."""
+        view = self.looker.view(exposure)
         now = self.known.get(order.id) or self.looker.order(order.id)
         why = self._why_not_move(exposure, view, now, stop, qty)
         if now is None or why is not None:
@@ -346,7 +323,7 @@ class OrderGateway:
         return self._sender.cancel(exposure, [o for o in orders if exposure.takes(o)], seconds, why)
 
     def cancel_entry(self, exposure: Exposure, entry: Order, seconds: float) -> Order | None:
-        """Ends what is left of a trade's own entry; the entry if it is not final then."""
+        """Ends the rest of a trade's own entry; the entry if it is not final then."""
         if entry.key != exposure.key or entry.side == exposure.side.closing:
             return entry
         left = self._sender.cancel(exposure, [entry], seconds, "its rest must not be filled any more")
@@ -354,7 +331,6 @@ class OrderGateway:
 
 
 def _oco_quantity(exposure: Exposure, begun: BegunClose, held: Decimal) -> Decimal | None:
-    """For how much stop and target go back as one OCO; None where they can't."""
     qty = held if begun.target_qty is None else min(begun.target_qty, held)
     whole = all(n == n.to_integral_value() for n in (held, qty)) and not exposure.crypto
     all_of_it = begun.covered is None or begun.covered >= held
@@ -363,3 +339,42 @@ def _oco_quantity(exposure: Exposure, begun: BegunClose, held: Decimal) -> Decim
 
 def _is_same(now: Position | None, expected: Position) -> bool:
     return now is not None and now.side is expected.side and now.qty == expected.qty
+
+
+def read_market(broker: Broker, deadline: Deadline, notes: list[str]) -> Market:
+    """Clock and calendar; raises BrokerError without the clock, and does without the calendar."""
+    clock = deadline.writing(broker.clock)
+    today = eastern_date(clock.at)
+    try:
+        sessions = deadline.writing(lambda: broker.calendar(today - timedelta(days=7), today))
+    except BrokerError as error:
+        sessions = ()
+        notes.append(f"the calendar cannot be read ({error}): the clock's close counts")
+    return Market.of(clock, sessions)
+
+
+def open_gateway(
+    parts: Parts,
+    observed: Observation,
+    market: Market,
+    deadline: Deadline,
+    lease: Lease | None,
+    *,
+    grace: timedelta,
+    dry_run: bool = False,
+) -> OrderGateway:
+    """The gateway after an observation, knowing every order that it saw."""
+    known = OrderGraph()
+    known.add_orders(observed.evidence.orders.values())
+    known.set_working(observed.truth.orders)
+    return OrderGateway(
+        parts.broker,
+        parts.state,
+        market,
+        deadline,
+        grace=grace,
+        verify=lease.verify if lease is not None else lambda: None,
+        known=known,
+        dry_run=dry_run,
+        sleep=parts.pause,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -25,54 +25,41 @@ _FOR_THE_END = 1.5  # seconds of deadline that are left for ledger and telemetry
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """One reading of the lists, and the seconds of deadline that were left then."""
-
     left: float
     positions: tuple[Position, ...]
     fills: tuple[Fill, ...]
 
 
+@dataclass(slots=True)
 class Looker:
     """Every read of the gateway; raises BrokerError and DeadlineExceeded.
 
-    `hidden` are orders that a dry run would have cancelled, `booked` closes whose fills are counted
-    already. `reserve` are the seconds of deadline that a request must leave.
+    `hidden`: orders that a dry run would have cancelled. `booked`: closes whose fills are counted already.
+    `reserve`: seconds of deadline that a request must leave.
     """
 
-    def __init__(
-        self,
-        broker: Broker,
-        deadline: Deadline,
-        known: OrderGraph,
-        *,
-        grace: timedelta,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.known = known
-        self.hidden: set[str] = set()
-        self.booked: set[str] = set()
-        self.reserve = _FOR_THE_END
-        self.sleep = sleep
-        self._broker = broker
-        self._deadline = deadline
-        self._grace = grace
-        self._lists: _Lists | None = None
-        self._prices: tuple[float, Mapping[str, Price]] = (0.0, {})
-        self._assets: dict[str, Mapping[str, Any] | None] = {}
+    broker: Broker
+    deadline: Deadline
+    known: OrderGraph
+    grace: timedelta
+    sleep: Callable[[float], None] = time.sleep
+    hidden: set[str] = field(default_factory=set)
+    booked: set[str] = field(default_factory=set)
+    reserve: float = _FOR_THE_END
+    _lists: _Lists | None = None
+    _prices: tuple[float, Mapping[str, Price]] = field(default_factory=lambda: (0.0, {}))
+    _assets: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
     def has_time(self, seconds: float) -> bool:
-        """Whether the deadline allows waiting that long."""
-        return self._deadline.left() - seconds > self.reserve
+        return self.deadline.left() - seconds > self.reserve
 
     def ask(self, call: Callable[[], T]) -> T:
-        """One request within what the deadline leaves."""
-        return self._deadline.writing(call, reserve=self.reserve)
+        return self.deadline.writing(call, reserve=self.reserve)
 
     def view(self, exposure: Exposure, *, shared: bool = False) -> SymbolView:
-        """Working orders, then the position, then closing fills of the last grace, read anew.
+        """Working orders, position and recent closing fills, read in this order.
 
-        `shared` takes lists that were read a moment ago for another stop, unless something was
-        cancelled, replaced or closed since.
+        `shared` accepts lists read a moment ago for another stop.
         """
         lists = self._fresh_lists() if shared else self._read_lists()
         known = self.known
@@ -90,41 +77,38 @@ class Looker:
         return lists if lists is not None and self._is_young(lists.left) else self._read_lists()
 
     def _read_lists(self) -> _Lists:
-        left = self._deadline.left()
-        self.known.set_working(self.ask(self._broker.working_orders))
-        positions = self.ask(self._broker.positions)
-        since = self._broker.now() - self._grace
-        self._lists = _Lists(left, positions, self.ask(lambda: self._broker.fills(since)))
+        left = self.deadline.left()
+        self.known.set_working(self.ask(self.broker.working_orders))
+        positions = self.ask(self.broker.positions)
+        since = self.broker.now() - self.grace
+        self._lists = _Lists(left, positions, self.ask(lambda: self.broker.fills(since)))
         return self._lists
 
     def _is_young(self, left: float) -> bool:
-        """Whether what was read with so much of the deadline left is a moment old."""
-        return left - self._deadline.left() < _SHARED_SECONDS
+        return left - self.deadline.left() < _SHARED_SECONDS
 
     def expire(self) -> None:
-        """What was read before is not the present any more."""
         self._lists = None
 
     def position(self, exposure: Exposure) -> Position | None:
-        return _of(self.ask(self._broker.positions), exposure)
+        return _of(self.ask(self.broker.positions), exposure)
 
     def note_prices(self, prices: Mapping[str, Price]) -> None:
-        """Prices that were read just now."""
-        self._prices = (self._deadline.left(), prices)
+        self._prices = (self.deadline.left(), prices)
 
     def price(self, exposure: Exposure, *, shared: bool = False) -> Decimal | None:
-        """The latest price; None when it cannot be had, for callers that had one a moment ago."""
+        """The latest price; None if the broker fails."""
         left, prices = self._prices
         if not (shared and exposure.key in prices and self._is_young(left)):
             try:
-                prices = self.ask(lambda: self._broker.prices([exposure.symbol]))
+                prices = self.ask(lambda: self.broker.prices([exposure.symbol]))
             except BrokerError:
                 return None
         found = prices.get(exposure.key)
         return found.value if found is not None else None
 
     def are_released(self, exposure: Exposure, position: Position | None, qty: Decimal) -> bool:
-        """Waits until no order holds the shares; a broker that does not say has none held."""
+        """Waits until no order holds the shares."""
         waits = iter(_RELEASE_WAITS)
         while position is not None and position.available is not None and position.available < qty:
             wait = next(waits, None)
@@ -138,20 +122,19 @@ class Looker:
 
     def order(self, order_id: str) -> Order | None:
         """One order with its legs, read anew; None for a true 404."""
-        return self._found(self.ask(lambda: self._broker.order(order_id)))
+        return self._found(self.ask(lambda: self.broker.order(order_id)))
 
     def history(self, symbols: Sequence[str], since: datetime) -> set[str]:
-        """Orders of these symbols since then with their legs, in any status; the ids that were read."""
+        """Reads orders of these symbols with their legs, in any status; their ids."""
         try:
-            found = self.ask(lambda: self._broker.history(symbols, since, 1)).orders
+            found = self.ask(lambda: self.broker.history(symbols, since, 1)).orders
         except BrokerError:
             return set()
         self.known.add_orders(found)
         return {order.id for order in found}
 
     def order_named(self, client_id: str) -> Order | None:
-        """An order by its client order id; None for a true 404."""
-        return self._found(self.ask(lambda: self._broker.order_by_client_id(client_id)))
+        return self._found(self.ask(lambda: self.broker.order_by_client_id(client_id)))
 
     def _found(self, answer: tuple[Order, ...] | None) -> Order | None:
         if answer is None:
@@ -160,7 +143,7 @@ class Looker:
         return self.known.get(answer[0].id)
 
     def watch(self, order_id: str, seconds: float) -> Order | None:
-        """Re-reads an order until it is final or the time is up; its last known form."""
+        """Re-reads an order until it is final or the time is up."""
         waited = 0.0
         order = self.order(order_id)
         for wait in _WATCH_WAITS:
@@ -174,7 +157,6 @@ class Looker:
     # ------------------------------------------------------------------ the instrument
 
     def is_tradable(self, symbol: str) -> bool:
-        """Whether the broker takes orders for an instrument, as far as it says."""
         asset = self._asset(symbol)
         return asset is None or not (asset.get("tradable") is False or asset.get("status") == "inactive")
 
@@ -183,13 +165,12 @@ class Looker:
         return _positive(self._asset(exposure.symbol), "price_increment") if exposure.crypto else None
 
     def step(self, exposure: Exposure) -> Decimal | None:
-        """The smallest quantity of a crypto pair."""
         return _positive(self._asset(exposure.symbol), "min_trade_increment") if exposure.crypto else None
 
     def _asset(self, symbol: str) -> Mapping[str, Any] | None:
         if symbol not in self._assets:
             try:
-                self._assets[symbol] = self.ask(lambda: self._broker.asset(symbol))
+                self._assets[symbol] = self.ask(lambda: self.broker.asset(symbol))
             except BrokerError:
                 self._assets[symbol] = None  # the order itself will be refused if it must not be
         return self._assets[symbol]

@@ -1,7 +1,8 @@
-"""Client order ids: trade + purpose + n, so that an answer that got lost is found and never sent again."""
+"""Client order ids: trade + purpose + n, so that a lost answer is found by name and an order never sent twice."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ghostclean.app.gateway.looking import Looker
@@ -15,35 +16,33 @@ _MOST_NUMBERS = 500
 _LOST_WAITS = (0.3, 0.7, 1.5, 2.5)
 
 
+@dataclass(slots=True)
 class Names:
     """The names of our orders; n rises only when the order before it is proven final.
 
-    With `state_lost` they are counted by the broker's answers alone: for restoring a stop when our
-    memory fails half-way.
+    With `state_lost` n is found by asking the broker alone, so that a stop can still be restored.
     """
 
-    def __init__(self, looker: Looker, state: State) -> None:
-        self.state_lost = False
-        self._looker = looker
-        self._state = state
-        self._asked: set[str] = set()
+    looker: Looker
+    state: State
+    state_lost: bool = False
+    _asked: set[str] = field(default_factory=set)
 
     def first(self, exposure: Exposure, purpose: str) -> str | None:
-        """The first name, where none was ever used; the broker refuses it if our memory has lost one."""
+        """The first name if none was ever used; the broker refuses it should our memory be wrong."""
         owner = exposure.signature
         return None if self.state_lost or self._last(owner, purpose) is not None else client_id(owner, purpose, 1)
 
     def next(self, exposure: Exposure, purpose: str, replacing: Order | None = None) -> tuple[str, Order | None]:
         """The name of the next order, or the order of that purpose that still works.
 
-        An n that the broker does not know is free: it was never sent, or proven never to have
-        arrived. One that another symbol or side has is an answer about somebody else.
+        An order of that name in another symbol or side belongs to somebody else.
         """
         owner = exposure.signature
         first = max(self._last(owner, purpose) or 1, 1)
         for n in range(first, first + _MOST_NUMBERS):
             name = client_id(owner, purpose, n)
-            order = self._looker.order_named(name)
+            order = self.looker.order_named(name)
             if order is None:
                 return name, None
             is_own = exposure.takes(order) and (replacing is None or order.id != replacing.id)
@@ -55,39 +54,35 @@ class Names:
         if self.state_lost:
             return None
         counter = client_id(owner, purpose, 0)
-        last = self._state.recall(NUMBERS, [counter]).get(counter)
+        last = self.state.recall(NUMBERS, [counter]).get(counter)
         return last if isinstance(last, int) else None
 
     def is_asked(self, name: str) -> bool:
-        """Whether this run has sent an order of this name."""
         return name in self._asked
 
     def remember(self, owner: str, purpose: str, name: str) -> None:
         """Stores the name before it is used."""
         if not self.state_lost:
-            self._state.remember(NUMBERS, {client_id(owner, purpose, 0): int(name.rsplit("-", 1)[1])})
+            self.state.remember(NUMBERS, {client_id(owner, purpose, 0): int(name.rsplit("-", 1)[1])})
         self._asked.add(name)
 
     def latest(self, owner: str, purpose: str, *, since: datetime | None = None) -> Order | None:
-        """The last order of a trade and purpose that any run sent; None if the broker has none.
-
-        One submitted before `since` belongs to an earlier try, over long ago.
-        """
+        """The last order of an owner and purpose, submitted not before `since`."""
         last = self._last(owner, purpose)
-        order = self._looker.order_named(client_id(owner, purpose, last)) if last is not None else None
+        order = self.looker.order_named(client_id(owner, purpose, last)) if last is not None else None
         is_old = (
             order is not None and since is not None and order.submitted_at is not None and order.submitted_at < since
         )
         return None if is_old else order
 
     def find(self, name: str) -> Order | None:
-        """Looks an order up by name; a 404 right after sending may be a lag, so several times."""
+        """Looks an order up by name, several times: a 404 right after sending may be a lag."""
         for wait in _LOST_WAITS:
-            if not self._looker.has_time(wait):
+            if not self.looker.has_time(wait):
                 break
-            self._looker.sleep(wait)
+            self.looker.sleep(wait)
             try:
-                order = self._looker.order_named(name)
+                order = self.looker.order_named(name)
             except (BrokerError, DeadlineExceeded):
                 continue
             if order is not None:

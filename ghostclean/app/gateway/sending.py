@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 from ghostclean.app.deadline import Deadline
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
 from ghostclean.app.ports import Broker, OrderRequest
@@ -15,50 +16,69 @@ from ghostclean.core.broker import Order, plain
 from ghostclean.core.protection import Exposure, exclusive
 from ghostclean.errors import BrokerError, DeadlineExceeded, Refusal, Refused
 
+
+class Outcome(StrEnum):
+    """What became of an order that was wanted."""
+
+    SENT = "sent"
+    STANDING = "standing"  # an earlier order of this name works already
+    WOULD = "would_send"  # a dry run
+    BLOCKED = "blocked"  # a rule of the gateway: nothing was sent
+    CROSSED = "crossed"  # the market is at or through the stop: it is not sent
+    MOOT = "moot"  # the position is gone
+    REFUSED = "refused"  # the broker said no: nothing works because of us
+    UNKNOWN = "unknown"  # sent, and neither found nor proven absent: the next run looks it up
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome with its reason, the order as last read, and the request as it was logged."""
+
+    outcome: Outcome
+    reason: str
+    order: Order | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """It stands at the broker (or would, in a dry run)."""
+        return self.outcome in (Outcome.SENT, Outcome.STANDING, Outcome.WOULD)
+
+
 _TO_START = 4.0  # seconds of deadline below which nothing new is sent
 _REPLACE_SECONDS = 3.0
 _NEVER_PLACED = frozenset({"rejected", "canceled", "expired"})
 
 
+@dataclass(slots=True)
 class Sender:
     """The only code that writes to the broker.
 
-    `verify` raises when the run's lock is lost. `log` lists everything that was, or in a dry run
-    would have been, sent.
+    `verify` raises when the lock is lost; `log` lists every request, in a dry run the ones left out.
     """
 
-    def __init__(
-        self,
-        broker: Broker,
-        looker: Looker,
-        names: Names,
-        deadline: Deadline,
-        *,
-        verify: Callable[[], None],
-        dry_run: bool,
-    ) -> None:
-        self.log: list[dict[str, Any]] = []
-        self.dry_run = dry_run
-        self._broker = broker
-        self._looker = looker
-        self._names = names
-        self._deadline = deadline
-        self._verify = verify
+    broker: Broker
+    looker: Looker
+    names: Names
+    deadline: Deadline
+    verify: Callable[[], None]
+    dry_run: bool
+    log: list[dict[str, Any]] = field(default_factory=list)
 
     # ------------------------------------------------------------------ a new order
 
     def submit(
         self, exposure: Exposure, purpose: str, make: Callable[[str], OrderRequest], *, first: bool = False
     ) -> Answer:
-        """Sends what `make` gives for the next name of that purpose; `first` tries an unused one unasked."""
+        """Sends `make(name)` under the next name of that purpose; `first` tries an unused one unasked."""
         if not first:
-            self._looker.expire()
-        name, standing = self._names.first(exposure, purpose) if first else None, None
+            self.looker.expire()
+        name, standing = self.names.first(exposure, purpose) if first else None, None
         if name is None:
-            name, standing = self._names.next(exposure, purpose)
+            name, standing = self.names.next(exposure, purpose)
         if standing is not None:
             return Answer(Outcome.STANDING, f"order {standing.client_id} is {standing.status}", standing)
-        if self._names.is_asked(name):
+        if self.names.is_asked(name):
             return blocked(exposure, purpose, f"order {name} was sent in this run already")
         order = make(name)
         self._claim(exposure, purpose, name)
@@ -76,14 +96,14 @@ class Sender:
         request: dict[str, Any],
     ) -> Answer:
         try:
-            return self._read_back(request, self._looker.ask(lambda: self._broker.submit(order))[0])
+            return self._read_back(request, self.looker.ask(lambda: self.broker.submit(order))[0])
         except Refused as error:
             if error.why is not Refusal.NAME_TAKEN:
                 return _said(request, Outcome.REFUSED, str(error))
             lost = "its name is taken and the order is not found"
         except (BrokerError, DeadlineExceeded) as error:
             lost = f"{error}; looked up and not found"
-        found = self._names.find(order.client_id)
+        found = self.names.find(order.client_id)
         if found is None:
             return _said(request, Outcome.UNKNOWN, lost)
         if not exposure.takes(found):
@@ -95,22 +115,21 @@ class Sender:
         return self._read_back(request, found)
 
     def _claim(self, exposure: Exposure, purpose: str, name: str) -> None:
-        """Remembers the name before it is used, and makes sure that the lock is still ours."""
         if self.dry_run:
             return
-        if self._deadline.left() < _TO_START:
+        if self.deadline.left() < _TO_START:
             raise DeadlineExceeded("too little time is left to send an order")
-        if not self._names.state_lost:
-            self._verify()
-        self._names.remember(exposure.signature, purpose, name)
+        if not self.names.state_lost:
+            self.verify()
+        self.names.remember(exposure.signature, purpose, name)
 
     def _read_back(self, request: dict[str, Any], placed: Order) -> Answer:
         """An order may be accepted and rejected a moment later: only a second look tells."""
         now = placed
         try:
-            now = self._looker.order(placed.id) or placed
+            now = self.looker.order(placed.id) or placed
         except (BrokerError, DeadlineExceeded):
-            self._looker.known.add_orders((placed,))
+            self.looker.known.add_orders((placed,))
         if now.status in _NEVER_PLACED and not now.filled_qty:
             return _said(request, Outcome.REFUSED, f"the order was {now.status} after it was taken", now)
         return _said(request, Outcome.SENT, "read back", now)
@@ -122,23 +141,23 @@ class Sender:
     ) -> Answer:
         """Replaces a stop under a new name; done only when the new one works and the old one is over."""
         self._claim(exposure, purpose, name)
-        self._looker.expire()
+        self.looker.expire()
         request = self._log("replace", exposure, purpose, clientOrderId=name, orderId=order.id, **_shown(changes))
         if self.dry_run:
             return _said(request, Outcome.WOULD, "dry run")
         try:
-            new = self._looker.ask(lambda: self._broker.replace(order.id, name, **changes))
+            new = self.looker.ask(lambda: self.broker.replace(order.id, name, **changes))
         except Refused as error:
             return self._refused(request, order, error)
         except (BrokerError, DeadlineExceeded) as error:
-            found = self._successor(order) or self._names.find(name) or self._successor(order)
+            found = self._successor(order) or self.names.find(name) or self._successor(order)
             if found is None:
                 return _said(request, Outcome.UNKNOWN, f"{error}; looked up and not found", order)
             new = found
         return self._read_replacement(request, order, new, changes["stop_price"])
 
     def _refused(self, request: dict[str, Any], order: Order, error: Refused) -> Answer:
-        now = self._looker.order(order.id)
+        now = self.looker.order(order.id)
         if error.why is Refusal.NO_CHANGE:
             return _said(request, Outcome.STANDING, "it stands there already", now)
         if now is not None and now.status == "filled":
@@ -148,15 +167,15 @@ class Sender:
     def _successor(self, order: Order) -> Order | None:
         """What replaced an order, by the order itself: the proof that a lost answer was a yes."""
         try:
-            now = self._looker.order(order.id)
-            return self._looker.order(now.replaced_by) if now is not None and now.replaced_by is not None else None
+            now = self.looker.order(order.id)
+            return self.looker.order(now.replaced_by) if now is not None and now.replaced_by is not None else None
         except (BrokerError, DeadlineExceeded):
             return None
 
     def _read_replacement(self, request: dict[str, Any], old: Order, new: Order, stop: Decimal) -> Answer:
-        self._looker.known.add_orders((new,))
-        before = self._looker.watch(old.id, _REPLACE_SECONDS)
-        now = self._looker.order(new.id)
+        self.looker.known.add_orders((new,))
+        before = self.looker.watch(old.id, _REPLACE_SECONDS)
+        now = self.looker.order(new.id)
         if before is not None and before.status == "filled":
             return _said(request, Outcome.REFUSED, "the stop was filled before it could be replaced", before)
         if now is None or now.status in _NEVER_PLACED:
@@ -170,20 +189,17 @@ class Sender:
     # ------------------------------------------------------------------ cancelling
 
     def cancel(self, exposure: Exposure, orders: Sequence[Order], seconds: float, why: str) -> list[Order]:
-        """Cancels orders and waits; those that are not final yet.
-
-        Legs of one family go with the first; a refusal is answered by reading the order again.
-        """
+        """Cancels orders, one for each family, and waits; those that are not final yet."""
         if self.dry_run:
             for order in orders:
                 _said(self._log("cancel", exposure, why, orderId=order.id), Outcome.WOULD, "dry run")
-                self._looker.hidden.add(order.id)
+                self.looker.hidden.add(order.id)
             return []
-        self._looker.expire()
+        self.looker.expire()
         groups = exclusive(orders)
         for group in groups:
             self._cancel_one(exposure, group[0], why)
-        watched = (self._looker.watch(o.id, seconds) for group in groups for o in group)
+        watched = (self.looker.watch(o.id, seconds) for group in groups for o in group)
         return [now for now in watched if now is not None and not now.is_final]
 
     def _cancel_one(self, exposure: Exposure, order: Order, why: str) -> None:
@@ -191,7 +207,7 @@ class Sender:
             return  # asked for already: it is only waited for
         request = self._log("cancel", exposure, why, orderId=order.id)
         try:
-            self._looker.ask(lambda: self._broker.cancel(order.id))
+            self.looker.ask(lambda: self.broker.cancel(order.id))
         except Refused as error:
             _said(request, Outcome.REFUSED, str(error))
         except (BrokerError, DeadlineExceeded) as error:
@@ -208,7 +224,6 @@ class Sender:
 def blocked(
     exposure: Exposure, purpose: str, reason: str, order: Order | None = None, outcome: Outcome = Outcome.BLOCKED
 ) -> Answer:
-    """The answer for an order that was not sent."""
     return Answer(outcome, reason, order, {"tradeId": exposure.name, "purpose": purpose})
 
 

@@ -1,10 +1,10 @@
-"""Carries a close that was begun to its end, or back to the stop that it took away.
+"""Carries a begun close to its end, or back to the stop that it took away.
 
 Invariants:
-- a close is remembered before anything is cancelled, and forgotten only when it filled, the
-  position is gone or in other hands, or a stop stands again;
+- a close is remembered before anything is cancelled, and forgotten only when it filled, the position is gone
+  or in other hands, or a stop stands again;
 - no stop beside a close that may still fill: it is looked up by its name first;
-- a broker that does not answer proves nothing: the close stays remembered, the next run goes on;
+- without an answer from the broker the close stays remembered, and the next run goes on;
 - while the stop is off, no request may use up the time that restoring it needs.
 """
 
@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from enum import Enum, auto
 from typing import Any
 
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.gateway import OrderGateway
+from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.ports import State
 from ghostclean.core.broker import ZERO, Order, Position, parse_client_id, plain, trade_tag
 from ghostclean.core.protection import BegunClose, Exposure, SymbolView, can_take, exclusive, is_gone
@@ -50,10 +50,7 @@ class CloseState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseOutcome:
-    """What a close came to: the closing order as last seen, the stop that was restored.
-
-    `failure` ends the run once this is written down: our own state was lost on the way.
-    """
+    """What a close came to, with its order and the restored stop; `failure` (our state was lost) ends the run."""
 
     state: CloseState
     reason: str
@@ -65,10 +62,7 @@ class CloseOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CloseTarget:
-    """What is closed, and the orders that go first: `holders` of the shares, the rest of the own `entry`.
-
-    `expected` is the whole position where it must not have changed (an orphan).
-    """
+    """What is closed; its `holders` and `entry` are cancelled first, `expected` must be unchanged (an orphan)."""
 
     exposure: Exposure
     holders: Sequence[Order] = ()
@@ -76,27 +70,25 @@ class CloseTarget:
     expected: Position | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class Closer:
     """Closes, restores and remembers; `section` is where the begun closes are kept in the state."""
 
-    def __init__(self, gateway: OrderGateway, state: State, section: str, now: Callable[[], datetime]) -> None:
-        self._gateway = gateway
-        self._state = state
-        self._section = section
-        self._now = now
+    gateway: OrderGateway
+    state: State
+    section: str
 
     # ------------------------------------------------------------------ memory
 
     def remember(self, key: str, begun: BegunClose) -> None:
-        """Stores what was begun, before anything is cancelled."""
-        if not self._gateway.dry_run:
-            self._state.remember(self._section, {key: begun.to_dict()})
+        if not self.gateway.dry_run:
+            self.state.remember(self.section, {key: begun.to_dict()})
 
     def forget(self, key: str) -> None:
-        """The close is over. Should the state be lost just now, the next run comes to the same end."""
-        if not self._gateway.dry_run:
+        """Drops a close that is over; with the state lost just now, the next run drops it."""
+        if not self.gateway.dry_run:
             with contextlib.suppress(StateFailed, DeadlineExceeded):
-                self._state.remember(self._section, {key: None})
+                self.state.remember(self.section, {key: None})
 
     # ------------------------------------------------------------------ the steps of a close
 
@@ -106,10 +98,7 @@ class Closer:
         begun: BegunClose,
         on_sent: Callable[[Order, Mapping[str, Any]], None] = lambda order, request: None,
     ) -> CloseOutcome:
-        """Cancels what holds the shares, waits, closes and verifies; whatever stops it restores the stop.
-
-        `on_sent` is called once the closing order is known and before its end is.
-        """
+        """Cancels what holds the shares, closes and verifies, else restores the stop; `on_sent` gets the order."""
         exposure = target.exposure
         with self._keeping_time_to_restore():
             try:
@@ -118,11 +107,11 @@ class Closer:
                     reason = f"{left.id} is still {left.status}"
                     answer = Answer(Outcome.BLOCKED, reason)
                 else:
-                    answer = self._gateway.close(exposure, begun.purpose, expected=target.expected)
+                    answer = self.gateway.close(exposure, begun.purpose, expected=target.expected)
             except (BrokerError, DeadlineExceeded) as error:
                 answer = Answer(Outcome.UNKNOWN, str(error))
             except StateFailed as error:
-                self._gateway.names.state_lost = True
+                self.gateway.names.state_lost = True
                 return self._restored(target, begun, Answer(Outcome.UNKNOWN, str(error)), error)
         if answer.outcome is Outcome.WOULD:
             return CloseOutcome(CloseState.WOULD, answer.reason, None, answer.request)
@@ -137,12 +126,11 @@ class Closer:
     def swap(self, target: CloseTarget, begun: BegunClose) -> CloseOutcome:
         """Cancels a target and sends it anew, together with a stop."""
         with contextlib.suppress(BrokerError, DeadlineExceeded):
-            self._gateway.cancel(target.exposure, target.holders, CANCEL_SECONDS, "makes room for one OCO")
+            self.gateway.cancel(target.exposure, target.holders, CANCEL_SECONDS, "makes room for one OCO")
         return self.restore(target, begun)
 
     def _make_room(self, target: CloseTarget, begun: BegunClose) -> Order | None:
-        """Cancels what stands in the way; the first order that is not final then."""
-        gateway, entry = self._gateway, target.entry
+        gateway, entry = self.gateway, target.entry
         if entry is not None and not entry.is_final:
             # It would buy back what is sold, and the broker calls the pair a wash trade.
             entry = gateway.cancel_entry(target.exposure, entry, CANCEL_SECONDS)
@@ -158,12 +146,12 @@ class Closer:
     def _verify(self, target: CloseTarget, begun: BegunClose, answer: Answer, order: Order) -> CloseOutcome:
         exposure = target.exposure
         try:
-            order = self._gateway.settle(exposure, order, FILL_SECONDS)
+            order = self.gateway.settle(exposure, order, FILL_SECONDS)
         except (BrokerError, DeadlineExceeded) as error:
             return CloseOutcome(CloseState.UNKNOWN, str(error), order, answer.request)
-        if order.status == "filled" and self._gateway.present(exposure).qty <= exposure.dust:
+        if order.status == "filled" and self.gateway.present(exposure).qty <= exposure.dust:
             return CloseOutcome(CloseState.DONE, "filled", order, answer.request)
-        if not order.is_final and self._gateway.is_open(exposure):
+        if not order.is_final and self.gateway.is_open(exposure):
             return CloseOutcome(CloseState.WORKING, _working(order), order, answer.request)
         return self._restored(target, begun, Answer(answer.outcome, answer.reason, order, answer.request))
 
@@ -177,7 +165,7 @@ class Closer:
 
     @contextlib.contextmanager
     def _keeping_time_to_restore(self) -> Iterator[None]:
-        looker = self._gateway.looker
+        looker = self.gateway.looker
         before = looker.reserve
         looker.reserve = before + _TO_RESTORE
         try:
@@ -188,13 +176,11 @@ class Closer:
     # ------------------------------------------------------------------ the stop goes back
 
     def restore(self, target: CloseTarget | None, begun: BegunClose, close: Order | None = None) -> CloseOutcome:
-        """Restores the stop where the close does not stand; never raises for what the broker does.
+        """Restores the stop unless the close stands; never raises for what the broker does.
 
-        `close` is the closing order where the caller has read it; `target` None takes the orphan's
-        shares as they were remembered. With our state lost the close was never sent: its name is
-        remembered before it is used.
+        `close` is the closing order if the caller has read it; `target` None takes the remembered orphan.
         """
-        exposure = target.exposure if target is not None else begun.exposure(self._now())
+        exposure = target.exposure if target is not None else begun.exposure(self.gateway.now())
         try:
             close, is_filled = self._close_so_far(exposure, begun, close)
         except (BrokerError, DeadlineExceeded) as error:
@@ -210,12 +196,11 @@ class Closer:
         return CloseOutcome(found.state, found.reason, found.order or close, None, found.stop)
 
     def _close_so_far(self, exposure: Exposure, begun: BegunClose, close: Order | None) -> tuple[Order | None, bool]:
-        """The closing order at its end, or as far as it got, and whether it has filled all there is."""
-        gateway = self._gateway
+        gateway = self.gateway
         if close is not None:
             return gateway.end_of(exposure, close, FILL_SECONDS), False
         if not gateway.names.state_lost:
-            close = gateway.latest(begun.name, begun.purpose, since=begun.at - SKEW)
+            close = gateway.names.latest(begun.name, begun.purpose, since=begun.at - SKEW)
         if close is None:
             return None, False
         close = gateway.settle(exposure, gateway.end_of(exposure, close, FILL_SECONDS), 0)
@@ -223,24 +208,23 @@ class Closer:
         return close, is_all and close.status == "filled"
 
     def _restore(self, exposure: Exposure, begun: BegunClose) -> CloseOutcome:
-        looker = self._gateway.looker
+        looker = self.gateway.looker
         cancelled = [o for i in begun.orders if i not in looker.hidden and (o := looker.order(i)) is not None]
         standing = _still_working(cancelled)
         if standing is not None:
             return standing
         if begun.orphan is not None:
-            exposure = begun.exposure(self._now(), _taken(cancelled, begun))
-        view = self._gateway.look(exposure)
+            exposure = begun.exposure(self.gateway.now(), _taken(cancelled, begun))
+        view = self.gateway.looker.view(exposure)
         elsewhere = _no_longer_its(exposure, view, begun)
         if elsewhere is not None:
             return elsewhere
         if begun.stop is None:
             return CloseOutcome(CloseState.UNPROTECTED, "it had no stop to restore")
-        return _as_restored(begun.stop, *self._gateway.restore(exposure, begun, begun.stop))
+        return _as_restored(begun.stop, *self.gateway.restore(exposure, begun, begun.stop))
 
 
 def _still_working(cancelled: Sequence[Order]) -> CloseOutcome | None:
-    """Of orders that were to be cancelled, one that is not."""
     working = sorted((o for o in cancelled if not o.is_final), key=lambda o: o.status != "pending_cancel")
     if not working:
         return None
@@ -251,12 +235,10 @@ def _still_working(cancelled: Sequence[Order]) -> CloseOutcome | None:
 
 
 def _taken(cancelled: Sequence[Order], begun: BegunClose) -> Decimal:
-    """What the cancelled orders have filled since the close was begun."""
     return sum((max(ZERO, o.filled_qty - begun.orders.get(o.id, ZERO)) for o in cancelled), ZERO)
 
 
 def _no_longer_its(exposure: Exposure, view: SymbolView, begun: BegunClose) -> CloseOutcome | None:
-    """The outcome where the position, or the shares, are not to be protected any more."""
     if is_gone(exposure, view):
         return CloseOutcome(CloseState.OVER, "its position is gone")
     close = next((o for o in view.closing if is_close(o, begun.name, begun.purpose)), None)
@@ -269,7 +251,6 @@ def _no_longer_its(exposure: Exposure, view: SymbolView, begun: BegunClose) -> C
 
 
 def is_close(order: Order, name: str, purpose: str) -> bool:
-    """Whether this is the order that closes under this name."""
     ours = parse_client_id(order.client_id)
     return ours is not None and ours.trade == trade_tag(name) and ours.purpose == purpose
 

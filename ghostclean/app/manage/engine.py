@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
@@ -12,13 +12,13 @@ from ghostclean.app.manage.closes import BLOCKED, MISSED, REASONS, UNFINISHED, T
 from ghostclean.app.manage.closing import Closer, CloseState
 from ghostclean.app.manage.stops import StopKeeper, StopOutcome
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
-from ghostclean.app.manage.trades import ManagedTrade, OpenTrades, without_grace
+from ghostclean.app.manage.trades import ManagedTrade, OpenTrades
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Price
 from ghostclean.core.broker import iso
 from ghostclean.core.ledger import is_open, same
-from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy, Market
+from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy
 from ghostclean.core.verdicts import Action, Decision, Holding
 from ghostclean.errors import BrokerError, DeadlineExceeded, GhostcleanError
 
@@ -39,7 +39,7 @@ class Counts:
 
     @property
     def reason(self) -> str | None:
-        """Why the run failed: a position held over night outweighs what led to it."""
+        """Why the run failed: a position held over night first."""
         return MISSED if MISSED in self.failures else next(iter(self.failures), None)
 
 
@@ -48,12 +48,10 @@ class Engine:
     """Manages trades through the gateway; `observe_again` looks anew, for booking what was closed."""
 
     trades: OpenTrades
-    gateway: OrderGateway
     parts: Parts
     journal: TradeJournal
     counts: Counts
     policy: ManagePolicy
-    market: Market
     deadline: Deadline
     grace: timedelta
     run_id: str
@@ -62,38 +60,37 @@ class Engine:
     _closes: TradeCloser = field(init=False)
     _stops: StopKeeper = field(init=False)
     _handled: set[str | None] = field(default_factory=set)  # their close of an earlier run was this one's work
+    _refreshed: list[TradeChange] = field(default_factory=list)  # to be written together
+    _ended: list[ManagedTrade] = field(default_factory=list)  # to be booked
 
     def __post_init__(self) -> None:
-        gateway, journal, market, now = self.gateway, self.journal, self.market, self.parts.broker.now
-        self._closer = Closer(gateway, self.parts.state, FLATTEN, now)
-        self._closes = TradeCloser(gateway, self._closer, journal, market, self.deadline, now)
-        self._stops = StopKeeper(gateway, journal, self.policy, market, self._closer, grace=self.grace, now=now)
+        gateway, journal = self.gateway, self.journal
+        self._closer = Closer(gateway, self.parts.state, FLATTEN)
+        self._closes = TradeCloser(gateway, self._closer, journal, self.deadline)
+        self._stops = StopKeeper(gateway, journal, self.policy, self._closer, self.grace)
 
-    def _now(self) -> datetime:
-        return self.parts.broker.now()
+    @property
+    def gateway(self) -> OrderGateway:
+        return self.trades.gateway
 
     # ------------------------------------------------------------------ the trades of a run
 
     def manage(self, chosen: Sequence[Holding]) -> None:
-        """Works on these trades until they are done or the deadline is near."""
-        policy, now = self.policy, self._now()
+        policy, now = self.policy, self.gateway.now()
         chosen = [h for h in chosen if h.trade.id not in self._handled]
         managed = self.trades.managed(chosen, self._prices(chosen), now)
-        in_window = policy.eod_flatten and self.market.in_last(policy.eod_window, now)
+        in_window = policy.eod_flatten and self.gateway.market.in_last(policy.eod_window, now)
         managed.sort(key=lambda m: (not (in_window and not m.is_crypto), m.urgency(policy, now), m.name))
-        refreshed: list[TradeChange] = []
-        ended: list[ManagedTrade] = []
         try:
             for index, one in enumerate(managed):
                 if self.deadline.left() < _TO_TOUCH_A_TRADE:
                     self._out_of_time(len(managed) - index)
                     break
-                self._manage_one(one, in_window and not one.is_crypto, refreshed, ended)
+                self._manage_one(one, in_window and not one.is_crypto)
         except DeadlineExceeded:
             self._out_of_time(len(managed) - self.counts.checked)
-        if refreshed:
-            self.journal.write(refreshed)
-        self._write_closed(ended)
+        self.journal.write(self._refreshed)
+        self._write_closed()
 
     def _prices(self, holdings: Sequence[Holding]) -> Mapping[str, Price]:
         symbols = sorted({h.position.symbol for h in holdings})
@@ -112,17 +109,14 @@ class Engine:
         self.journal.notes.append(f"the deadline left {left} trades for the next run")
         self.counts.failures.append("deadline_exceeded")
 
-    def _manage_one(
-        self, managed: ManagedTrade, flatten: bool, refreshed: list[TradeChange], ended: list[ManagedTrade]
-    ) -> None:
-        """One trade, from its close or its stop to its ledger fields; an error is its own affair."""
+    def _manage_one(self, managed: ManagedTrade, flatten: bool) -> None:
         self.counts.checked += 1
         # Tried is managed, whatever came of it: a trade whose close never gets through must not
         # stand first in every run while others wait behind the per-run maximum.
         self.counts.touched.add(managed.name)
         self.journal.of(managed.trade)["owner"] = managed.exposure.signature
         try:
-            outcome = self._close_or_keep(managed, flatten, ended)
+            outcome = self._close_or_keep(managed, flatten)
         except BrokerError as error:
             self.journal.note(managed.trade, f"the broker failed: {error}")
             self.counts.failures.append("broker_failed")
@@ -131,34 +125,32 @@ class Engine:
             return
         if outcome.failed is not None:
             self.counts.failures.append(outcome.failed)
-        self._write_kept(managed, outcome, refreshed)
+        self._write_kept(managed, outcome)
 
-    def _close_or_keep(self, managed: ManagedTrade, flatten: bool, ended: list[ManagedTrade]) -> StopOutcome | None:
+    def _close_or_keep(self, managed: ManagedTrade, flatten: bool) -> StopOutcome | None:
         """What keeping its stop came to; None where the trade was closed, or ended, instead."""
         if flatten and self._is_too_late(managed) and not managed.protection.is_naked:
             return StopOutcome()
         purpose, why = self._purpose(managed, flatten)
-        if purpose is not None and self._close(managed, purpose, why, ended):
+        if purpose is not None and self._close(managed, purpose, why):
             return None
         if purpose is None and why:
             return StopOutcome()
         outcome = self._stops.keep(managed)
         if outcome.over:
-            ended.append(managed)
+            self._ended.append(managed)
             return None
-        return self._cut(managed, outcome, ended) if outcome.cut else outcome
+        return self._cut(managed, outcome) if outcome.cut else outcome
 
-    def _cut(self, managed: ManagedTrade, outcome: StopOutcome, ended: list[ManagedTrade]) -> StopOutcome | None:
-        """Closes a trade whose stop is through the market; if that can't be begun it is naked."""
-        if self._close(managed, CUT, outcome.reason, ended):
+    def _cut(self, managed: ManagedTrade, outcome: StopOutcome) -> StopOutcome | None:
+        if self._close(managed, CUT, outcome.reason):
             return None
         self.journal.note(managed.trade, f"naked: {outcome.reason}")
         outcome.failed = "naked"
         return outcome
 
     def _is_too_late(self, managed: ManagedTrade) -> bool:
-        """Whether the session ends too soon for a close; that is a failure."""
-        if not self.market.in_last_seconds(managed.is_crypto, self._now()):
+        if not self.gateway.market.in_last_seconds(managed.is_crypto, self.gateway.now()):
             return False
         self.journal.note(managed.trade, "eod_missed: too near to the close to be flattened")
         self.counts.failures.append(MISSED)
@@ -166,8 +158,8 @@ class Engine:
 
     def _purpose(self, managed: ManagedTrade, flatten: bool) -> tuple[str | None, str]:
         """Why the trade is to be closed now, if it is; a reason without a purpose leaves it alone."""
-        now = self._now()
-        may_close = self.market.may_close(managed.is_crypto, now)
+        now = self.gateway.now()
+        may_close = self.gateway.market.may_close(managed.is_crypto, now)
         if flatten and may_close:
             return EOD, "the session ends within its last minutes"
         memory = self.journal.of(managed.trade)
@@ -181,25 +173,22 @@ class Engine:
             return None, why
         return CUT, f"R is at or below {self.policy.cut_loss_r} by its last sale and by its position"
 
-    def _close(self, managed: ManagedTrade, purpose: str, why: str, ended: list[ManagedTrade]) -> bool:
+    def _close(self, managed: ManagedTrade, purpose: str, why: str) -> bool:
         """Tries to close a trade; whether that was this run's work on it."""
         state, failed = self._closes.close(managed, purpose, why)
         if state is None and purpose == EOD:
             failed = BLOCKED
-        self._count_close(state, failed, managed, ended)
+        self._count_close(state, failed, managed)
         return state is not None
 
-    def _count_close(
-        self, state: CloseState | None, failed: str | None, managed: ManagedTrade, ended: list[ManagedTrade]
-    ) -> None:
+    def _count_close(self, state: CloseState | None, failed: str | None, managed: ManagedTrade) -> None:
         if failed is not None:
             self.counts.failures.append(failed)
         self.counts.flattened += state in (CloseState.DONE, CloseState.WOULD)
         if state in _BOOKED:
-            ended.append(managed)
+            self._ended.append(managed)
 
-    def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome, refreshed: list[TradeChange]) -> None:
-        """Ledger fields of a managed trade: at once after an order, together with all others else."""
+    def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome) -> None:
         self.counts.updated += 1 if outcome.updated or outcome.fields else 0
         trade = managed.trade
         fields = dict(managed.money_fields()) | outcome.fields
@@ -207,26 +196,23 @@ class Engine:
         if trade.initial_stop is None and managed.holding.initial_stop is not None and not wrong_side:
             fields["initialStopPrice"] = managed.holding.initial_stop
         proof = self.journal.proof(outcome.proof)
-        change = TradeChange(
-            trade.id or "", trade.symbol, trade.record, fields, outcome.action, outcome.reason, proof=proof
-        )
-        change = self._stamped(change)
+        change = self._stamped(TradeChange.of(trade, fields, outcome.action, outcome.reason, *proof))
         if outcome.updated:
             self.journal.write([change])
         else:
-            refreshed.append(change)
+            self._refreshed.append(change)
 
     def _stamped(self, change: TradeChange) -> TradeChange:
-        """With `autoManage`, when there is anything to write at all."""
         if all(same(change.record, name, value) for name, value in change.fields.items()):
             return replace(change, fields={})
         own = change.record.get("autoManage")
         stamp = dict(own) if isinstance(own, Mapping) else {}
-        stamp |= {"lastManagedAt": iso(self._now()), "lastRunId": self.run_id, "lastAction": change.action}
+        stamp |= {"lastManagedAt": iso(self.gateway.now()), "lastRunId": self.run_id, "lastAction": change.action}
         return replace(change, fields={**change.fields, "autoManage": stamp})
 
-    def _write_closed(self, ended: Sequence[ManagedTrade]) -> None:
+    def _write_closed(self) -> None:
         """Books closed trades by a new observation, so that price and P&L come from the fills alone."""
+        ended, self._ended = self._ended, []
         if not ended or self.journal.dry_run:
             return
         try:
@@ -245,11 +231,10 @@ class Engine:
         """Decided anew; without the grace where the position shows all that was closed."""
         observed = self.observe_again()
         went = {m.name for m in ended if self.gateway.took_all(m.exposure, observed.truth.positions)}
-        at_once = without_grace(observed).decisions if went else ()
+        at_once = observed.without_grace().decisions if went else ()
         return {d.trade_id: d for d in observed.plan.decisions} | {d.trade_id: d for d in at_once if d.trade_id in went}
 
     def _book(self, decision: Decision | None) -> bool:
-        """Writes a proven close; whether the ledger says so now."""
         assert decision is not None
         change = TradeChange(
             decision.trade_id or "",
@@ -266,9 +251,7 @@ class Engine:
     # ------------------------------------------------------------------ what earlier runs began
 
     def finish(self, begun: Mapping[str, BegunClose]) -> None:
-        """The first work of a run: what an earlier one began to close."""
         holdings = {h.trade.id: h for h in self.trades.manageable()}
-        ended: list[ManagedTrade] = []
         for trade_id, close in begun.items():
             try:
                 holding = holdings.get(trade_id) or self._in_spite_of_grace(trade_id, close)
@@ -276,16 +259,16 @@ class Engine:
                     self._handled.add(trade_id)
                     self._finish_without_position(trade_id, close)
                     continue
-                managed = self.trades.managed([holding], self._prices([holding]), self._now())[0]
+                managed = self.trades.managed([holding], self._prices([holding]), self.gateway.now())[0]
                 state, failed = self._closes.finish(managed, close)
                 if state is not CloseState.STANDS:
                     self._handled.add(trade_id)
-                self._count_close(state, failed, managed, ended)
+                self._count_close(state, failed, managed)
             except BrokerError as error:
                 self._handled.add(trade_id)
                 self.journal.notes.append(f"{trade_id}: its {REASONS[close.purpose]} is unfinished ({error})")
                 self.counts.failures.append(UNFINISHED)
-        self._write_closed(ended)
+        self._write_closed()
 
     def _in_spite_of_grace(self, trade_id: str, close: BegunClose) -> Holding | None:
         order = self._closes.latest(close)
@@ -293,7 +276,6 @@ class Engine:
         return next((h for h in found if h.trade.id == trade_id), None)
 
     def _finish_without_position(self, trade_id: str, close: BegunClose) -> None:
-        """The trade is closed already, or its verdict is open: only a queued close must not wait."""
         record = self.parts.ledger.get([trade_id]).get(trade_id)
         if record is None or not is_open(record):
             self._closer.forget(trade_id)

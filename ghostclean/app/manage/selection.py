@@ -14,7 +14,6 @@ from ghostclean.core.verdicts import Action, Holding, Verdict
 
 
 def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: int) -> list[Holding]:
-    """At most so many of these trades, the longest unmanaged first."""
 
     def managed_at(holding: Holding) -> str:
         known = journal.managed.get(holding.trade.id or "", {}).get("at")
@@ -29,14 +28,12 @@ def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: 
 
 
 def list_naked(journal: TradeJournal, trades: OpenTrades, holdings: Sequence[Holding], now: datetime) -> None:
-    """The trades without a stop whose market is closed."""
     for managed in trades.managed(holdings, {}, now):
         if managed.protection.is_naked:
             journal.note(managed.trade, "naked: no stop that can fire; its market is closed")
 
 
 def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
-    """Why an open trade gets no order in this run."""
     ready, ids = {h.trade.id for h in trades.manageable()}, trades.ids
     for decision in trades.observed.plan.decisions:
         if decision.trade_id in ready or decision.trade_id not in ids:
@@ -46,7 +43,7 @@ def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
 
 
 def note_held_overnight(journal: TradeJournal, trades: OpenTrades) -> list[str]:
-    """Held trades that the close of the day finds open, because nothing may be sent for them: one failure each."""
+    """Held trades that stay open over the close of the day; one failure each."""
     positions = {p.key for p in trades.observed.truth.positions if not p.is_crypto}
     failures, ids = [], trades.ids
     for decision in trades.observed.plan.decisions:
@@ -61,16 +58,16 @@ def note_held_overnight(journal: TradeJournal, trades: OpenTrades) -> list[str]:
 
 
 def session_on_duty(market: Market) -> Mapping[str, str | None] | None:
-    """What the next run must know of the session in which flattening is on duty."""
+    """The session in which flattening is on duty, for the next run."""
     return {"close": iso(market.close)} if market.close is not None else None
 
 
 def note_missed_close(
     journal: TradeJournal, holdings: Sequence[Holding], market: Market, stored: object, now: datetime
 ) -> list[str]:
-    """Trades that a close of the day should have flattened: on the day itself in every run, later once.
+    """Trades that a close of the day should have flattened: on that day in every run, later once.
 
-    `stored` is the session that an earlier run was on duty in; one failure a trade.
+    `stored` is the session of the last run on duty; one failure a trade.
     """
     duty = parse_time(stored.get("close")) if isinstance(stored, Mapping) else None
     closed = market.closed_today(now)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.app.gateway.answers import Answer, Outcome
 from ghostclean.app.gateway.gateway import REST, OrderGateway
+from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.manage.closing import Closer, CloseState, CloseTarget
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade
@@ -17,7 +17,6 @@ from ghostclean.core.broker import ZERO, Order, OrderGraph, plain
 from ghostclean.core.protection import (
     BegunClose,
     ManagePolicy,
-    Market,
     Risk,
     Rule,
     StopTarget,
@@ -41,10 +40,9 @@ _REST_AFTER_REFUSALS = timedelta(hours=1)
 
 @dataclass(slots=True)
 class StopOutcome:
-    """What keeping a stop came to: ledger fields, whether anything changed, and what failed.
+    """What keeping a stop came to: ledger fields, and what failed.
 
-    `cut` asks for the position to be closed: its stop is through the market already. `over`: the
-    position went while we worked (its stop was filled), and the trade has to be booked.
+    `cut`: the market is through the stop, close the trade. `over`: the position went meanwhile, book the trade.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +56,7 @@ class StopOutcome:
 
 
 def stop_fields(known: OrderGraph, answer: Answer) -> tuple[dict[str, Any], str]:
-    """The ledger fields of a stop as it was read back, and the same in words; an OCO's stop is its leg."""
+    """The ledger fields of a stop as read back (an OCO's is its leg), and the same in words."""
     order = answer.order
     if order is None:
         would = answer.request.get("stopPrice")
@@ -70,42 +68,30 @@ def stop_fields(known: OrderGraph, answer: Answer) -> tuple[dict[str, Any], str]
     return fields, f": {stop.id} at {plain(stop.stop_price) if stop.stop_price else '?'}"
 
 
+@dataclass(frozen=True, slots=True)
 class StopKeeper:
     """Places, moves and renews the stops of one run."""
 
-    def __init__(
-        self,
-        gateway: OrderGateway,
-        journal: TradeJournal,
-        policy: ManagePolicy,
-        market: Market,
-        closer: Closer,
-        *,
-        grace: timedelta,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._gateway = gateway
-        self._journal = journal
-        self._policy = policy
-        self._market = market
-        self._closer = closer
-        self._grace = grace
-        self._now = now
+    gateway: OrderGateway
+    journal: TradeJournal
+    policy: ManagePolicy
+    closer: Closer
+    grace: timedelta
 
     def keep(self, managed: ManagedTrade) -> StopOutcome:
         """Does what this trade's stop needs; raises BrokerError and DeadlineExceeded."""
         naked = managed.protection.is_naked
         bare = "; it is naked" if naked else ""
         if managed.price is None:
-            self._journal.note(managed.trade, f"no price, left alone{bare}")
+            self.journal.note(managed.trade, f"no price, left alone{bare}")
             return StopOutcome()
         if managed.risk is None:
-            self._journal.note(managed.trade, f"its entry price is unknown, left alone{bare}")
+            self.journal.note(managed.trade, f"its entry price is unknown, left alone{bare}")
             return StopOutcome()
         if managed.risk.wrong_side:
             return self._wrong_side(managed, managed.risk.problem or "")
         if managed.risk.problem is not None:
-            self._journal.once(managed.trade, f"{managed.risk.problem}: its stop is kept, no rule of R applies")
+            self.journal.once(managed.trade, f"{managed.risk.problem}: its stop is kept, no rule of R applies")
         keep = self._cover if naked else self._tighten
         return keep(managed, managed.risk, managed.price.value)
 
@@ -113,19 +99,19 @@ class StopKeeper:
         """No stop and no risk: sent, it would be a market order. Only a person knows what was meant."""
         if managed.protection.is_naked:
             return self._naked(managed, why)
-        self._journal.note(managed.trade, f"wrong_stop: {why}; the stop that works is left alone")
-        self._journal.tell(managed.trade, "wrong_stop", why, {})
+        self.journal.note(managed.trade, f"wrong_stop: {why}; the stop that works is left alone")
+        self.journal.tell(managed.trade, "wrong_stop", why, {})
         return StopOutcome(failed="wrong_stop")
 
     def _may_close(self, managed: ManagedTrade) -> bool:
-        return self._market.may_close(managed.is_crypto, self._now())
+        return self.gateway.market.may_close(managed.is_crypto, self.gateway.now())
 
     # ------------------------------------------------------------------ a missing stop
 
     def _cover(self, managed: ManagedTrade, risk: Risk, price: Decimal) -> StopOutcome:
         waits = self._why_wait(managed)
         if waits is not None:
-            self._journal.note(managed.trade, f"naked: {waits}")
+            self.journal.note(managed.trade, f"naked: {waits}")
             return StopOutcome()
         wanted = self._wanted(managed, risk, price)
         if wanted.crossed is not None:
@@ -139,16 +125,14 @@ class StopKeeper:
         return self._placed(managed, self._send_missing(managed, wanted.price), "stop_placed", wanted.rule)
 
     def _send_missing(self, managed: ManagedTrade, price: Decimal) -> Answer:
-        """A larger quantity for the stop there is, or a new stop."""
         order = self._growable(managed)
         if order is None:
-            return self._gateway.place_stop(managed.exposure, price, least=managed.protection.covered, shared=True)
+            return self.gateway.place_stop(managed.exposure, price, least=managed.protection.covered, shared=True)
         if order.stop_price is not None and is_tighter(managed.side, order.stop_price, price):
             price = order.stop_price
-        return self._gateway.move(managed.exposure, order, price, qty=managed.qty)
+        return self.gateway.move(managed.exposure, order, price, qty=managed.qty)
 
     def _why_wait(self, managed: ManagedTrade) -> str | None:
-        """Why a missing stop must not be placed in this run, though it is missing."""
         protection = managed.protection
         if protection.entry_works:
             return "its entry is filled in part and still works; a stop beside it would be a wash trade"
@@ -158,32 +142,31 @@ class StopKeeper:
             return None
         ended = self._last_stop(managed)
         if ended is not None and ended.status == "canceled" and ended.last_time is not None:
-            age = self._now() - ended.last_time
-            if age < self._grace:
+            age = self.gateway.now() - ended.last_time
+            if age < self.grace:
                 return f"its stop was cancelled {age.total_seconds():.0f} s ago, within the grace"
         return None
 
     def _last_stop(self, managed: ManagedTrade) -> Order | None:
-        known = self._gateway.known
+        known = self.gateway.known
         return last_stop(managed.holding, known, own_ids(managed.holding, known))
 
     def _wanted(self, managed: ManagedTrade, risk: Risk, price: Decimal) -> StopTarget:
-        """The ledger's stop or a tighter rule; without a ledger stop the last one that worked."""
         ledger = managed.trade.stop_price
         if ledger is None:
             ended = self._last_stop(managed)
             ledger = ended.stop_price if ended is not None and ended.stop_price else managed.holding.initial_stop
-        increment = self._gateway.looker.increment(managed.exposure)
-        return aim(risk, price, self._policy, ledger_stop=ledger, broker_stop=None, increment=increment)
+        increment = self.gateway.looker.increment(managed.exposure)
+        return aim(risk, price, self.policy, ledger_stop=ledger, broker_stop=None, increment=increment)
 
     def _through(self, managed: ManagedTrade, stop: Decimal, price: Decimal) -> StopOutcome:
         """A stop the market has passed is never sent: it would be a market order in disguise."""
         what = f"its stop {plain(stop)} is through the market ({plain(price)})"
         sale = managed.price
         if (
-            self._policy.cut_loss_enabled
+            self.policy.cut_loss_enabled
             and sale is not None
-            and is_fresh_sale(sale.at, sale.is_trade, self._now())
+            and is_fresh_sale(sale.at, sale.is_trade, self.gateway.now())
             and managed.own_price is not None
             and is_through(managed.side, stop, managed.own_price)
             and self._may_close(managed)
@@ -192,7 +175,6 @@ class StopKeeper:
         return self._naked(managed, what)
 
     def _growable(self, managed: ManagedTrade) -> Order | None:
-        """The one plain stop that is too small and can be given more shares."""
         stops = managed.protection.stops
         if len(stops) != 1 or managed.protection.shared:
             return None
@@ -209,27 +191,26 @@ class StopKeeper:
         why = self._why_no_swap(managed, target, qty)
         if why is not None:
             return self._naked(managed, why)
-        begun = BegunClose.of_swap(managed.exposure, self._now(), stop, target, qty)
-        self._closer.remember(managed.name, begun)
-        found = self._closer.swap(CloseTarget(managed.exposure, [target]), begun)
+        begun = BegunClose.of_swap(managed.exposure, self.gateway.now(), stop, target, qty)
+        self.closer.remember(managed.name, begun)
+        found = self.closer.swap(CloseTarget(managed.exposure, [target]), begun)
         if found.stop is None:
             return self._naked(managed, found.reason)
         outcome = self._placed(managed, found.stop, "stop_placed", Rule.LEDGER)
         if found.stop.outcome not in (Outcome.UNKNOWN, Outcome.BLOCKED):
-            self._closer.forget(managed.name)  # else the next run goes on with it
+            self.closer.forget(managed.name)  # else the next run goes on with it
         if found.state is CloseState.NAKED and outcome.failed is None:
             outcome.failed = self._naked(managed, found.reason).failed
         return outcome
 
     def _why_no_swap(self, managed: ManagedTrade, target: Order, qty: Decimal) -> str | None:
-        """Why stop and target can't go in as one order now."""
         has, held = managed.qty, f"its own target {target.id} holds the shares"
         whole = all(n == n.to_integral_value() for n in (has, qty)) and not managed.is_crypto
         if not whole or target.limit_price is None or len(managed.protection.targets) > 1:
             return f"{held} and cannot share an order with a stop"
         if not self._may_close(managed):
             return f"{held}; changed when the market is open"
-        free = self._gateway.free_without(managed.exposure, {target.id})
+        free = self.gateway.free_without(managed.exposure, {target.id})
         return f"only {plain(max(free, ZERO))} would be free without its own target {target.id}" if free < has else None
 
     def _placed(self, managed: ManagedTrade, answer: Answer, action: str, rule: Rule | None) -> StopOutcome:
@@ -238,10 +219,10 @@ class StopKeeper:
             covered = plain(managed.protection.covered)
             return self._naked(managed, f"stop {answer.order.id} covers only {covered} of it")
         if answer.is_done:
-            self._journal.of(managed.trade).pop("refused", None)
+            self.journal.of(managed.trade).pop("refused", None)
             return self._stands(managed, answer, action, rule)
         if answer.outcome is Outcome.MOOT:
-            self._journal.note(managed.trade, answer.reason)
+            self.journal.note(managed.trade, answer.reason)
             return StopOutcome(over=True)
         if answer.outcome is Outcome.REFUSED:
             self._count_refusal(managed, answer)
@@ -250,9 +231,9 @@ class StopKeeper:
         return self._naked(managed, f"{answer.outcome}: {answer.reason}", answer)
 
     def _stands(self, managed: ManagedTrade, answer: Answer, action: str, rule: Rule | None) -> StopOutcome:
-        fields, where = stop_fields(self._gateway.known, answer)
+        fields, where = stop_fields(self.gateway.known, answer)
         said = f"{action.replace('_', ' ')} ({rule}, {answer.outcome}){where}"
-        self._journal.note(managed.trade, said)
+        self.journal.note(managed.trade, said)
         return StopOutcome(fields, True, action, said, answer.request)
 
     def _naked(self, managed: ManagedTrade, why: str, answer: Answer | None = None) -> StopOutcome:
@@ -260,25 +241,24 @@ class StopKeeper:
         if foreign:
             orders = ", ".join(f"{o.id} ({o.side} {o.type} {plain(remaining(o, o.filled_qty))})" for o in foreign)
             why = f"{why}; closing orders that no trade owns: {orders}"
-        self._journal.note(managed.trade, f"naked: {why}")
-        self._journal.tell(managed.trade, "naked", why, answer.request if answer is not None else {})
+        self.journal.note(managed.trade, f"naked: {why}")
+        self.journal.tell(managed.trade, "naked", why, answer.request if answer is not None else {})
         return StopOutcome(failed="naked")
 
     # ------------------------------------------------------------------ refusals
 
     def _count_refusal(self, managed: ManagedTrade, answer: Answer) -> None:
-        memory = self._journal.of(managed.trade)
+        memory = self.journal.of(managed.trade)
         price = answer.request.get("stopPrice")
         before = memory.get("refused")
         count = before["count"] + 1 if isinstance(before, dict) and before.get("price") == price else 1
-        memory["refused"] = {"price": price, "count": count, "at": self._now().isoformat()}
+        memory["refused"] = {"price": price, "count": count, "at": self.gateway.now().isoformat()}
 
     def _rests_after_refusals(self, managed: ManagedTrade, price: Decimal) -> bool:
-        """Three refusals of the same stop in a row: the next try is an hour later."""
-        before = self._journal.of(managed.trade).get("refused")
+        before = self.journal.of(managed.trade).get("refused")
         if not isinstance(before, dict) or before.get("price") != plain(price) or before["count"] < _REFUSED_IN_A_ROW:
             return False
-        return self._now() - datetime.fromisoformat(before["at"]) < _REST_AFTER_REFUSALS
+        return self.gateway.now() - datetime.fromisoformat(before["at"]) < _REST_AFTER_REFUSALS
 
     # ------------------------------------------------------------------ a stop that works
 
@@ -287,15 +267,15 @@ class StopKeeper:
         if not own:
             return StopOutcome()
         stop, ledger = own[0], managed.trade.stop_price
-        increment = self._gateway.looker.increment(managed.exposure)
+        increment = self.gateway.looker.increment(managed.exposure)
         outcome = StopOutcome()
         for order in own:
             wanted = aim(
-                risk, price, self._policy, ledger_stop=ledger, broker_stop=order.stop_price, increment=increment
+                risk, price, self.policy, ledger_stop=ledger, broker_stop=order.stop_price, increment=increment
             )
             if wanted.crossed is not None and order is stop:
                 crossed = plain(wanted.crossed)
-                self._journal.note(managed.trade, f"the ledger's stop {crossed} is through the market: not sent")
+                self.journal.note(managed.trade, f"the ledger's stop {crossed} is through the market: not sent")
             outcome = self._keep_one(managed, order, wanted, price, outcome)
         current = outcome.fields.get("stopPrice", stop.stop_price)
         outcome.fields = self._as_it_stands(managed, stop, current, increment) | outcome.fields
@@ -304,22 +284,21 @@ class StopKeeper:
     def _keep_one(
         self, managed: ManagedTrade, order: Order, wanted: StopTarget, price: Decimal, outcome: StopOutcome
     ) -> StopOutcome:
-        """Moves, resizes or renews one working stop."""
         target, rule, qty = self._change_of(managed, order, wanted, price)
         if target is None:
             return outcome
         fixed = why_fixed(order)
         if fixed is not None:
-            self._journal.once(managed.trade, f"stop {order.id} is left as it is: {fixed}")
+            self.journal.once(managed.trade, f"stop {order.id} is left as it is: {fixed}")
             return outcome
-        answer = self._gateway.move(managed.exposure, order, target, qty=qty)
+        answer = self.gateway.move(managed.exposure, order, target, qty=qty)
         if answer.is_done:
             moved = self._stands(managed, answer, "stop_moved", rule)
             return replace(moved, fields=outcome.fields | moved.fields) if outcome.updated else moved
         if answer.outcome is Outcome.MOOT or (answer.order is not None and answer.order.status == "filled"):
             outcome.over = True
-        self._journal.note(managed.trade, f"stop {order.id} not moved: {answer.outcome}: {answer.reason}")
-        self._journal.tell(managed.trade, "stop_not_moved", answer.reason, answer.request)
+        self.journal.note(managed.trade, f"stop {order.id} not moved: {answer.outcome}: {answer.reason}")
+        self.journal.tell(managed.trade, "stop_not_moved", answer.reason, answer.request)
         return outcome
 
     def _change_of(
@@ -328,14 +307,13 @@ class StopKeeper:
         """The price, its rule and the quantity that a working stop should get; no price, no change."""
         target, rule = (wanted.price, wanted.rule) if wanted.send else (None, None)
         qty = self._too_many(managed, order)
-        if target is None and ages_out(order, self._now()) and order.stop_price is not None:
+        if target is None and ages_out(order, self.gateway.now()) and order.stop_price is not None:
             target, rule = renewed(managed.side, order.stop_price, price), Rule.BROKER
         if target is None and qty is not None:
             target = order.stop_price
         return target, rule, qty
 
     def _too_many(self, managed: ManagedTrade, order: Order) -> Decimal | None:
-        """The smaller quantity for a plain stop that would sell more than the trade has."""
         has = managed.qty
         whole = has == has.to_integral_value() and has > 0
         plain_stop = order.order_class in ("", "simple") and not managed.is_crypto
@@ -346,7 +324,6 @@ class StopKeeper:
     def _as_it_stands(
         self, managed: ManagedTrade, stop: Order, price: Decimal | None, increment: Decimal | None
     ) -> dict[str, Any]:
-        """Ledger fields that the broker knows better: which stop it is, and a tighter price."""
         trade = managed.trade
         fields: dict[str, Any] = {}
         if not any(trade.stop_order in (o.id, o.client_id) for o in managed.protection.own_stops):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.manage.trade_journal import TradeJournal
+from ghostclean.app.manage.trades import OpenTrades
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Ledger, Record
 from ghostclean.core.broker import Order, is_tagged, parse_time
@@ -18,24 +18,17 @@ from ghostclean.core.verdicts import Plan
 _CANCEL_SECONDS = 3.0
 
 
-def cancel_stray_exits(
-    gateway: OrderGateway,
-    journal: TradeJournal,
-    ledger: Ledger,
-    observed: Observation,
-    *,
-    grace: timedelta,
-    now: datetime,
-) -> int:
+def cancel_stray_exits(trades: OpenTrades, journal: TradeJournal, ledger: Ledger, before: datetime) -> int:
     """Cancels working exits of closed trades; how many.
 
-    Left alone: within the grace of the close (the broker cancels siblings itself), an id that an
-    active record names too, and symbols with an orphan, which the order may be protecting.
+    Not of trades closed after `before` (the broker cancels siblings itself), nor an order that an active record
+    names or an orphan needs.
     """
+    gateway, observed = trades.gateway, trades.observed
     free = _unowned(observed)
-    stray = _of_closed(free, ledger, now - grace, observed.lookups.ours) if free else []
+    stray = _of_closed(free, ledger, before, observed.lookups.ours) if free else []
     for trade, order in stray:
-        exposure = Exposure.behind(order, trade.id or "", trade.side, now)
+        exposure = Exposure.behind(order, trade.id or "", trade.side, gateway.now())
         left = gateway.cancel(exposure, [order], _CANCEL_SECONDS, "leftover of a closed trade")
         became = "would be cancelled" if gateway.dry_run else f"cancelled{_still(left)}"
         journal.notes.append(f"{order.symbol} {trade.id}: order {order.id} outlived its trade: {became}")
@@ -55,7 +48,6 @@ def _still(left: Sequence[Order]) -> str:
 
 
 def _unowned(observed: Observation) -> list[Order]:
-    """Working orders that no active record can own."""
     active, plan = observed.ours, observed.plan
     named = {i for record in active for i in order_ids(record)} | _exits_of(plan)
     tags = {tag for record in active for tag in read_trade(record).tags}
@@ -68,7 +60,6 @@ def _unowned(observed: Observation) -> list[Order]:
 
 
 def _exits_of(plan: Plan) -> set[str]:
-    """The exit orders of the trades that are there."""
     return {order.id for holding in plan.holdings.values() for order in holding.exits}
 
 

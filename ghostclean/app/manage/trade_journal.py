@@ -1,18 +1,14 @@
-"""What managing leaves behind: changes of the ledger, notes for people, memory for the next run.
-
-An order is read back before the journal and the ledger say so: a killed run leaves nothing that
-the next one cannot put right.
-"""
+"""What managing leaves behind: changes of the ledger, notes for people, memory for the next run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from ghostclean.app.journal import Journal, Posting
-from ghostclean.app.ports import Change, Ledger, Record, State, WriteOutcome
+from ghostclean.app.ports import Change, Ledger, Record, WriteOutcome
 from ghostclean.core.broker import ZERO, iso
 from ghostclean.core.ledger import Trade, changed, is_open, read_trade
 from ghostclean.core.protection import is_tighter
@@ -38,36 +34,29 @@ class TradeChange:
     verdict: str = "live"
     proof: tuple[Mapping[str, Any], ...] = ()
 
+    @classmethod
+    def of(cls, trade: Trade, fields: Mapping[str, Any], action: str, reason: str, *proof: Mapping[str, Any]) -> Self:
+        return cls(trade.id or "", trade.symbol, trade.record, fields, action, reason, proof=proof)
 
+
+@dataclass(slots=True, kw_only=True)
 class TradeJournal:
     """Ledger, notes and memory of the trades that one run manages; in a dry run everything is only noted."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        state: State,
-        journal: Journal,
-        notes: list[str],
-        *,
-        now: Callable[[], datetime],
-        dry_run: bool,
-    ) -> None:
-        self.notes = notes
-        self.managed: dict[str, dict[str, Any]] = {}
-        self.dry_run = dry_run
-        self.journal = journal
-        self._ledger = ledger
-        self._state = state
-        self._now = now
+    ledger: Ledger
+    journal: Journal
+    notes: list[str]
+    now: Callable[[], datetime]
+    dry_run: bool
+    managed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     # ------------------------------------------------------------------ for people
 
     def note(self, trade: Trade, text: str) -> None:
-        """One line about a trade, for the result document."""
         self.notes.append(f"{trade.symbol} {trade.id}: {text}")
 
     def once(self, trade: Trade, text: str) -> None:
-        """A line about something that stays as it is: said when it is new, not every run."""
+        """A note that is repeated only when it is new."""
         memory = self.of(trade)
         said = memory.get("said")
         said = said if isinstance(said, list) else []
@@ -76,7 +65,7 @@ class TradeJournal:
             self.note(trade, text)
 
     def tell(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
-        """A journal entry that changes nothing in the ledger; repeated ones are left out."""
+        """Journals without a change of the ledger; repetitions are left out."""
         memory = self.of(trade)
         line = f"{action}: {reason}"
         if memory.get("told") == line:
@@ -85,12 +74,12 @@ class TradeJournal:
         self.journal.end(self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, self.proof(facts)))
 
     def proof(self, facts: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-        """The order that was asked for, with its numbers, as a journal entry's proof."""
-        return ({"what": "order", "at": iso(self._now()), **facts},) if facts else ()
+        """The requested order as proof of a journal entry."""
+        return ({"what": "order", "at": iso(self.now()), **facts},) if facts else ()
 
     def begin(self, trade: Trade, action: str, reason: str, facts: Mapping[str, Any]) -> None:
-        """Journals what is about to be done, durable before this returns; it changes no field."""
-        proof = ({"what": "decision", "at": iso(self._now()), **facts},)
+        """Journals an order to come, durably, without changing a field."""
+        proof = ({"what": "decision", "at": iso(self.now()), **facts},)
         begun = self.journal.entry(trade.id or "", trade.symbol, "live", action, reason, proof)
         if not self.dry_run:
             self.journal.begin(begun)
@@ -99,11 +88,10 @@ class TradeJournal:
     # ------------------------------------------------------------------ memory
 
     def recall(self, found: Mapping[str, Any]) -> None:
-        """Takes over what earlier runs remembered of every managed trade."""
         self.managed = {i: dict(value) for i, value in found.items() if isinstance(value, Mapping)}
 
     def of(self, trade: Trade) -> dict[str, Any]:
-        """The memory of one trade; changes to it are kept at the end of the run."""
+        """The memory of one trade, kept at the end of the run."""
         return self.managed.setdefault(trade.id or "", {})
 
     # ------------------------------------------------------------------ ledger
@@ -111,8 +99,7 @@ class TradeJournal:
     def write(self, changes: Sequence[TradeChange]) -> dict[str, bool]:
         """Journals and writes changes; by trade id, whether the ledger says so now.
 
-        A record that the app changed meanwhile is read again and changed once more, as long as
-        it is still open: what we write is what the broker says about our own orders.
+        A record that the app changed meanwhile is changed once more while it is open.
         """
         pending = self._postings(changes)
         if not pending or self.dry_run:
@@ -125,14 +112,13 @@ class TradeJournal:
         """The changes of records that the app has written meanwhile, on what they say now."""
         if not overtaken:
             return {}
-        fresh = {i: record for i, record in self._ledger.get(overtaken).items() if is_open(record)}
+        fresh = {i: record for i, record in self.ledger.get(overtaken).items() if is_open(record)}
         second = self._postings([_anew(c, fresh[c.trade_id]) for c in changes if c.trade_id in fresh])
         self._post(second)
         return second
 
     def _postings(self, changes: Sequence[TradeChange]) -> dict[str, Posting]:
-        """By trade id, without those that would change nothing."""
-        return {e.trade_id: self._posting(e, f) for e in changes if (f := changed(e.record, e.fields, self._now()))}
+        return {e.trade_id: self._posting(e, f) for e in changes if (f := changed(e.record, e.fields, self.now()))}
 
     def _posting(self, entry: TradeChange, fields: Mapping[str, Any]) -> Posting:
         change = Change(entry.trade_id, entry.record, fields)

@@ -12,12 +12,11 @@ from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.observation import Observation
 from ghostclean.app.ports import Price
 from ghostclean.core.allocation import first_stop
-from ghostclean.core.broker import Order, Question, RecordsOf, Side, is_option, money, multiplier, ratio4
+from ghostclean.core.broker import Order, RecordsOf, Side, is_option, money, multiplier, ratio4
 from ghostclean.core.ledger import Trade, is_open, order_ids, record_id
 from ghostclean.core.protection import (
     Exposure,
     ManagePolicy,
-    Market,
     Protection,
     Risk,
     exits_of,
@@ -26,7 +25,7 @@ from ghostclean.core.protection import (
     measure_risk,
     protections,
 )
-from ghostclean.core.verdicts import Action, Holding, Plan, decide
+from ghostclean.core.verdicts import Action, Holding, Plan
 
 STALE_PRICE = timedelta(minutes=15)
 
@@ -63,7 +62,6 @@ class ManagedTrade:
 
     @property
     def qty(self) -> Decimal:
-        """The open quantity by the observation."""
         return self.holding.open_qty
 
     @property
@@ -72,7 +70,6 @@ class ManagedTrade:
 
     @property
     def own_price(self) -> Decimal | None:
-        """The position's own price, by the broker."""
         return self.holding.position.price
 
     @property
@@ -82,7 +79,7 @@ class ManagedTrade:
         return {o.id for o in self.protection.holders} | ({entry.id} if entry is not None else set())
 
     def should_cut(self, policy: ManagePolicy, now: datetime) -> bool:
-        """Whether cut loss applies by two prices that agree."""
+        """Whether cut loss applies, by two prices that agree."""
         if self.price is None or self.risk is None:
             return False
         return is_cut(
@@ -96,20 +93,19 @@ class ManagedTrade:
         )
 
     def stop_is_firing(self) -> bool:
-        """Whether a working stop is at or through the market: it is the cut already."""
+        """Whether a working stop is at or through the market."""
         stop = self.protection.stop
         if stop is None or stop.stop_price is None or self.price is None:
             return False
         return is_through(self.side, stop.stop_price, self.price.value)
 
     def urgency(self, policy: ManagePolicy, now: datetime) -> Urgency:
-        """Naked positions, then losses to cut, then everything else."""
         if self.protection.is_naked:
             return Urgency.NAKED
         return Urgency.CUT if self.should_cut(policy, now) else Urgency.TIGHTEN
 
     def money_fields(self) -> dict[str, Decimal]:
-        """`lastPrice` and what it means for the trade; nothing without a price."""
+        """`lastPrice`, and P&L and R at it."""
         if self.price is None:
             return {}
         fields = {"lastPrice": self.price.value}
@@ -121,32 +117,26 @@ class ManagedTrade:
         return fields if multiple is None else fields | {"unrealizedR": ratio4(multiple)}
 
 
+@dataclass(frozen=True, slots=True)
 class OpenTrades:
     """The trades of an observation that may be managed, looked up where they seem unprotected."""
 
-    def __init__(self, observed: Observation, gateway: OrderGateway, market: Market) -> None:
-        self.observed = observed
-        self._gateway = gateway
-        self._known = gateway.known
-        self._market = market
+    observed: Observation
+    gateway: OrderGateway
 
     @property
     def ids(self) -> set[str | None]:
-        """The open trades of the ledger, but for those of another account."""
+        """The open trades of the ledger, without another account's."""
         return {record_id(r) for r in self.observed.ours if is_open(r)}
 
     def manageable(self) -> list[Holding]:
-        """Open trades that are proven to be there on their own side, and are no options."""
+        """Open trades proven to be there on their own side; no options."""
         return self._manageable(self.observed.plan)
 
     def in_spite_of_grace(self, orders: Iterable[Order]) -> list[Holding]:
-        """What trades hold when the grace is not waited for and these orders are known too.
-
-        For a close that was begun alone: what it left must get its stop back at once. A fill of
-        it that is seconds old makes the reconcile wait, and nothing else is known of it.
-        """
+        """The holdings without waiting for the grace, knowing these orders too; for what a begun close has left."""
         self.observed.evidence.add_orders(orders)
-        return self._manageable(without_grace(self.observed))
+        return self._manageable(self.observed.without_grace())
 
     def _manageable(self, plan: Plan) -> list[Holding]:
         held = {d.trade_id for d in plan.decisions if d.action in (Action.HELD, Action.SKIPPED)}
@@ -161,16 +151,16 @@ class OpenTrades:
         ]
 
     def managed(self, holdings: Sequence[Holding], prices: Mapping[str, Price], now: datetime) -> list[ManagedTrade]:
-        """These holdings with protection, price and risk; what looks naked is looked up first."""
+        """These holdings with protection, price and risk; apparently naked ones are looked up first."""
         ours = {h.trade.id for h in holdings}
         everybody = [*holdings, *(h for h in self.manageable() if h.trade.id not in ours)]
-        found = protections(everybody, self._known)
+        found = protections(everybody, self.gateway.known)
 
         def seems_bare(holding: Holding) -> bool:
             return found[holding.trade.id or ""].is_naked or self._has_no_stop(holding)
 
         if self._look_up([h for h in holdings if seems_bare(h)]):
-            found = protections(everybody, self._known)
+            found = protections(everybody, self.gateway.known)
         return [self._managed(h, everybody, found[h.trade.id or ""], prices, now) for h in holdings]
 
     def _managed(
@@ -184,7 +174,7 @@ class OpenTrades:
         holding = self._with_first_stop(holding)
         closed = self._of_closed(holding) if protection.is_naked else frozenset()
         position = holding.position
-        is_open = self._market.is_open(position.is_crypto, now)
+        is_open = self.gateway.market.is_open(position.is_crypto, now)
         return ManagedTrade(
             holding,
             Exposure.of(holding, everybody, self.observed.truth.at, closed),
@@ -197,11 +187,10 @@ class OpenTrades:
         """The orders of closed trades of its symbol: their fills took nothing of this one."""
         key, lookups = holding.position.key, self.observed.lookups
         lookups.answer([RecordsOf(key)])
-        return self._known.tied_to({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
+        return self.gateway.known.tied_to({i for record in lookups.closed.get(key, ()) for i in order_ids(record)})
 
     def _has_no_stop(self, holding: Holding) -> bool:
-        """Whether no stop is known of which 1R could be told."""
-        return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self._known))
+        return holding.trade.initial_stop is None and not any(o.is_stop for o in exits_of(holding, self.gateway.known))
 
     def _with_first_stop(self, holding: Holding) -> Holding:
         """With the initial stop by all that is known now: the observation saw neither hidden legs nor old chains."""
@@ -211,11 +200,11 @@ class OpenTrades:
         while before := self._replaced_unseen(holding) - asked:
             asked |= before
             for order_id in before:
-                self._gateway.looker.order(order_id)
-        return replace(holding, initial_stop=first_stop(holding.trade, exits_of(holding, self._known)))
+                self.gateway.looker.order(order_id)
+        return replace(holding, initial_stop=first_stop(holding.trade, exits_of(holding, self.gateway.known)))
 
     def _replaced_unseen(self, holding: Holding) -> set[str]:
-        exits = exits_of(holding, self._known)
+        exits = exits_of(holding, self.gateway.known)
         return {o.replaces for o in exits if o.is_stop and o.replaces} - {o.id for o in exits}
 
     def _look_up(self, suspects: Sequence[Holding]) -> bool:
@@ -224,14 +213,13 @@ class OpenTrades:
         if len(wanted) > 1:
             wanted -= self._looked_up_together(suspects)
         for order_id in sorted(wanted):
-            self._gateway.looker.order(order_id)
+            self.gateway.looker.order(order_id)
         return bool(suspects)
 
     def _looked_up_together(self, suspects: Sequence[Holding]) -> set[str]:
-        """The orders that one reading of all their symbols has shown, with their legs."""
         times = [o.submitted_at for h in suspects for o in (h.entry, *h.exits) if o is not None and o.submitted_at]
         symbols = sorted({h.position.symbol for h in suspects})
-        return self._gateway.looker.history(symbols, min(times) - timedelta(seconds=1)) if times else set()
+        return self.gateway.looker.history(symbols, min(times) - timedelta(seconds=1)) if times else set()
 
 
 def _to_look_up(holding: Holding) -> set[str]:
@@ -240,20 +228,7 @@ def _to_look_up(holding: Holding) -> set[str]:
     return {i for i in (*named, *(o.id for o in holding.exits if not o.is_final)) if i}
 
 
-def without_grace(observed: Observation) -> Plan:
-    """What an observation comes to when nothing is waited for: for what is proven in another way."""
-    asked: set[Question] = set()
-    while True:
-        world = observed.world()
-        plan = decide(replace(world, policy=replace(world.policy, grace=timedelta(0))))
-        needs = [need for need in plan.questions if need not in asked]
-        asked.update(needs)
-        if not needs or not observed.lookups.answer(needs):
-            return plan
-
-
 def _usable_price(prices: Mapping[str, Price], key: str, now: datetime, *, market_open: bool) -> Price | None:
-    """A price young enough to act on; while the market is closed its last one is the price."""
     price = prices.get(key)
     if price is None or price.value <= 0:
         return None
@@ -261,7 +236,6 @@ def _usable_price(prices: Mapping[str, Price], key: str, now: datetime, *, marke
 
 
 def _risk_of(holding: Holding) -> Risk | None:
-    """The trade's risk; None without an entry price."""
     if holding.entry_price is None or holding.entry_price <= 0:
         return None
     return measure_risk(holding.trade.side, holding.entry_price, holding.initial_stop)

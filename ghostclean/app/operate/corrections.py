@@ -1,7 +1,6 @@
 """Corrections of the ledger that an operator asked for: journaled, compare-and-set, undoable.
 
-`undo` and `resolve` decide what to change; this carries it out the way a run does, under the
-same lock, and lists it under its own kind, so that telemetry of the runs is not touched.
+Made under the lock of the runs and listed under a kind of their own.
 """
 
 from __future__ import annotations
@@ -60,7 +59,6 @@ class Report:
         return 1 if self.refused else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document."""
         first = next((row for row in self.rows if row.action == _REFUSED), None)
         counted = f"{self.refused} of {len(self.rows)} trades refused"
         detail = f"{counted}, {first.ticker}: {first.reason}" if first else None
@@ -111,7 +109,6 @@ def locked(state: State, holder: str, *, dry_run: bool) -> Iterator[Lease | None
 
 
 def journal_of(ledger: Ledger, state: State, lease: Lease | None, *, kind: str, run_id: str, now: datetime) -> Journal:
-    """The journal of a person's change, which gets as long as the lock lasts."""
     return Journal(ledger, state, lease, Deadline(_LOCK_SECONDS), run_id, source=kind, now=lambda: now)
 
 
@@ -126,10 +123,8 @@ def carry_out(
 ) -> None:
     """Makes the corrections that are not refused; a trade that changed meanwhile becomes a refusal.
 
-    `holds` maps trade id to the hold it gets before the ledger is touched (None lifts it in the
-    end), so that no run in between can do again what a person has just put back. `forget` names
-    the sections of our memory that no longer hold for the trades that were changed, `settled` the
-    entries of a killed run whose outcome was found out on the way.
+    `holds` (by trade id, None lifts) are set before the ledger is touched; `forget` names sections of memory to
+    clear for changed trades; `settled` are entries of a killed run whose outcome was found out.
     """
     ready = [correction for correction in corrections if correction.refusal is None]
     journal.state.remember("holds", {i: hold for i, hold in holds.items() if hold is not None})
@@ -152,7 +147,6 @@ def _post(journal: Journal, corrections: Sequence[Correction]) -> None:
 
 
 def _listed(journal: Journal, corrections: Sequence[Correction], subject: str) -> dict[str, Any]:
-    """The entry of the list of its kind."""
     refused = sum(1 for correction in corrections if correction.refusal)
     return {
         "ts": iso(journal.now()),

@@ -33,7 +33,6 @@ class Demo:
     detail: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of `demo --json`."""
         return {
             "ok": self.error is None,
             "folder": self.folder,
@@ -67,7 +66,6 @@ def run_demo(folder: str | None, run: Run, look: Look) -> Demo:
 
 
 def _fresh(folder: str | None) -> Path:
-    """A new or empty folder with the sample files in it."""
     place = Path(tempfile.mkdtemp(prefix="ghostclean-demo-") if folder is None else folder).absolute()
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,11 @@ from ghostclean.app.deadline import bounded
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import Broker, Record, Trouble
 from ghostclean.core.broker import Account, BrokerTruth, iso
+from ghostclean.core.health import judge
 from ghostclean.core.ledger import is_open, is_pending, read_trade
 from ghostclean.core.safety import short
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
-
-from .status import judge_health
 
 _PART_SECONDS = 15.0  # one part's time: longer than a store that is silent takes to be called so
 _ROUND_TRIPS = 10  # of a quiet run to its store
@@ -231,8 +230,8 @@ def _pin(found: Installation, broker: Broker, account: Account, *, pin: bool) ->
 
 
 def _history(found: Installation) -> Iterator[Check]:
-    telemetry = found.stores.state.telemetry("reconcile", 20)
-    health = judge_health(telemetry, datetime.now(UTC), found.interval)
+    telemetry = found.stores.state.telemetry("reconcile", 0)
+    health = judge(telemetry.summary, datetime.now(UTC), found.interval)
     ok = {"healthy": True, "stale": None, "broken": False}[health.word]
     what = f"{health.word}: {health.why}; expected every {spell(found.interval.total_seconds())}"
     yield Check("runs", ok, what, "" if ok else health.advice)

@@ -35,7 +35,6 @@ def explain_trade(stores: Stores, trade_id: str) -> dict[str, Any]:
 
 
 def _record(ledger: Ledger, trade_id: str) -> tuple[Record | None, str | None, str | None]:
-    """The trade's record, or the error that hides whether there is one."""
     try:
         return ledger.get([trade_id]).get(trade_id), None, None
     except LedgerFailed as failure:
@@ -43,7 +42,6 @@ def _record(ledger: Ledger, trade_id: str) -> tuple[Record | None, str | None, s
 
 
 def _verdict(state: State, trade_id: str, entries: Sequence[JournalEntry]) -> dict[str, Any]:
-    """The last verdict: the state keeps it while the trade is active, the journal afterwards."""
     last = state.recall("verdicts", [trade_id]).get(trade_id)
     if not isinstance(last, Mapping):
         verdict = entries[-1].verdict if entries else None

@@ -1,7 +1,4 @@
-"""May a new entry be made? Broker truth only; what is not known counts as taken.
-
-Ghosts in the ledger can never block an entry, and a broker that cannot be read never allows one.
-"""
+"""May a new entry be made? By broker truth only; unknown counts as taken."""
 
 from __future__ import annotations
 
@@ -38,7 +35,6 @@ class Gate:
         return EXIT_YES if self.allowed else EXIT_NO
 
     def entry_state(self) -> dict[str, Any]:
-        """The `entryState` object of `status --json`."""
         return {
             "allowed": self.allowed is True,
             "count": None if self.allowed is None else len(self.symbols),
@@ -47,7 +43,6 @@ class Gate:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document of `gate --json`."""
         return {
             "ok": self.allowed is not None,
             **self.entry_state(),
@@ -58,7 +53,7 @@ class Gate:
 
 
 def observe(parts: Parts, deadline: Deadline, max_open: int, *, has_state: bool) -> tuple[BrokerTruth | None, Gate]:
-    """Broker truth and the answer; `has_state` False says that no state exists yet, so nothing is pinned."""
+    """Broker truth and the answer; without a state (`has_state`) no account is pinned."""
     try:
         truth = read_truth(parts, deadline)
     except BrokerTruthFailed as error:
@@ -95,7 +90,6 @@ def judge(truth: BrokerTruth, max_open: int) -> Gate:
 
 
 def unknown(reason: str, max_open: int) -> Gate:
-    """The answer when broker truth could not be read completely: no entry."""
     return Gate(None, max_open, (), f"broker truth is unknown, so no entry: {reason}")
 
 

@@ -1,8 +1,7 @@
 """The operator's claim on a trade for which proof is missing.
 
-An order that a person names is linked to the trade and judged like any other: the same core
-decides what follows from it. Only *vanished* is taken on the person's claim alone, and never
-while the broker still holds or works the trade.
+A named order is linked and judged like any other; *vanished* is taken on the person's word, and never while
+the broker still holds or works the trade.
 """
 
 from __future__ import annotations
@@ -38,12 +37,10 @@ class Claim:
     vanished: bool = False
 
     def named(self, order_id: str) -> Claim:
-        """The same claim with the broker's own id of the order."""
         return replace(self, exit_order=order_id) if self.exit_order else replace(self, entry_order=order_id)
 
     @property
     def link(self) -> dict[str, str]:
-        """The field that ties the named order to the trade."""
         if self.exit_order is not None:
             return {"closeOrderId": self.exit_order}
         return {"alpacaOrderId": self.entry_order} if self.entry_order is not None else {}
@@ -114,7 +111,6 @@ def _named(parts: Parts, claim: Claim, trade: Trade) -> Order | None:
 
 
 def _look_up(parts: Parts, order_id: str) -> tuple[Order, ...]:
-    """The order with its legs, by id or client id."""
     try:
         found = parts.broker.order(order_id) if is_uuid(order_id) else None
         found = found or parts.broker.order_by_client_id(order_id)
@@ -136,7 +132,6 @@ def _judge(
     truth: BrokerTruth,
     link: Mapping[str, str],
 ) -> Decision:
-    """What the core says about the trade once the named order is linked to it."""
     linked = {**record, **link}
     seen = replace(view, active=tuple(linked if other is record else other for other in view.active))
     known = deadline.reading(lambda: parts.state.recall_all(RECONCILE_MEMORY))
@@ -152,7 +147,6 @@ def _judge(
 def _change(
     decision: Decision, record: Record, claim: Claim, policy: Policy, now: datetime
 ) -> tuple[Change, str | None]:
-    """What is written, or why the claim cannot be true."""
     trade_id = record_id(record) or ""
     if claim.vanished:
         fields = changed(record, vanished_fields(policy.close_reason, now, record), now)

@@ -1,8 +1,4 @@
-"""Ready-made schedules for this installation: crontab lines, systemd units, a workflow.
-
-`flock` is not needed around any of them: ghostclean takes its own lock, in the state that all
-machines share, and a run that finds it taken exits 7 without doing anything.
-"""
+"""Ready-made schedules for this installation. None needs `flock`: the state's lock is shared by all machines."""
 
 from __future__ import annotations
 
@@ -16,11 +12,7 @@ _COMMENT = "#"
 
 
 def schedule_text(kind: str, program: str, folder: str, environment_file: str, *, is_named: bool = False) -> str:
-    """The text of a schedule, with absolute paths of this installation filled in.
-
-    Each path is written the way cron, or systemd, reads it: blanks and percent signs included.
-    `is_named` says that the file is not the `.env` of the folder, so that commands must name it.
-    """
+    """The text of a schedule with this installation's paths, quoted for cron or systemd; `is_named` adds --env-file."""
     text = files("ghostclean").joinpath("schedules", f"{kind}.txt").read_text(encoding="utf-8")
     paths = {"@PROGRAM@": program, "@FOLDER@": folder, "@ENVIRONMENT@": environment_file}
     paths = {mark: str(Path(path).absolute()) for mark, path in paths.items()}

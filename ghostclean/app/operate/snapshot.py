@@ -1,8 +1,4 @@
-"""Makes a broker answer everything that a decision on this ledger needs, to be recorded.
-
-Nothing remembered is used: what an earlier run knew would be missing from the record, and a
-replay elsewhere could then not come to the same plan.
-"""
+"""Makes a broker answer every question of a decision on this ledger, without the memory of earlier runs."""
 
 from __future__ import annotations
 
@@ -22,10 +18,8 @@ from ghostclean.errors import StateFailed
 
 
 def record(parts: Parts, deadline: Deadline, policy: Policy) -> list[Mapping[str, Any]]:
-    """Asks the broker all of it and returns the ledger's open and pending trades.
-
-    Raises LedgerFailed and BrokerTruthFailed. The state only tells whether a ledger that is
-    missing was there before; a snapshot can be made without it.
+    """Asks the broker all of it and returns the ledger's open and pending trades; raises LedgerFailed,
+    BrokerTruthFailed.
     """
     with contextlib.suppress(StateFailed):
         deadline.reading(parts.state.open)

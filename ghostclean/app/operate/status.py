@@ -1,81 +1,26 @@
-"""What an operator wants to know first: is it healthy, since when, and what to do next.
-
-*Broken*: the last counted run failed. *Stale*: no success for two intervals. Else *healthy*.
-"""
+"""What an operator wants to know first: is it healthy, since when, and what to do next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import Ledger, LedgerView, Record, Telemetry
+from ghostclean.app.ports import KnownLedger, Ledger, LedgerView, Record, Telemetry
 from ghostclean.core.broker import BrokerTruth, iso, parse_time, symbol_key
+from ghostclean.core.health import Health, judge
 from ghostclean.core.ledger import is_open, is_pending, other_account, text
-from ghostclean.durations import spell
 from ghostclean.errors import LedgerFailed
 
 from .gate import Gate, entries
 
-_CURES = {
-    "broker_truth_failed": "check the keys and Alpaca's status, then `ghostclean doctor`",
-    "ledger_failed": "check the ledger with `ghostclean doctor`",
-    "state_failed": "check the state with `ghostclean doctor`",
-    "account_mismatch": "check which account the keys belong to; `ghostclean doctor --pin` accepts the present one",
-    "mass_close_stopped": "look at `ghostclean reconcile --dry-run`; --allow-mass-close if every close is right",
-    "deadline_exceeded": "the next run goes on where this one stopped; raise --deadline if it repeats",
-}
-
-_RUNS_FOR_HEALTH = 100  # as many as are kept
-
 # Fields of the summaries that stay text even when they look like a number (a run id may).
-_TEXTS = frozenset({"lastRunAt", "lastOk", "lastSource", "lastRunId", "lastOutcome", "lastReason"})
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """`healthy`, `stale` or `broken`, why, and the next step."""
-
-    word: str
-    why: str
-    advice: str
-    last_success: datetime | None
-
-
-def judge_health(telemetry: Telemetry, now: datetime, interval: timedelta) -> Health:
-    """Healthy, stale or broken, from the summary and the newest runs."""
-    last_success = _last_success(telemetry)
-    if telemetry.summary.get("lastOk") == "false":
-        failed = next((run for run in telemetry.runs if _counted(run) and not run.get("ok")), {})
-        error = str(failed.get("error") or "reconcile_failed")
-        return Health(
-            "broken", f"the last run failed: {error}", _CURES.get(error, "see `ghostclean doctor`"), last_success
-        )
-    if last_success is None:
-        return Health("stale", "no run has succeeded yet", "run `ghostclean reconcile`, then schedule it", None)
-    age = now - last_success
-    if age > 2 * interval:
-        why = f"the last success was {_ago(age)} ago, expected every {spell(interval.total_seconds())}"
-        return Health("stale", why, "check that the schedule still runs (`ghostclean schedule cron`)", last_success)
-    return Health("healthy", f"the last success was {_ago(age)} ago", "nothing to do", last_success)
-
-
-def _ago(age: timedelta) -> str:
-    """In whole seconds at least: nobody waits for milliseconds here."""
-    return spell(max(1, round(age.total_seconds())))
-
-
-def _counted(run: Mapping[str, Any]) -> bool:
-    return not run.get("dryRun") and run.get("error") != "locked"
-
-
-def _last_success(telemetry: Telemetry) -> datetime | None:
-    if telemetry.summary.get("lastOk") == "true":
-        return parse_time(telemetry.summary.get("lastRunAt"))
-    times = (parse_time(run.get("ts")) for run in telemetry.runs if run.get("ok") and _counted(run))
-    return next((t for t in times if t is not None), None)
+_TEXTS = frozenset(
+    {"lastRunAt", "lastSuccessAt", "lastOk", "lastError", "lastSource", "lastRunId", "lastOutcome", "lastReason"}
+)
+_COUNTED = ("runs", "success", "fail", "totalClosed", "totalSynced", "lastRunAt", "lastRunId")
 
 
 def status_document(
@@ -92,8 +37,8 @@ def status_document(
     `look` reads the broker; without it the document says nothing of the broker and the gate.
     """
     state = stores.state
-    known = state.telemetry("reconcile", max(limit, _RUNS_FOR_HEALTH))
-    health = judge_health(known, now, interval)  # whatever the limit: dry runs may hide the counted ones
+    known = state.telemetry("reconcile", limit)
+    health = judge(known.summary, now, interval)
     manage = state.telemetry("auto-manage", limit)
     lock = state.lock_info()
     view, error, detail = _read(stores.ledger)
@@ -107,9 +52,9 @@ def status_document(
         "why": health.why,
         "advice": health.advice,
         "lastSuccessAt": iso(health.last_success) if health.last_success else None,
-        "reconcileTelemetry": telemetry_document(Telemetry(known.summary, known.runs[:limit])),
+        "reconcileTelemetry": telemetry_document(known),
         "autoManageTelemetry": telemetry_document(manage),
-        "ledger": None if view is None else ledger_counts(view),
+        "ledger": None if view is None else {"name": stores.ledger.place, **ledger_counts(view)},
         "broker": None if truth is None else compare(truth, view, live=live),
         "entryState": None if gate is None else gate.entry_state(),
         "lock": None if lock is None else {"holder": lock.holder, "secondsLeft": round(lock.seconds_left, 1)},
@@ -117,6 +62,40 @@ def status_document(
         "places": {"ledger": stores.ledger.place, "state": state.place},
         "error": error,
         "detail": detail,
+    }
+
+
+def ledgers_document(stores: Stores, *, now: datetime, interval: timedelta) -> dict[str, Any]:
+    """The document of `status --all --json`: every ledger of the state, the worst first; raises StateFailed."""
+    present: dict[str, Any] = {"ledger": stores.ledger.place, "interval": interval.total_seconds()}
+    judged = []
+    for known in stores.state.ledgers("reconcile"):
+        about = known.about or present
+        judged.append((judge(known.summary, now, timedelta(seconds=about["interval"])), replace(known, about=about)))
+    judged.sort(key=lambda one: (one[0].severity(), str(one[1].about.get("ledger"))))
+    worst = judged[0][0] if judged else judge({}, now, timedelta())
+    return {
+        "ok": True,
+        "now": iso(now),
+        "health": worst.word,
+        "why": worst.why,
+        "advice": worst.advice,
+        "ledgers": [_ledger_row(health, known) for health, known in judged],
+        "places": {"state": stores.state.place},
+        "error": None,
+        "detail": None,
+    }
+
+
+def _ledger_row(health: Health, known: KnownLedger) -> dict[str, Any]:
+    about, summary = known.about, telemetry_document(Telemetry(known.summary, ()))["summary"]
+    return {
+        **{name: about.get(name) for name in ("ledger", "account", "live", "host", "interval")},
+        "health": health.word,
+        "why": health.why,
+        "advice": health.advice,
+        "lastSuccessAt": iso(health.last_success) if health.last_success else None,
+        **{name: summary.get(name) for name in _COUNTED},
     }
 
 

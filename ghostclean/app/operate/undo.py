@@ -1,8 +1,7 @@
-"""Puts back what one run changed in the ledger, and keeps the next run from doing it again.
+"""Puts back what one run changed in the ledger, where the trade still says what the run wrote.
 
-Trade by trade, and only where the trade still has every value that the run wrote. What is put
-back is held until its facts at the broker change; an undo can itself be undone, which lifts the
-hold again. A record that the run added is not taken out but closed as `DELETED`.
+What is put back is held until its broker facts change; undoing an undo lifts the hold. A record that the run
+added is closed as `DELETED`.
 """
 
 from __future__ import annotations
@@ -64,7 +63,6 @@ def undo_run(
 
 
 def _settled(entries: Sequence[JournalEntry], present: Mapping[str, Record]) -> dict[str, JournalEntry]:
-    """What became of the intents of a run that was killed before it could say so."""
     found = {}
     for step in entries:
         if step.outcome == INTENDED:
@@ -75,7 +73,6 @@ def _settled(entries: Sequence[JournalEntry], present: Mapping[str, Record]) -> 
 
 
 def _traces(entries: Sequence[JournalEntry], run_id: str) -> dict[str, _Trace]:
-    """What the run wrote, by trade id; raises NothingToDo."""
     if not entries:
         raise NothingToDo(
             f"the journal knows no run {run_id!r}: nothing was changed; `ghostclean status` lists the runs"
@@ -97,7 +94,6 @@ def _traces(entries: Sequence[JournalEntry], run_id: str) -> dict[str, _Trace]:
 
 
 def _follow(trace: _Trace, step: JournalEntry) -> None:
-    """A later entry of the same trade: its old values matter only for fields not seen yet."""
     before, after = step.before or {}, step.after or {}
     known = trace.before.keys() | trace.after.keys()
     trace.before.update({name: value for name, value in before.items() if name not in known})
@@ -108,12 +104,10 @@ def _follow(trace: _Trace, step: JournalEntry) -> None:
 
 
 def _facts(step: JournalEntry) -> Any:
-    """The fingerprint of the broker facts that the change rested on, as its proof carries it."""
     return next((proof.get("fingerprint") for proof in step.proof if proof.get("what") == "broker facts"), None)
 
 
 def _hold(trace: _Trace, run_id: str) -> dict[str, Any] | None:
-    """The hold after an undo; undoing an undo lifts it."""
     return None if trace.last.action == UNDONE else {"facts": trace.facts, "runId": run_id}
 
 
@@ -125,7 +119,6 @@ def _correction(trace: _Trace, record: Record | None, trade_id: str, run_id: str
 
 
 def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, now: datetime) -> Change:
-    """The change back: old values restored, new fields taken out."""
     if trace.added:
         gone = {
             "status": "DELETED",
@@ -148,7 +141,6 @@ def _refusal(trace: _Trace, record: Record | None, state: State) -> str | None:
 
 
 def _changed_by(trace: _Trace, record: Record, state: State) -> str:
-    """Whose later change stands in the way: a later run's, an earlier undo's, else the app's."""
     entries = state.journal(trade_id=trace.last.trade_id)
     known = [entry.id for entry in entries]
     later = entries[known.index(trace.last.id) + 1 :] if trace.last.id in known else []
@@ -161,6 +153,5 @@ def _changed_by(trace: _Trace, record: Record, state: State) -> str:
 
 
 def _differing(trace: _Trace, record: Record) -> set[str]:
-    """The fields that no longer say what the run wrote, or took out."""
     changed = {name for name, value in trace.after.items() if not says(record, {}, {name: value})}
     return changed | ((trace.before.keys() - trace.after.keys()) & record.keys())

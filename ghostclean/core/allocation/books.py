@@ -18,6 +18,7 @@ from ghostclean.core.broker import CRYPTO_DUST, ONE, ZERO, Evidence, Fill, Order
 from ghostclean.core.inputs import World
 from ghostclean.core.ledger import Trade, order_ids
 
+from .activities import executions_of
 from .allocation import SAME_COST, Allocation, Closed, Coverage, Orphan, is_dust, read_closed, same_side, within
 from .booking import Booking
 from .coverage import share_out
@@ -121,10 +122,16 @@ class Books:
         """The unallocated executions of an instrument, as far as they are known."""
         if key not in self._unallocated:
             orders, fills, closed = self.orders(key), self._fills.get(key, ()), self.closed(key)
-            self._unallocated[key] = find_unallocated(
-                orders, fills, self.evidence, self._owned, closed, self.groups[key]
-            )
+            members, moved = self.groups[key], self._moved_by_activities(key)
+            self._unallocated[key] = find_unallocated(orders, fills, self.evidence, self._owned, closed, members, moved)
         return self._unallocated[key]
+
+    def _moved_by_activities(self, key: str) -> list[Execution]:
+        activities, members = self.evidence.activities, self.groups[key]
+        if not activities:
+            return []
+        missing = ZERO if key in self.positions else sum((a.open_qty for a in members), ZERO)
+        return executions_of(activities, key, {a.side for a in members}, missing, self.now)
 
     def matches(self, allocation: Allocation) -> Matches:
         """The unallocated executions that took trades of its instrument and side out, wholly or in part.

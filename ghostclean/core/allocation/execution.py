@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from ghostclean.core.broker import ZERO, Evidence, Order
+from ghostclean.core.broker import ZERO, Activity, Evidence, Order
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """`side` is the order's (`buy`, `sell`); `price` per unit in USD, None where the broker did not say."""
+    """`side` is the order's (`buy`, `sell`); `price` per unit in USD, None where the broker did not say.
+
+    One that no order made has an `activity`, and its id for an `order_id`.
+    """
 
     order_id: str
     side: str
@@ -20,6 +23,7 @@ class Execution:
     price: Decimal | None
     at: datetime | None
     order: Order | None = None
+    activity: Activity | None = None
 
     def part(self, qty: Decimal) -> Execution:
         """The same execution of less."""

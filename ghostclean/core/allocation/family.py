@@ -13,7 +13,17 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 
-from ghostclean.core.broker import ZERO, Evidence, Order, OrderByClientId, OrderById, Question, is_uuid, parse_client_id
+from ghostclean.core.broker import (
+    ZERO,
+    Evidence,
+    Order,
+    OrderByClientId,
+    OrderById,
+    Question,
+    is_activity_id,
+    is_uuid,
+    parse_client_id,
+)
 from ghostclean.core.ledger import Trade
 
 
@@ -106,7 +116,7 @@ def read_family(trade: Trade, evidence: Evidence, ours: Sequence[Order], allocat
     tied = [leg for o in family.entries for leg in o.legs]
     tied += (i for o in family.entries if (i := evidence.by_client.get(o.id)) is not None and i != o.id)
     tied += sorted(o.id for o in ours)
-    tied += allocated
+    tied += (i for i in allocated if not is_activity_id(i))
     if tied or trade.exit_orders:
         _read_exits(family, tied, evidence)
     return family

@@ -36,8 +36,8 @@ class Unallocated:
         return [e for e in self.executions if e.side == side.opening and e.not_before(since)]
 
     def latest(self) -> datetime | None:
-        """When the last of them happened."""
-        return next((e.at for e in reversed(self.executions) if e.at), None)
+        """When the last of them happened; of an activity only the day is known."""
+        return next((e.at for e in reversed(self.executions) if e.at and e.activity is None), None)
 
 
 def find_unallocated(
@@ -47,11 +47,12 @@ def find_unallocated(
     owned: set[str],
     closed: Sequence[Closed],
     allocations: Sequence[Allocation],
+    moved: Iterable[Execution] = (),
 ) -> Unallocated:
     """The unallocated executions of an instrument; books entries found by size and time on the way.
 
-    `orders` and `fills` are all that are known of it, `owned` the order ids that records of any
-    symbol claim.
+    `orders`, `fills` and `moved` (what activities did) are all that are known of it, `owned` the ids
+    that records of any symbol claim.
     """
     named = names_of(closed)
     seeds = (
@@ -68,6 +69,7 @@ def find_unallocated(
         for f in fills
         if f.order_id not in known and not any(f.order_id in ids for ids in (owned, named, allocated))
     )
+    executions += (e for e in moved if e.order_id not in owned)
     executions = _without_closed_by_hand(executions, closed)
     executions = _without_nameless_entries(executions, closed, allocations)
     return Unallocated(tuple(sorted(executions, key=lambda e: (*e.when, e.qty))))

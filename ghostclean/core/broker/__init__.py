@@ -1,11 +1,9 @@
 """Broker truth as values: orders, executions, positions, instruments, numbers and times."""
 
-from .client_ids import (
-    client_id,
-    parse_client_id,
-    trade_tag,
-)
 from .evidence import (
+    ACTIVITIES,
+    CLOCK,
+    FILLS,
     ActivitiesSince,
     ClockNow,
     Evidence,
@@ -15,33 +13,11 @@ from .evidence import (
     OrdersOf,
     Question,
     RecordsOf,
+    recall_orders,
+    remember_order,
 )
-from .graph import (
-    OrderGraph,
-    connected,
-    is_tagged,
-    ties,
-)
-from .instrument import (
-    CRYPTO_DUST,
-    STOCK_DUST,
-    Side,
-    crypto_pair,
-    expiry,
-    is_option,
-    multiplier,
-    symbol_key,
-)
-from .numbers import (
-    ONE,
-    ZERO,
-    BadNumber,
-    json_number,
-    money,
-    number,
-    plain,
-    ratio4,
-)
+from .graph import OrderGraph, connected, is_tagged, ties
+from .instrument import CRYPTO_DUST, STOCK_DUST, Side, crypto_pair, expiry, is_option, multiplier, symbol_key
 from .records import (
     FINAL,
     Account,
@@ -51,67 +27,25 @@ from .records import (
     MarketClock,
     Order,
     Position,
+    Session,
     canonical_id,
+    client_id,
+    is_activity_id,
     is_uuid,
+    parse_client_id,
+    trade_tag,
 )
-from .remembered import (
-    recall_orders,
-    remember_order,
-)
-from .times import (
+from .values import (
+    ONE,
+    ZERO,
+    BadNumber,
     eastern,
     eastern_date,
     iso,
+    json_number,
+    money,
+    number,
     parse_time,
+    plain,
+    ratio4,
 )
-
-__all__ = [
-    "CRYPTO_DUST",
-    "FINAL",
-    "ONE",
-    "STOCK_DUST",
-    "ZERO",
-    "Account",
-    "ActivitiesSince",
-    "Activity",
-    "BadNumber",
-    "BrokerTruth",
-    "ClockNow",
-    "Evidence",
-    "Fill",
-    "FillsSince",
-    "MarketClock",
-    "Order",
-    "OrderByClientId",
-    "OrderById",
-    "OrderGraph",
-    "OrdersOf",
-    "Position",
-    "Question",
-    "RecordsOf",
-    "Side",
-    "canonical_id",
-    "client_id",
-    "connected",
-    "crypto_pair",
-    "eastern",
-    "eastern_date",
-    "expiry",
-    "is_option",
-    "is_tagged",
-    "is_uuid",
-    "iso",
-    "json_number",
-    "money",
-    "multiplier",
-    "number",
-    "parse_client_id",
-    "parse_time",
-    "plain",
-    "ratio4",
-    "recall_orders",
-    "remember_order",
-    "symbol_key",
-    "ties",
-    "trade_tag",
-]

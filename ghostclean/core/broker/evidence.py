@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from .graph import OrderGraph
-from .numbers import ZERO
-from .records import Activity, Fill, MarketClock, Order
+from .instrument import symbol_key
+from .records import Activity, Fill, MarketClock, Order, canonical_id
+from .values import ZERO, BadNumber, number, parse_time, plain
+
+FILLS, ACTIVITIES, CLOCK = "fills", "activities", "clock"  # as which they stand in `unanswered`
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +75,18 @@ Question = OrderById | OrderByClientId | OrdersOf | FillsSince | ActivitiesSince
 
 @dataclass(slots=True)
 class Evidence(OrderGraph):
-    """The order graph, and what is known of fills, activities and the clock.
+    """The order graph, with fills, activities and the clock.
 
-    `history` says since when all orders of a symbol key are known; `truncated` keys' lists were cut.
+    `history`: since when all orders of a symbol key are known. `truncated`: keys whose lists were cut.
     """
 
     history: dict[str, datetime] = field(default_factory=dict)
     truncated: set[str] = field(default_factory=set)
     fills: dict[str, Fill] = field(default_factory=dict)
     fills_since: datetime | None = None
-    fills_failed: str | None = None
     activities: tuple[Activity, ...] = ()
     activities_since: datetime | None = None
-    activities_failed: str | None = None
     clock: MarketClock | None = None
-    clock_failed: str | None = None
     _fills_of: dict[str, list[Fill]] | None = field(default=None, repr=False)
 
     def add_fills(self, fills: Iterable[Fill], since: datetime) -> None:
@@ -94,7 +95,6 @@ class Evidence(OrderGraph):
         self._fills_of = None
 
     def fills_of(self, order_id: str) -> list[Fill]:
-        """The known fills of one order, oldest first."""
         if self._fills_of is None:
             self._fills_of = defaultdict(list)
             for fill in sorted(self.fills.values(), key=lambda f: (f.at, f.id)):
@@ -102,12 +102,12 @@ class Evidence(OrderGraph):
         return self._fills_of.get(order_id, [])
 
     def all_fills_of(self, order: Order) -> list[Fill]:
-        """The fills of an order where they add up to all it filled, else nothing."""
+        """An order's fills if they add up to its filled quantity, else an empty list."""
         rows = self.fills_of(order.id) if self.fills else []
         return rows if sum((f.qty for f in rows), ZERO) == order.filled_qty else []
 
     def price_of(self, order: Order) -> Decimal | None:
-        """The average price of what an order filled: by its fills where known, else the broker's rounded one."""
+        """The average price of an order's executions: by its fills where known, else the broker's rounded one."""
         rows = self.all_fills_of(order)
         if not rows:
             return order.avg_price
@@ -125,21 +125,76 @@ class Evidence(OrderGraph):
         return self.activities_since is not None and self.activities_since <= since
 
     def failure(self, question: Question) -> str | None:
-        """Why a question that was asked has no answer; None while it was not asked, or is answered."""
+        """Why an asked question has no answer, if so."""
         match question:
             case OrderById(order_id=name) | OrderByClientId(client_id=name):
-                return _failed(f"order {name}", self.unanswered.get(name))
+                what = f"order {name}"
             case OrdersOf(key=key):
-                return _failed(f"orders of {key}", self.unanswered.get(f"orders of {key}"))
+                name = what = f"orders of {key}"
             case FillsSince():
-                return _failed("fills", self.fills_failed)
+                name = what = FILLS
             case ActivitiesSince():
-                return _failed("activities", self.activities_failed)
+                name = what = ACTIVITIES
             case ClockNow():
-                return _failed("clock", self.clock_failed)
+                name = what = CLOCK
             case RecordsOf():
                 return None
+        why = self.unanswered.get(name)
+        return f"{what}: {why}" if why is not None else None
 
 
-def _failed(what: str, why: str | None) -> str | None:
-    return f"{what}: {why}" if why is not None else None
+# --------------------------------------------------------------------------- final answers, remembered
+
+# They can never change, so a quiet run asks nothing. The stored form, in the broker's own names and
+# spellings, is part of every existing state: stored name -> attribute of the order.
+_IDS = {"id": "id", "replaced_by": "replaced_by", "replaces": "replaces", "parent_order_id": "parent"}
+_TEXTS = {"client_order_id": "client_id"} | {
+    name: name for name in ("symbol", "asset_id", "asset_class", "side", "type", "order_class", "status")
+}
+_NUMBERS = {"filled_avg_price": "avg_price"} | {
+    name: name for name in ("qty", "filled_qty", "limit_price", "stop_price")
+}
+_TIMES = {name: name for name in ("submitted_at", "filled_at")}
+_END = {"canceled": "canceled_at", "expired": "expired_at", "rejected": "failed_at", "replaced": "replaced_at"}
+
+
+def remember_order(order: Order, trade_id: str) -> dict[str, Any]:
+    """The part of a final answer that decisions use; legs are kept by id only."""
+    names = _IDS | _TEXTS | _NUMBERS | _TIMES | {_END.get(order.status, "canceled_at"): "ended_at"}
+    values = {name: getattr(order, attribute) for name, attribute in names.items()}
+    values |= {"trade": trade_id, "leg_ids": list(order.legs)}
+    return {name: _stored(value) for name, value in values.items() if value not in (None, "", [])}
+
+
+def _stored(value: object) -> object:
+    if isinstance(value, Decimal):
+        return plain(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def recall_orders(rows: Iterable[Mapping[str, Any]]) -> Iterable[Order]:
+    """The remembered orders; a row that cannot be read is simply looked up again."""
+    for row in rows:
+        try:
+            order = _recalled(row)
+        except BadNumber:
+            continue
+        if order.id and order.is_final:
+            yield order
+
+
+def _recalled(row: Mapping[str, Any]) -> Order:
+    texts = {name: value for name, value in row.items() if isinstance(value, str)}
+    legs = row.get("leg_ids")
+    values: dict[str, Any] = {attribute: texts.get(name, "") for name, attribute in _TEXTS.items()}
+    values |= {attribute: canonical_id(texts.get(name, "")) or None for name, attribute in _IDS.items()}
+    values |= {attribute: number(row.get(name)) for name, attribute in _NUMBERS.items()}
+    values |= {attribute: parse_time(row.get(name)) for name, attribute in _TIMES.items()}
+    values |= {
+        "key": symbol_key(values["symbol"]),
+        "filled_qty": values["filled_qty"] or ZERO,
+        "ended_at": max(filter(None, (parse_time(row.get(name)) for name in _END.values())), default=None),
+        "expires_at": None,
+        "legs": tuple(legs) if isinstance(legs, list) else (),
+    }
+    return Order(**values)

@@ -1,8 +1,6 @@
-"""The order graph: every order this run knows, its state, its family.
+"""The order graph: every order this run knows, and how they are tied.
 
-An order is *known* (some answer described it), *absent* (a true 404), *unanswered* (a look-up
-failed) or not asked for yet; none of these stands for another. A family are the orders tied by
-legs, parent and replace chain.
+An order is *known*, *absent* (a true 404), *unanswered* (the look-up failed) or not asked for.
 """
 
 from __future__ import annotations
@@ -12,9 +10,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .client_ids import parse_client_id
 from .instrument import Side
-from .records import Order, is_uuid
+from .records import Order, is_uuid, parse_client_id
 
 
 class Chain(NamedTuple):
@@ -37,7 +34,7 @@ class OrderGraph:
     unanswered: dict[str, str] = field(default_factory=dict)
 
     def add_orders(self, orders: Iterable[Order]) -> None:
-        """Adds answers; a later one replaces an earlier one and keeps the legs and parent it showed."""
+        """Adds answers; a later one replaces an earlier one and keeps its legs and parent."""
         for order in orders:
             known = self.orders.get(order.id)
             if known is not None:
@@ -76,16 +73,12 @@ class OrderGraph:
         return self.orders.get(name) or self.orders.get(self.by_client.get(name, ""))
 
     def find_entry(self, name: str) -> Order | None:
-        """As `find`, but a UUID is a client order id only once it is absent as an id.
-
-        Some bots give an exit the id of the entry it closes as its client order id.
-        """
+        """As `find`, but a UUID is a client order id only once absent as an id: bots reuse entry ids so."""
         if is_uuid(name) and name not in self.absent:
             return self.orders.get(name)
         return self.find(name)
 
     def get(self, order_id: str | None) -> Order | None:
-        """The order with this id."""
         return self.orders.get(order_id or "")
 
     def named(self, names: Collection[str], tags: Collection[str], key: str | None = None) -> set[str]:
@@ -95,7 +88,6 @@ class OrderGraph:
         }
 
     def legs_of(self, entry: Order | None) -> set[str]:
-        """The ids of an entry's legs, by the entry's word or by theirs."""
         if entry is None:
             return set()
         return {*entry.legs, *(o.id for o in self.orders.values() if o.parent == entry.id)}
@@ -105,11 +97,10 @@ class OrderGraph:
         return frozenset(connected(self.orders.values(), seeds, without))
 
     def is_absent(self, name: str) -> bool:
-        """Proven unknown to the broker under this text, both as id and as client order id."""
+        """Proven unknown to the broker, both as id and as client order id."""
         return (name in self.absent or not is_uuid(name)) and name in self.absent_clients
 
     def chain(self, start: Order) -> Chain:
-        """The replace chain through an order, both ways."""
         chain, seen, missing = [start], {start.id}, []
         for forward in (False, True):
             while (name := chain[-1].replaced_by if forward else chain[0].replaces) is not None:
@@ -124,10 +115,7 @@ class OrderGraph:
         return Chain(tuple(chain), tuple(missing))
 
     def family(self, seeds: Iterable[str], without: Collection[str] = ()) -> tuple[dict[str, Order], list[str]]:
-        """The known orders tied to some ids, and the ids among them that are not known.
-
-        Orders `without` are neither entered nor passed through.
-        """
+        """The known orders tied to some ids by legs, parent and replace chain, and the ids not known."""
         found: dict[str, Order] = {}
         unknown: dict[str, None] = {}
         queue, asked = list(seeds), set()
@@ -158,7 +146,7 @@ class OrderGraph:
         ]
 
     def awaits_entry(self, order: Order) -> bool:
-        """Whether it is the leg of an entry that still works: it can take only what that brings."""
+        """Whether it is the leg of an entry that still works."""
         parent = self.orders.get(order.parent or "")
         while parent is not None and parent.status == "replaced":
             parent = self.orders.get(parent.replaced_by or "")

@@ -7,8 +7,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
 
-from .numbers import ONE
-from .times import eastern
+from .values import ONE, eastern
 
 OPTION_MULTIPLIER = Decimal(100)
 # Alpaca takes the crypto fee (0.25 % and rounding) out of the coin that a purchase brings.
@@ -50,7 +49,6 @@ def symbol_key(symbol: str) -> str:
 
 
 def crypto_pair(symbol: str) -> str:
-    """The slashed spelling that orders and crypto prices want: `BTCUSD` becomes `BTC/USD`."""
     if "/" in symbol:
         return symbol.upper()
     for quote in _QUOTES:

@@ -1,40 +1,41 @@
-"""Broker truth as immutable records: account, positions, orders, executions, activities, clock.
-
-Names and statuses are the broker's own words; an unknown order status counts as working.
-"""
+"""Broker truth as immutable records, in the broker's words; an unknown order status counts as working."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from .instrument import Side
-from .numbers import ZERO
+from .values import ZERO
 
 FINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 _STOP_TYPES = frozenset({"stop", "stop_limit", "trailing_stop"})
 _ENOUGH = Decimal("0.8")
+_OPTION_ENDS = frozenset({"OPEXP", "OPASN", "OPEXC"})
+_TRANSFERS = frozenset({"ACATS", "FOPT", "JNL", "JNLS"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def is_uuid(text: str) -> bool:
-    """Whether a stored order id can be an id of the broker at all."""
     return _UUID.fullmatch(text) is not None
 
 
+def is_activity_id(text: str) -> bool:
+    """Whether an id is of an activity and not of an order."""
+    return "::" in text
+
+
 def canonical_id(text: str) -> str:
-    """An order id as it is compared: a UUID in lower case, its case means nothing."""
+    """An order id as compared: a UUID in lower case."""
     return text.lower() if is_uuid(text) else text
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account that answered; amounts in USD, None where the API did not say.
-
-    `number` is the account number of the broker's dashboard, masked but for its end in a snapshot.
-    """
+    """The account that answered; amounts in USD, None where not given; `number` is masked in a snapshot."""
 
     id: str
     status: str
@@ -47,16 +48,13 @@ class Account:
 
     @property
     def is_bare(self) -> bool:
-        """Nothing is in it at all, as in an account that was wiped or an answer without figures."""
+        """Zero equity and zero cash, as in a wiped account."""
         return self.equity == 0 and self.cash == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One netted holding; `qty` is always positive, `side` says which way.
-
-    `available` is what no working order holds, None where the broker did not say.
-    """
+    """One netted holding: `qty` is positive, `side` says which way, `available` is what no working order holds."""
 
     symbol: str
     key: str
@@ -76,10 +74,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order as the broker last described it; `legs` are ids, the legs stand beside it.
-
-    `intent` is the broker's `position_intent` (`buy_to_open`, …), empty where it did not say.
-    """
+    """One order as last described; `legs` are ids, `intent` the broker's `position_intent`."""
 
     id: str
     client_id: str
@@ -109,12 +104,12 @@ class Order:
 
     @property
     def is_final(self) -> bool:
-        """Nothing can happen to this id any more (a replaced order lives on under another)."""
+        """Whether this id is over (a replaced order lives on under another)."""
         return self.status in FINAL
 
     @property
     def works(self) -> bool:
-        """It can still fill; filled in full it can't, whatever its status says."""
+        """It can still fill; filled in full it cannot, whatever its status."""
         return not self.is_final and (self.qty is None or not self.qty or self.filled_qty < self.qty)
 
     @property
@@ -137,7 +132,7 @@ class Order:
 
     @property
     def fill_time(self) -> datetime | None:
-        """When it was last filled, as far as the order itself tells; None with nothing filled."""
+        """When it was last filled, as far as the order itself tells."""
         if not self.filled_qty:
             return None
         return self.filled_at or self.ended_at or self.submitted_at
@@ -149,7 +144,6 @@ class Order:
         return replace(self, legs=self.legs or earlier.legs, parent=self.parent or earlier.parent)
 
     def under(self, parent: str) -> Order:
-        """The same order, known to be a leg of another."""
         return replace(self, parent=parent)
 
 
@@ -169,7 +163,11 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """A non-trade activity: option expiry, assignment, exercise, split, rename."""
+    """A non-trade activity: end of an option, transfer, merger, split, rename.
+
+    `qty` is what was added to a position, `amount` the cash that came with it in USD; rows of one
+    `group` belong together.
+    """
 
     id: str
     type: str
@@ -177,6 +175,19 @@ class Activity:
     key: str
     qty: Decimal | None
     day: str
+    subtype: str = ""
+    group: str = ""
+    amount: Decimal | None = None
+    price: Decimal | None = None
+
+    @property
+    def is_option_end(self) -> bool:
+        return self.type in _OPTION_ENDS
+
+    @property
+    def is_transfer(self) -> bool:
+        """Shares came from, or went to, another account: nothing was sold."""
+        return self.type in _TRANSFERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +201,17 @@ class MarketClock:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerTruth:
-    """Account, all working orders and positions, read completely in one run.
+class Session:
+    """One trading day's core session, in UTC."""
 
-    `at` is the broker's own time of the last read.
-    """
+    day: date
+    open: datetime
+    close: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerTruth:
+    """Account, working orders and positions, read completely in one run; `at` is the broker's time of the last read."""
 
     account: Account
     orders: tuple[Order, ...]
@@ -202,10 +219,10 @@ class BrokerTruth:
     at: datetime
 
     def contradiction(self) -> str | None:
-        """Why the account's market value and the rows cannot both be true; None when they can.
+        """Why the account's market value and the rows contradict each other, by side, if they do.
 
-        Per side: $1 or more in the account and no row, or rows worth less than 80 % of it.
-        More than the account says, a missing field or a null price is no contradiction.
+        $1 or more without a row, or rows worth less than 80 % of it; more than it, or a null price, is no
+        contradiction.
         """
         account = self.account
         return self._missing(Side.LONG, account.long_value) or self._missing(Side.SHORT, account.short_value)
@@ -220,3 +237,39 @@ class BrokerTruth:
         known = [abs(row) for row in rows if row is not None]
         shown = sum(known, ZERO)
         return f"{held} only ${shown}" if len(known) == len(rows) and shown < abs(value) * _ENOUGH else None
+
+
+# --------------------------------------------------------------------------- our client order ids
+
+# Owner + purpose + n, so that a retry is harmless. An order carrying such an id belongs to its trade
+# even if the record never got to know it. The owner is unique in the account (`Trade.owner`): ledgers
+# that count their trades 1, 2, 3 share accounts. Orders of earlier versions carry the trade's id alone.
+PREFIX = "gc-"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnId:
+    """The parts of one of our client order ids."""
+
+    trade: str
+    purpose: str
+    n: int
+
+
+def trade_tag(owner: str) -> str:
+    """A short stable tag for an owner of any length and alphabet."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:20]
+
+
+def client_id(owner: str, purpose: str, n: int) -> str:
+    return f"{PREFIX}{trade_tag(owner)}-{purpose}-{n}"
+
+
+def parse_client_id(text: str) -> OwnId | None:
+    """The parts of one of our ids; None for anybody else's."""
+    if not text.startswith(PREFIX):
+        return None
+    parts = text.split("-")
+    if len(parts) != 4 or not parts[3].isdigit():
+        return None
+    return OwnId(parts[1], parts[2], int(parts[3]))

@@ -1,12 +1,5 @@
 """The app's record of a trade, and its fields."""
 
-from .fields import (
-    NOT_FOUND,
-    POSITION_OPEN,
-    changed,
-    is_vanished,
-    same,
-)
 from .jsontext import (
     COMPACT,
     PRETTY,
@@ -27,55 +20,20 @@ from .jsontext import (
 from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
+    NOT_FOUND,
+    POSITION_OPEN,
     SIZE_FIELDS,
     Trade,
+    changed,
     is_open,
     is_pending,
+    is_vanished,
     order_ids,
     read_trade,
     record_id,
     record_size,
+    same,
     status_of,
     text,
 )
-from .whose import (
-    account_marks,
-    other_account,
-)
-
-__all__ = [
-    "COMPACT",
-    "ENTRY_ORDER_FIELDS",
-    "FINAL",
-    "NOT_FOUND",
-    "POSITION_OPEN",
-    "PRETTY",
-    "SIZE_FIELDS",
-    "BadJson",
-    "Edit",
-    "Layout",
-    "Trade",
-    "account_marks",
-    "append",
-    "changed",
-    "dumps",
-    "edit_record",
-    "elements",
-    "find_array",
-    "is_open",
-    "is_pending",
-    "is_vanished",
-    "json_value",
-    "loads",
-    "order_ids",
-    "other_account",
-    "read_trade",
-    "record_id",
-    "record_size",
-    "same",
-    "same_json",
-    "skip",
-    "splice",
-    "status_of",
-    "text",
-]
+from .whose import account_marks, other_account

@@ -1,13 +1,10 @@
 """JSON text: one reader, one writer, and edits that leave the rest of a text alone.
 
-Entry points: `loads` and `dumps`; `find_array`, `elements`, `edit_record`, `append` and `splice` for
-an array of records; `same_json` and `json_value` for values. Invariants:
-
+Invariants:
 1. A record that is not edited keeps every byte; an edited one keeps the text of its other fields.
 2. A new field or record takes over the layout of its neighbours.
 3. Numbers are `int` or `Decimal`, never `float`: a 19-digit id or `1e-9` survives a round trip.
-4. Text that is not strict JSON (trailing commas, anything after the end) is `BadJson`, but for NaN and
-   Infinity, which some writers spell for a number: they are read, for whoever uses the number to judge.
+4. Text that is not strict JSON is `BadJson`, but for NaN and Infinity, which some writers spell.
 """
 
 from __future__ import annotations
@@ -28,11 +25,7 @@ class BadJson(ValueError):
 
 
 class Layout(NamedTuple):
-    """How an object is laid out: on one line, or a member a line.
-
-    On one line `comma` stands between its members; else `margin` is the newline and indentation
-    before each of them, and `step` one level of indentation.
-    """
+    """On one line with `comma` between members, else `margin` (newline and indentation) before each, `step` a level."""
 
     comma: str = ","
     colon: str = ":"
@@ -42,7 +35,6 @@ class Layout(NamedTuple):
 
     @property
     def closing(self) -> str:
-        """The newline and indentation before the closing brace."""
         return self.margin.removesuffix(self.step)
 
 
@@ -73,7 +65,6 @@ def _value(text: str, at: int) -> tuple[Any, int]:
 
 
 def skip(text: str, at: int) -> int:
-    """The first place at or after `at` that is no blank."""
     if text[at : at + 1] > " ":  # most texts have no blanks
         return at
     match = _blanks(text, at)
@@ -108,13 +99,13 @@ def loads(text: str) -> Any:
     return value
 
 
-def find_array(text: str, name: str = "trades") -> int:
-    """Where the array of records starts: the whole text, or the member `name` of an object."""
+def find_array(text: str) -> int:
+    """Where the array of records starts: the whole text, or the member `trades` of an object."""
     at = skip(text, 0)
     if text[at : at + 1] == "{":
-        found = [member.value_start for member in _members(text, at) if member.key == name]
+        found = [member.value_start for member in _members(text, at) if member.key == "trades"]
         if not found:
-            raise BadJson(f"an object without {name!r}")
+            raise BadJson("an object without 'trades'")
         at = found[-1]
     if text[at : at + 1] != "[":
         raise BadJson("no array of records" if text.strip() else "nothing")
@@ -122,10 +113,7 @@ def find_array(text: str, name: str = "trades") -> int:
 
 
 def elements(text: str, at: int) -> Iterator[tuple[int, int, Any]]:
-    """Start, end and value of each element of the array at `at`; the last step checks its end.
-
-    For a whole-text array nothing may follow; inside an object `find_array` has checked it.
-    """
+    """Start, end and value of each element of the array at `at`; the last step checks its end."""
     whole = skip(text, 0) == at
     start, end = _first(text, at, "]"), at + 1
     while start:
@@ -137,8 +125,6 @@ def elements(text: str, at: int) -> Iterator[tuple[int, int, Any]]:
 
 
 class _Member(NamedTuple):
-    """One member of an object: where its key and value stand."""
-
     key: str
     start: int
     key_end: int
@@ -148,7 +134,6 @@ class _Member(NamedTuple):
 
 
 def _members(text: str, at: int) -> list[_Member]:
-    """The members of the object that starts at `at` and is all the rest of the text."""
     found: list[_Member] = []
     start, end = _first(text, at, "}"), at + 1
     while start:
@@ -174,7 +159,7 @@ _spelled = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def dumps(value: Any, layout: Layout = COMPACT) -> str:
-    """The JSON text of a value; Decimals are written plainly and exactly, those that are not finite as text."""
+    """The JSON text of a value; Decimals are written plainly and exactly, infinite ones as text."""
     return _render(value, layout, layout.closing)
 
 
@@ -236,11 +221,7 @@ def splice(text: str, edits: Iterable[Edit]) -> str:
 
 
 def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = ()) -> str:
-    """The text of one object with some fields set and some taken out.
-
-    A field that already has the value keeps its spelling. Of a key that stands twice the last, the
-    effective one, is set; both are taken out.
-    """
+    """The text of one object with fields set and taken out; of a key that stands twice the last is set."""
     members = _members(record, 0)
     layout = _layout(record, members)
     last = {member.key: member for member in members}
@@ -261,7 +242,6 @@ def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = 
 
 
 def _removals(members: Sequence[_Member], removed: Collection[str]) -> Iterator[Edit]:
-    """Takes members out, each with one of the commas beside it."""
     end, kept = 0, False
     for member in members:
         if member.key in removed:
@@ -276,10 +256,7 @@ def _removals(members: Sequence[_Member], removed: Collection[str]) -> Iterator[
 def append(
     text: str, at: int, spans: Sequence[tuple[int, int]], records: Sequence[Mapping[str, Any]], empty: Layout
 ) -> Edit:
-    """The edit that puts records at the end of the array at `at`, whose elements have `spans`.
-
-    They are laid out like the last element, or by `empty` where there is none.
-    """
+    """The edit that adds records to the array at `at`, laid out like its last element, else by `empty`."""
     if not spans:
         return at + 1, skip(text, at + 1), dumps(records, empty)[1:-1]
     start, end_of_last = spans[-1]
@@ -294,7 +271,6 @@ def append(
 
 
 def _layout(record: str, members: Sequence[_Member]) -> Layout:
-    """The layout of an object's text, for what is added to it."""
     if not members:
         return COMPACT
     last, escaped = members[-1], "\\u" in record and record.isascii()

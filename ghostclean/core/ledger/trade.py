@@ -1,7 +1,4 @@
-"""A trade: one ledger record, read without changing it.
-
-The record keeps every field the app wrote; this view knows only those it decides by.
-"""
+"""A trade: one ledger record, read without changing it, and its fields as they stand."""
 
 from __future__ import annotations
 
@@ -11,7 +8,18 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.core.broker import ZERO, BadNumber, Side, is_uuid, number, parse_time, symbol_key, trade_tag
+from ghostclean.core.broker import (
+    ZERO,
+    BadNumber,
+    Side,
+    is_uuid,
+    iso,
+    json_number,
+    number,
+    parse_time,
+    symbol_key,
+    trade_tag,
+)
 
 OPEN = frozenset({"OPEN", "PARTIAL"})
 PENDING = frozenset({"PENDING", "BROKER_PENDING", "BROKER_FILLED", "AUTO_PENDING", "NEW"})
@@ -71,7 +79,6 @@ class Trade:
 
     @property
     def exit_orders(self) -> tuple[str, ...]:
-        """The exit order ids that the ledger stores."""
         return tuple(i for i in (self.stop_order, self.target_order, self.close_order) if i)
 
     @property
@@ -102,7 +109,7 @@ def text(record: Mapping[str, Any], *names: str) -> str | None:
 
 
 def is_storable(value: str) -> bool:
-    """Whether a text can be sent and stored: half a surrogate pair, which JSON can spell, cannot."""
+    """Whether a text can be sent and stored: half a surrogate pair cannot."""
     if value.isascii():
         return True
     try:
@@ -113,7 +120,6 @@ def is_storable(value: str) -> bool:
 
 
 def status_of(record: Mapping[str, Any]) -> str:
-    """The record's status in upper case, empty when it has none."""
     value = record.get("status")
     return value.strip().upper() if isinstance(value, str) else ""
 
@@ -135,7 +141,6 @@ def order_id(record: Mapping[str, Any], *names: str) -> str | None:
 
 
 def order_ids(record: Mapping[str, Any]) -> Iterable[str]:
-    """Every order id that a record stores, of whatever kind."""
     for name in ORDER_ID_FIELDS:
         value = text(record, name) if name == "clientOrderId" else order_id(record, name)
         if value is not None:
@@ -155,7 +160,7 @@ def record_size(record: Mapping[str, Any]) -> Decimal | None:
 
 
 def record_id(record: Mapping[str, Any]) -> str | None:
-    """The id as text; a numeric id counts as its digits, half a surrogate pair makes none."""
+    """The id as text; a numeric id counts as its digits."""
     value = record.get("id")
     if isinstance(value, str) and value.strip() and is_storable(value):
         return value
@@ -228,7 +233,6 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
 
 
 def _entry_orders(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """What names its entry, in order: the two id fields, then the client order id."""
     names = (*(order_id(record, name) for name in ENTRY_ORDER_FIELDS), text(record, "clientOrderId"))
     return tuple(dict.fromkeys(n for n in names if n))
 
@@ -245,7 +249,6 @@ def _side(record: Mapping[str, Any], problems: list[str]) -> Side:
 
 
 def _size(record: Mapping[str, Any], problems: list[str]) -> tuple[Decimal | None, str | None]:
-    """The first positive size and the field it stands in."""
     for name in SIZE_FIELDS:
         try:
             value = number(record.get(name))
@@ -255,3 +258,42 @@ def _size(record: Mapping[str, Any], problems: list[str]) -> tuple[Decimal | Non
         if value is not None and value > ZERO:
             return value, name
     return None, None
+
+
+# --------------------------------------------------------------------------- fields as they stand
+
+POSITION_OPEN = "position_open"
+NOT_FOUND = "not_found_in_broker"
+
+
+def is_vanished(record: Mapping[str, Any]) -> bool:
+    """Whether a final record was closed without proof, as `vanished` closes it."""
+    return record.get("alpacaStatus") == NOT_FOUND and record.get("closePrice") is None
+
+
+def changed(record: Mapping[str, Any], fields: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """The fields whose value differs from the record's, and `updatedAt` when there are any."""
+    differing = {name: value for name, value in fields.items() if not same(record, name, value)}
+    if differing:
+        differing["updatedAt"] = iso(now)
+    return differing
+
+
+def same(record: Mapping[str, Any], name: str, value: object) -> bool:
+    """Whether a field already says this; numbers and times compare by value, not by spelling."""
+    if name not in record:
+        return False
+    present = record[name]
+    if present is None or value is None:
+        return present is value
+    if isinstance(value, Decimal):
+        try:
+            said = number(present)
+        except BadNumber:
+            return False
+        # A value longer than a JSON number holds comes back shortened; it is the same value.
+        return said is not None and json_number(said) == json_number(value)
+    if present == value:
+        return True
+    moment = parse_time(value)
+    return moment is not None and parse_time(present) == moment

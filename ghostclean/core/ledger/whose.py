@@ -1,8 +1,7 @@
-"""Which account a record says it is of: its own word is believed, a value that says nothing is ignored.
+"""Which account a record says it is of.
 
-`paper` says it with true or false, `accountMode` and `env` with `paper` or `live`, `accountId` and
-`account` with the broker's id (a UUID) or its account number. Apps keep other things under these
-names: `env` may be `prod`, `account` a person or a row's number. So only the exact forms count.
+`paper` says it with a boolean, `accountMode` and `env` with `paper` or `live`, `accountId` and `account` with the
+id (a UUID) or the account number; any other value is ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _NUMBER = re.compile(r"PA(?!PER)(?=[A-Z]*[0-9])[0-9A-Z]{7,10}|[0-9]{4}[0-9A-Z]{5
 
 
 def other_account(record: Mapping[str, Any], account: Account, *, live: bool) -> str | None:
-    """What a record says of its account, where that is not this one; one such word is enough."""
+    """A record's word that contradicts this account; one is enough."""
     for name in _MODE_FIELDS:
         mode = _mode(name, record.get(name))
         if mode is not None and mode != live:
@@ -35,7 +34,7 @@ def other_account(record: Mapping[str, Any], account: Account, *, live: bool) ->
 
 
 def account_marks(records: Iterable[Mapping[str, Any]], account: Account, *, live: bool) -> dict[str, Any]:
-    """What a new record of this account says of it: in the fields and the form in which these records say it."""
+    """The account fields of a new record, spelled as these records spell theirs."""
     marks: dict[str, Any] = {}
     for record in records:
         for name in _MODE_FIELDS:
@@ -51,7 +50,6 @@ def account_marks(records: Iterable[Mapping[str, Any]], account: Account, *, liv
 
 
 def _mode(name: str, value: object) -> bool | None:
-    """Live or not, by one field; None where it does not say."""
     if name == "paper":
         if isinstance(value, int) and value in (0, 1):  # a table without booleans has 0 and 1
             return not value
@@ -61,7 +59,6 @@ def _mode(name: str, value: object) -> bool | None:
 
 
 def _named(value: object) -> str | None:
-    """The account id or number that a value is; None for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -82,7 +79,6 @@ def _word(live: bool) -> str:
 
 
 def _spelled(example: object, value: bool) -> Any:
-    """The value as the example spells its own: a boolean, 0 or 1, or a word in the same letters."""
     if isinstance(example, bool):
         return value
     if isinstance(example, int):

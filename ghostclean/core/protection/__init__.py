@@ -1,45 +1,24 @@
 """What guards an open trade: its stops, its risk, how much an order may take, the market."""
 
-from .begun import (
-    CUT,
-    EOD,
-    ORPHAN,
-    SWAP,
-    BegunClose,
-)
-from .coverage import (
-    Protection,
-    ages_out,
-    exits_of,
-    is_replaceable_now,
-    last_stop,
-    own_ids,
-    protections,
-    why_fixed,
-)
-from .market import (
-    Market,
-)
-from .orders import (
-    can_take,
-    exclusive,
-    remaining,
-)
-from .policy import (
-    ManagePolicy,
-)
+from .begun import CUT, EOD, ORPHAN, SWAP, BegunClose
+from .coverage import Protection, ages_out, exits_of, is_replaceable_now, last_stop, own_ids, protections, why_fixed
+from .market import Market
 from .sizing import (
     GONE,
     Exposure,
     SymbolView,
     allowance,
     barrier,
+    can_take,
+    exclusive,
     free,
     is_gone,
+    remaining,
     wash_trade,
 )
 from .stops import (
     WORTHWHILE,
+    ManagePolicy,
     Risk,
     Rule,
     StopTarget,
@@ -55,47 +34,3 @@ from .stops import (
     stop_limit,
     tick_at,
 )
-
-__all__ = [
-    "CUT",
-    "EOD",
-    "GONE",
-    "ORPHAN",
-    "SWAP",
-    "WORTHWHILE",
-    "BegunClose",
-    "Exposure",
-    "ManagePolicy",
-    "Market",
-    "Protection",
-    "Risk",
-    "Rule",
-    "StopTarget",
-    "SymbolView",
-    "ages_out",
-    "aim",
-    "allowance",
-    "barrier",
-    "can_take",
-    "exclusive",
-    "exits_of",
-    "free",
-    "is_cut",
-    "is_fresh_sale",
-    "is_gone",
-    "is_replaceable_now",
-    "is_through",
-    "is_tighter",
-    "last_stop",
-    "measure_risk",
-    "on_tick",
-    "own_ids",
-    "protections",
-    "remaining",
-    "renewed",
-    "rule_stops",
-    "stop_limit",
-    "tick_at",
-    "wash_trade",
-    "why_fixed",
-]

@@ -10,8 +10,7 @@ from typing import Any
 
 from ghostclean.core.broker import ZERO, Order, Side, iso, parse_time, plain
 
-from .orders import can_take, exclusive, remaining
-from .sizing import Exposure
+from .sizing import Exposure, can_take, exclusive, remaining
 
 CUT = "cut"
 EOD = "eod"
@@ -33,8 +32,7 @@ class OrphanLot:
 class BegunClose:
     """Why and when a close was begun, and the stop and target to restore unless it fills.
 
-    `name` and `purpose` name the closing order. `covered` is how much the stop was for (None: all
-    that is left then). `orders` are those that are cancelled, with what each had filled by then.
+    `covered` is how much the stop was for (None: all that is left). `orders` are cancelled, with their fills then.
     """
 
     name: str
@@ -51,7 +49,6 @@ class BegunClose:
 
     @classmethod
     def of_swap(cls, exposure: Exposure, at: datetime, stop: Decimal, target: Order, target_qty: Decimal) -> BegunClose:
-        """A target that is cancelled to go back in beside a stop."""
         price, orders = target.limit_price, _filled([target])
         return cls(exposure.signature, SWAP, exposure.symbol, at, stop, price, orders=orders, target_qty=target_qty)
 
@@ -59,10 +56,7 @@ class BegunClose:
     def of_trade(
         cls, exposure: Exposure, purpose: str, at: datetime, stop: Decimal | None, holders: Sequence[Order]
     ) -> BegunClose:
-        """A trade's: the rules know where its stop belongs.
-
-        Its target is restored where it was for the whole trade; another one would sell too much.
-        """
+        """A trade's; a target for less than the whole trade is not restored, it would sell too much."""
         targets = [o for o in holders if not o.is_stop and o.type == "limit" and o.limit_price is not None]
         is_whole = len(targets) == 1 and remaining(targets[0], exposure.qty) >= exposure.qty
         target = targets[0].limit_price if is_whole else None
@@ -70,7 +64,7 @@ class BegunClose:
 
     @classmethod
     def of_orphan(cls, exposure: Exposure, holders: Sequence[Order], earlier: BegunClose | None) -> BegunClose:
-        """An orphan's: its stop is restored as it stood; without one now, the one of an earlier try."""
+        """An orphan's: its stop as it stands, else that of an earlier try."""
         new = cls(exposure.name, ORPHAN, exposure.symbol, exposure.at, None)
         lot = OrphanLot(exposure.key, exposure.side, exposure.crypto, exposure.qty)
         base = replace(earlier or new, at=exposure.at, orders=_filled(holders), orphan=lot)

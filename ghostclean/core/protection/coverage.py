@@ -1,8 +1,6 @@
 """Which working orders protect a trade.
 
-Invariants:
-- an order counts for one trade only, by ids, legs, replace chain or our own client order id;
-- a stop that may not fire (cancel pending, entry not completely filled) protects nothing.
+Invariants: an order counts for one trade only; a stop that may not fire protects nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from decimal import Decimal
 from ghostclean.core.broker import CRYPTO_DUST, ZERO, Order, OrderGraph, Side
 from ghostclean.core.verdicts import Holding
 
-from .orders import can_take, remaining
+from .sizing import can_take, remaining
 
 GTC_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=5)  # a long weekend, a holiday and a day on which nothing could be sent
@@ -24,7 +22,7 @@ _AT_THE_EXCHANGE = frozenset({"new", "held", "done_for_day"})
 
 
 def own_ids(holding: Holding, known: OrderGraph) -> frozenset[str]:
-    """The closing orders that belong to a trade: named, nested, along the chain, or sent by us."""
+    """The closing orders of a trade: named, nested, along the chain, or sent by us."""
     trade, entry = holding.trade, holding.entry
     named = set(trade.exit_orders)
     seeds = {o.id for o in holding.exits} | named | known.legs_of(entry)
@@ -37,7 +35,7 @@ def _id(holding: Holding) -> str:
 
 
 def exits_of(holding: Holding, known: OrderGraph) -> list[Order]:
-    """The closing orders of a trade that are known, whatever became of them."""
+    """The known closing orders of a trade, in any status."""
     found = {o.id: o for o in holding.exits} | {i: o for i in own_ids(holding, known) if (o := known.get(i))}
     return [o for o in found.values() if o.side == holding.trade.side.closing]
 
@@ -46,10 +44,8 @@ def exits_of(holding: Holding, known: OrderGraph) -> list[Order]:
 class Protection:
     """What stands between a trade and an unlimited loss.
 
-    `stops` protect (tightest first), `waiting` are own orders that do not (`why`: a stop that may
-    not fire, a close in progress), `targets` are own resting targets, `foreign` closing orders of
-    nobody, or of several trades. `shared` are the stops that are not this trade's alone: they must
-    be neither moved nor cancelled for it.
+    `stops` protect, tightest first; `waiting` are own orders that don't (`why`); `targets` rest; `foreign` closing
+    orders have no single owner; `shared` stops must be neither moved nor cancelled.
     """
 
     stops: tuple[Order, ...] = ()
@@ -69,12 +65,10 @@ class Protection:
 
     @property
     def missing(self) -> Decimal:
-        """How much of the trade no stop covers."""
         return max(ZERO, self.needed - self.covered)
 
     @property
     def stop(self) -> Order | None:
-        """The tightest protecting stop."""
         return self.stops[0] if self.stops else None
 
     @property
@@ -121,7 +115,6 @@ def _is_partly_foreign(group: Sequence[Holding]) -> bool:
 
 
 def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[Holding, ...], list[Order]]:
-    """Stops and targets that several trades own, by these trades."""
     common: dict[tuple[Holding, ...], list[Order]] = {}
     for order, several in owners:
         if len(several) > 1 and (order.is_stop or order.type == "limit"):
@@ -130,7 +123,6 @@ def _common(owners: Sequence[tuple[Order, tuple[Holding, ...]]]) -> dict[tuple[H
 
 
 def _owners(group: Sequence[Holding], known: OrderGraph) -> list[tuple[Order, tuple[Holding, ...]]]:
-    """Each working closing order of a symbol with the trades that own it."""
     closing = known.closing(group[0].position.key, group[0].trade.side)
     owned = [(holding, own_ids(holding, known)) for holding in group]
     return [(o, tuple(holding for holding, ids in owned if o.id in ids)) for o in closing]
@@ -167,7 +159,6 @@ def _protection(holding: Holding, mine: Sequence[Order], free: Sequence[Order], 
 
 
 def _needed(holding: Holding) -> Decimal:
-    """What must be covered: crypto fee dust and fractions no order can take are let off."""
     if holding.position.is_crypto:
         return holding.open_qty * (1 - CRYPTO_DUST)
     return holding.open_qty
@@ -190,7 +181,6 @@ def _why_dormant(order: Order, entry: Order | None, known: OrderGraph) -> str | 
 
 
 def _by_tightness(side: Side, stops: Sequence[Order]) -> tuple[Order, ...]:
-    """The tightest first, of equal ones the largest."""
     return tuple(sorted(stops, key=lambda o: (-side.sign * (o.stop_price or ZERO), -remaining(o, ZERO))))
 
 
@@ -202,10 +192,9 @@ def _lent(
     *,
     may_own: bool = False,
 ) -> dict[str, Protection]:
-    """Stops that are no single trade's protect the trades of their symbol that lack one.
+    """Unowned stops protect the trades of their symbol that lack one, if large enough for all of them.
 
-    One such trade and stops no larger than what it lacks: with `may_own` they are its own.
-    Otherwise they protect only where they are large enough for all of them, and stay where they are.
+    One such trade, and stops no larger than it lacks: with `may_own` they become its own.
     """
     bare = [h for h in group if found[_id(h)].is_naked]
     stops = [o for o in orders if o.is_stop and _why_dormant(o, None, known) is None]
@@ -218,7 +207,7 @@ def _lent(
 def _is_own(
     bare: Sequence[Holding], stops: Sequence[Order], found: Mapping[str, Protection], *, may_own: bool
 ) -> bool | None:
-    """Whether the stops become one trade's own; None where they are too small for all that lack one."""
+    """Whether the stops become one trade's own; None if too small for all trades that lack one."""
     lacking = sum((h.open_qty - found[_id(h)].covered for h in bare), ZERO)
     offered = can_take(stops, lacking)
     if may_own and len(bare) == 1 and offered <= lacking:
@@ -227,7 +216,6 @@ def _is_own(
 
 
 def _with_stops(old: Protection, side: Side, stops: Sequence[Order], *, own: bool) -> Protection:
-    """With more stops, which are its `own` or stand for several."""
     return replace(
         old,
         stops=_by_tightness(side, (*old.stops, *stops)),
@@ -269,7 +257,7 @@ def ages_out(order: Order, now: datetime) -> bool:
 
 
 def last_stop(holding: Holding, known: OrderGraph, ids: Collection[str]) -> Order | None:
-    """The latest of a trade's own stops that ended without a successor: when and at which price."""
+    """The latest of a trade's own stops that ended without a successor."""
     found = {o.id: o for o in (*holding.exits, *map(known.get, ids)) if o is not None}
     dated = [(o.last_time, o) for o in found.values() if _is_ended_stop(o) and o.last_time is not None]
     return max(dated, key=lambda row: row[0])[1] if dated else None

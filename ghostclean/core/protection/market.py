@@ -5,29 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from ghostclean.core.broker import MarketClock, eastern_date, iso
+from ghostclean.core.broker import MarketClock, Session, eastern_date, iso
 
 HANDS_OFF = timedelta(seconds=15)  # before the close: a market order may no longer make it into the session
 
 
-class Session(Protocol):
-    """One day's core session, in UTC (what the broker's calendar answers)."""
-
-    @property
-    def open(self) -> datetime: ...
-
-    @property
-    def close(self) -> datetime: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Market:
-    """The exchange as the broker's clock and calendar describe it; crypto never closes.
-
-    `close` is the end of the session in progress, `last_close` the end of the latest one that is
-    over; both None where the broker did not say.
+    """The exchange by the broker's clock and calendar. `close` ends the session in progress, `last_close` the one
+    before.
     """
 
     clock: MarketClock
@@ -51,21 +39,18 @@ class Market:
         return crypto or (self.is_open(crypto, now) and self.close is not None and now < self.close - HANDS_OFF)
 
     def in_last_seconds(self, crypto: bool, now: datetime) -> bool:
-        """Whether the session still runs, and is too near its end for a closing order."""
         return self.is_open(crypto, now) and not self.may_close(crypto, now)
 
     def in_last(self, window: timedelta, now: datetime) -> bool:
-        """Whether the session in progress ends within this window."""
         return self.close is not None and self.is_open(False, now) and now >= self.close - window
 
     def closed_today(self, now: datetime) -> datetime | None:
-        """The close of a session that ended earlier on this day of the exchange, None otherwise."""
+        """The close of a session that ended earlier on this day of the exchange."""
         if self.last_close is None or self.clock.is_open:
             return None
         return self.last_close if eastern_date(self.last_close) == eastern_date(now) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The `market` of the result document."""
         return {
             "isOpen": self.clock.is_open,
             "nextOpen": iso(self.clock.next_open),

@@ -1,15 +1,14 @@
 """How much of a position an order may take, by what was read just before it is sent.
 
 Invariants (property tests carry their names):
-- never grows, never flips: an order takes at most what the position still has beyond what other
-  working closing orders can take, and at most the trade's own quantity;
-- never blind: no order where closing fills are fresh or fills and position disagree, except a
-  missing stop for the smaller quantity.
+- never grows, never flips: at most the trade's own quantity, and what other closing orders leave;
+- never blind: no order where closing fills are fresh or disagree with the position, except a missing stop for
+  the smaller quantity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
@@ -17,7 +16,49 @@ from decimal import ROUND_FLOOR, Decimal
 from ghostclean.core.broker import CRYPTO_DUST, ZERO, Fill, Order, Position, Side, is_option, plain
 from ghostclean.core.verdicts import Holding
 
-from .orders import can_take, exclusive
+_LINKED = frozenset({"bracket", "oco", "oto"})
+
+
+def remaining(order: Order, whole: Decimal) -> Decimal:
+    """What an order can still take; an order without a quantity (notional) could take all."""
+    return max(ZERO, order.qty - order.filled_qty) if order.qty is not None else whole
+
+
+def can_take(orders: Sequence[Order], whole: Decimal) -> Decimal:
+    """The shares that working closing orders can still take; a bracket or OCO counts once."""
+    return sum((max(remaining(o, whole) for o in group) for group in exclusive(orders)), ZERO)
+
+
+def exclusive(orders: Sequence[Order]) -> list[list[Order]]:
+    """Groups orders of which only one can fill: by parent, else siblings of one class, quantity and moment."""
+    groups: dict[str, list[Order]] = {}
+    for order in orders:
+        groups.setdefault(order.parent or order.id, []).append(order)
+    joined = [group for group in groups.values() if not _is_lonely_stop(group)]
+    for group in filter(_is_lonely_stop, groups.values()):
+        sibling = next((g for g in joined if len(g) == 1 and _are_siblings(g[0], group[0])), None)
+        if sibling is not None:
+            sibling.extend(group)
+        else:
+            joined.append(group)
+    return joined
+
+
+def _is_lonely_stop(group: Sequence[Order]) -> bool:
+    return len(group) == 1 and group[0].order_class in _LINKED and group[0].is_stop
+
+
+def _are_siblings(limit: Order, stop: Order) -> bool:
+    return (
+        limit.order_class == stop.order_class
+        and not limit.is_stop
+        and limit.qty == stop.qty
+        and (limit.parent is None or stop.parent is None)
+        and (limit.submitted_at == stop.submitted_at or bool(limit.replaces or stop.replaces))
+    )
+
+
+# --------------------------------------------------------------------------- how much
 
 GONE = "the position is gone or on the other side"
 _SKEW = timedelta(seconds=2)
@@ -27,11 +68,9 @@ _SKEW = timedelta(seconds=2)
 class Exposure:
     """The part of a position that one trade, or one orphan, may send closing orders for.
 
-    `qty` is what it holds by the survey at `at`, `all_open` what all trades of that symbol and side
-    hold together. `exits` are the exit orders of all of them (fills of other orders say that the
-    position may be smaller than it looks), `own` this one's among them, `closed` the orders of
-    closed trades, which took only what those held. `owner` (else `name`) goes into the client order
-    ids, of which `tags` are its own.
+    `qty` is its own by the survey at `at`, `all_open` that of all trades of symbol and side. `exits`: exit orders
+    of all of them; `own`: of this one; `closed`: of closed trades. `owner` (else `name`) names its orders, with
+    `tags`.
     """
 
     name: str
@@ -57,7 +96,6 @@ class Exposure:
     def of(
         cls, holding: Holding, everybody: Iterable[Holding], at: datetime, closed: frozenset[str] = frozenset()
     ) -> Exposure:
-        """That of one trade among all holdings of the survey."""
         side, position = holding.trade.side, holding.position
         same = [h for h in everybody if h.position.key == position.key and h.trade.side is side]
         alone = cls.alone(holding.trade.id or "", position, holding.open_qty, at)
@@ -74,7 +112,6 @@ class Exposure:
 
     @classmethod
     def alone(cls, name: str, position: Position, qty: Decimal, at: datetime) -> Exposure:
-        """That of shares that no trade explains."""
         return cls(name, position.symbol, position.key, position.side, qty, qty, position.is_crypto, at)
 
     @classmethod
@@ -87,7 +124,6 @@ class Exposure:
         return replace(self, qty=self.qty - own, all_open=self.all_open - all_of_symbol)
 
     def takes(self, order: Order) -> bool:
-        """Whether an order closes positions of this symbol and side."""
         return order.key == self.key and order.side == self.side.closing
 
     def sold_by(self, fill: Fill) -> bool:
@@ -102,10 +138,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class SymbolView:
-    """A symbol at one moment: its position, its working orders, and closing fills within the grace.
-
-    `dormant` are closing orders that can take only what their entry brings.
-    """
+    """A symbol at one moment: position, working orders, recent closing fills; `dormant` ones await their entry."""
 
     position: Position | None
     closing: tuple[Order, ...]
@@ -119,12 +152,11 @@ class SymbolView:
 
 
 def is_gone(exposure: Exposure, view: SymbolView) -> bool:
-    """Whether nothing is left of the position on this side."""
     return view.position is None or view.position.side is not exposure.side
 
 
 def barrier(exposure: Exposure, view: SymbolView, *, missing_stop: bool = False) -> str | None:
-    """Why no order may be sent at all; a missing stop may be where the numbers still move."""
+    """Why no order may be sent; a missing stop may be while fills and position disagree."""
     if is_option(exposure.symbol):
         return "options never get orders"
     if is_gone(exposure, view):
@@ -148,11 +180,7 @@ def wash_trade(view: SymbolView, own: Collection[str]) -> str | None:
 def free(
     exposure: Exposure, view: SymbolView, *, step: Decimal | None = None, without: Collection[str] = ()
 ) -> Decimal:
-    """What neither another order nor a fill that the position may not show yet can take.
-
-    `without` are orders that the new one takes the place of, with all their siblings; `step` is the
-    smallest quantity that the instrument trades in.
-    """
+    """What other orders and unseen fills leave; `without` are orders to be replaced, `step` the smallest quantity."""
     groups = exclusive([o for o in view.closing if o.id not in view.dormant])
     others = [o for group in groups if not any(o.id in without for o in group) for o in group]
     qty = min(
@@ -163,7 +191,6 @@ def free(
 
 
 def _sold(view: SymbolView, orders: Collection[str], since: datetime | None = None) -> Decimal:
-    """What these orders filled lately."""
     return sum((f.qty for f in view.recent if f.order_id in orders and (since is None or f.at >= since)), ZERO)
 
 
@@ -178,7 +205,7 @@ def _unshown(exposure: Exposure, view: SymbolView) -> Decimal:
 def allowance(
     exposure: Exposure, view: SymbolView, *, missing_stop: bool, step: Decimal | None = None
 ) -> tuple[Decimal, str]:
-    """How much may be sold now, and why nothing where it is nothing."""
+    """How much may be sold now, and the reason if zero."""
     why = barrier(exposure, view, missing_stop=missing_stop)
     if why is not None:
         return ZERO, why

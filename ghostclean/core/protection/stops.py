@@ -1,10 +1,9 @@
-"""Where a stop belongs: R, the rules, the tick, and what is never sent.
+"""Where a stop belongs: R, the rules, the tick. Prices are per unit in USD.
 
 Invariants (property tests carry their names):
-- never loosens: an aim is never further from the market than the stop that works already;
-- never crosses: an aim that is sent is always strictly on the losing side of the price;
+- never loosens: an aim is never further from the market than the stop that works;
+- never crosses: an aim that is sent is strictly on the losing side of the price;
 - never creeps: the trailing rule moves a stop only by a worthwhile step.
-All prices are per unit in USD; a long trade's stop lies below the market, a short's above.
 """
 
 from __future__ import annotations
@@ -13,10 +12,42 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
+from typing import Any
 
-from ghostclean.core.broker import ONE, ZERO, Side
+from ghostclean.core.broker import ONE, ZERO, Side, json_number
 
-from .policy import ManagePolicy
+
+@dataclass(frozen=True, slots=True)
+class ManagePolicy:
+    """The `AUTO_MANAGE_*` settings; everything that sends orders is off unless turned on."""
+
+    enabled: bool = False
+    eod_flatten: bool = False
+    trail_enabled: bool = False
+    cut_loss_enabled: bool = False
+    trail_r: Decimal = Decimal("2.5")
+    trail_pct: Decimal = Decimal("0.005")
+    cut_loss_r: Decimal = Decimal(-1)
+    max_per_run: int = 50
+    eod_flatten_minutes: int = 12
+
+    @property
+    def eod_window(self) -> timedelta:
+        return timedelta(minutes=self.eod_flatten_minutes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "enabled": self.enabled,
+            "eodFlatten": self.eod_flatten,
+            "eodFlattenMinutes": self.eod_flatten_minutes,
+            "trailEnabled": self.trail_enabled,
+            "trailR": json_number(self.trail_r),
+            "trailPct": json_number(self.trail_pct),
+            "cutLossEnabled": self.cut_loss_enabled,
+            "cutLossR": json_number(self.cut_loss_r),
+            "maxPerRun": self.max_per_run,
+        }
+
 
 CENT_TICK = Decimal("0.01")
 SUB_DOLLAR_TICK = Decimal("0.0001")
@@ -38,9 +69,8 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What a trade risked when it was opened; `one_r` None leaves only protecting it.
-
-    With a `wrong_side` stop there is nothing to protect it with either.
+    """What a trade risked when it was opened; without `one_r` it is only protected, with a `wrong_side` stop not even
+    that.
     """
 
     side: Side
@@ -63,7 +93,7 @@ class Risk:
 
 
 def measure_risk(side: Side, entry: Decimal, initial_stop: Decimal | None) -> Risk:
-    """1R = |entry - initial stop|, or why there is none."""
+    """1R = |entry - initial stop|, or the reason for none."""
     if initial_stop is None:
         return Risk(side, entry, None, "its initial stop is unknown")
     distance = (entry - initial_stop) * side.sign
@@ -90,12 +120,10 @@ def on_tick(side: Side, price: Decimal, increment: Decimal | None = None) -> Dec
 
 
 def is_tighter(side: Side, price: Decimal, than: Decimal) -> bool:
-    """Whether a stop is nearer to the market than another."""
     return (price - than) * side.sign > 0
 
 
 def is_through(side: Side, stop: Decimal, price: Decimal) -> bool:
-    """Whether the market is at the stop or beyond it."""
     return (price - stop) * side.sign <= 0
 
 
@@ -116,10 +144,7 @@ def rule_stops(risk: Risk, price: Decimal, manage: ManagePolicy) -> dict[Rule, D
 
 @dataclass(frozen=True, slots=True)
 class StopTarget:
-    """The stop a trade should have, on its tick; `send` says whether the broker must be asked.
-
-    `crossed` is a stop of the ledger that the market has passed already: it is never sent.
-    """
+    """The stop a trade should have, on its tick; `crossed` is a ledger stop the market has passed, never sent."""
 
     price: Decimal | None
     rule: Rule | None
@@ -136,11 +161,9 @@ def aim(
     broker_stop: Decimal | None,
     increment: Decimal | None = None,
 ) -> StopTarget:
-    """The tightest of rules, ledger and the broker's own stop that the market has not passed.
+    """The tightest stop of rules, ledger and broker that the market has not passed.
 
-    A fixed rule's price cannot creep, so it is sent whenever it is tighter by a tick. The trail
-    follows every price: it is sent only for a step of 5 % of 1R or one tick, whichever is more;
-    smaller steps would replace the order every run and win nothing that slippage does not take.
+    A fixed rule's is sent when tighter by a tick, a trail only for 5 % of 1R or a tick, whichever is more.
     """
     side = risk.side
     stops = rule_stops(risk, price, manage)
@@ -168,7 +191,6 @@ def _may_be_sent(side: Side, stop: Decimal, price: Decimal) -> bool:
 
 
 def _is_worthwhile(rule: Rule, risk: Risk, stop: Decimal, standing: Decimal | None, increment: Decimal | None) -> bool:
-    """Whether a stop is tighter than the one that works by enough to be sent."""
     if standing is None:
         return True
     far_enough = abs(stop - standing) >= _least_step(rule, risk, stop, increment)
@@ -182,9 +204,9 @@ def _least_step(rule: Rule, risk: Risk, stop: Decimal, increment: Decimal | None
     return tick
 
 
-def renewed(side: Side, stop: Decimal, price: Decimal, increment: Decimal | None = None) -> Decimal | None:
+def renewed(side: Side, stop: Decimal, price: Decimal) -> Decimal | None:
     """The stop one tick tighter, so that a replacement is a change; None if that crosses."""
-    nearer = stop + side.sign * tick_at(stop, increment)
+    nearer = stop + side.sign * tick_at(stop)
     return None if is_through(side, nearer, price) else nearer
 
 

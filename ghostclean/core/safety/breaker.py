@@ -35,17 +35,15 @@ class Pin:
 
 
 def short(account_id: str) -> str:
-    """Enough of an account id to tell two apart."""
     return f"{account_id[:8]}…" if len(account_id) > 8 else account_id
 
 
 def breaker(
     plan: Plan, memory: Memory, policy: Policy, now: datetime, again: Collection[str | None] = ()
 ) -> str | None:
-    """Why the closes without proof must not be written; None when they may.
+    """Why the closes without proof must not be written, if so.
 
-    Counted are those decided now, suspects whose look-ups are open, and those of the last hour.
-    Closes made `again`, because the app overwrote the first, were counted then.
+    Counts those decided now, open suspects, and those of the last hour; not closes made `again`.
     """
     decided = sum(1 for decision in plan.unproven if decision.trade_id not in again)
     if not decided or policy.allow_mass_close:
@@ -66,7 +64,7 @@ def _is_recent(entry: Mapping[str, Any], now: datetime) -> bool:
 
 
 def knows_this_ledger(records: Iterable[Mapping[str, Any]], evidence: Evidence, position_keys: Iterable[str]) -> bool:
-    """One sign that the account is the ledger's: a known order id; a position only where no record names an order."""
+    """One sign that the account is the ledger's: a known order id, or, if none is named, a position."""
     symbols: set[str] = set()
     named: set[str] = set()
     for record in records:
@@ -87,13 +85,22 @@ def orphan_breaker(plan: Plan, decided: Iterable[Decision], positions: int, poli
     )
 
 
+def leaving(plan: Plan) -> frozenset[str]:
+    """The trades that would leave the books, or shrink in them."""
+    return frozenset(d.trade_id or "" for d in plan.decisions if d.action in (Action.CLOSED, Action.REDUCED))
+
+
 def without_unproven(plan: Plan, why: str) -> Plan:
     """The same plan with its unproven closes held."""
-    return replace(plan, decisions=tuple(_held(d, why) for d in plan.decisions))
+    return replace(plan, decisions=tuple(_held(d, why) if d.unproven else d for d in plan.decisions))
+
+
+def without_closes(plan: Plan, why: str) -> Plan:
+    """The same plan with every trade held that would leave the ledger, or shrink in it."""
+    held = leaving(plan)
+    return replace(plan, decisions=tuple(_held(d, why) if d.trade_id in held else d for d in plan.decisions))
 
 
 def _held(decision: Decision, why: str) -> Decision:
-    if not decision.unproven:
-        return decision
     reason = f"{decision.reason}; not closed: {why}"
     return replace(decision, action=Action.HELD, reason=reason, fields={}, unproven=False)

@@ -11,8 +11,6 @@ from ghostclean.core.inputs import Memory
 from ghostclean.core.ledger import Trade, read_trade
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
 
-Sections = dict[str, dict[str, Any]]
-
 _MISSES = frozenset({Verdict.FILLED_BUT_GONE, Verdict.VANISHED})
 _UNPROVEN_KEPT = timedelta(days=30)
 
@@ -43,10 +41,7 @@ def first_seen(trades: Iterable[Trade], names: Iterable[str], memory: Memory, no
 
 
 def exits(written: Iterable[Decision], memory: Memory) -> dict[str, Any]:
-    """The exit orders that were attributed to a trade, so that nobody else uses them.
-
-    A closed record names its only exit order itself; that one need not be remembered.
-    """
+    """The exit orders attributed to trades, but for the one that a closed record names itself."""
     changes: dict[str, Any] = {}
     for decision in written:
         if decision.exit_orders and decision.trade_id:
@@ -93,10 +88,7 @@ def unproven(written: Iterable[Decision], memory: Memory, run_id: str, now: date
 def unproven_close(
     at: str, run_id: str, before: Mapping[str, Any], after: Mapping[str, Any], record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One remembered close without proof: what it changed, and what the record said it held.
-
-    That is the smaller of size and fill: what filled of a part, what is left of a reduced trade.
-    """
+    """A remembered close without proof: its changes, and what it held (the smaller of size and fill)."""
     trade = read_trade(record)
     qty = min((q for q in (trade.filled_qty, trade.size) if q is not None), default=None)
     return {

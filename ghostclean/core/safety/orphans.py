@@ -1,7 +1,6 @@
 """Orphans: broker positions that no trade explains, and closes of ours that proved wrong.
 
-Reported always; adopted or flattened only on demand and only while nothing at all is open
-about the ledger. An adopted trade has the same id on every run.
+Always reported; adopted or flattened on demand, while the ledger has no open question.
 """
 
 from __future__ import annotations
@@ -38,10 +37,8 @@ _NOTHING_TO_REOPEN = ("duplicate_of:", "never_filled", "option_")
 class OrphanView:
     """What the judgement of orphans needs beside the plan.
 
-    `present` are the ledger's records by id as they stand now (those of earlier unproven closes
-    and of candidates), `closed` the final records of the orphans' symbols, `first_seen` when an
-    orphan was first seen, `blocked` why nothing may be done about any of them, `marks` how records
-    of this ledger say which account they are of.
+    `present`: records by id as they stand now. `closed`: final records of the symbols. `blocked`: why nothing may
+    be done. `marks`: how records of this ledger spell their account.
     """
 
     mode: str
@@ -58,18 +55,16 @@ class OrphanView:
 
 
 def orphan_name(orphan: Orphan) -> str:
-    """The name under which an orphan's first sight is remembered."""
     return f"orphan:{orphan.position.key}:{orphan.position.side}"
 
 
 def judge_orphans(plan: Plan, view: OrphanView) -> list[Decision]:
-    """What is done about every orphan: reopened, adopted, to be flattened, or just reported."""
+    """One row an orphan: reopened, adopted, to be flattened, or reported."""
     filled = _filled(view.evidence)
     return [d for orphan in plan.orphans for d in _judge(orphan, plan, view, filled[orphan.position.key])]
 
 
 def _filled(evidence: Evidence) -> dict[str, list[Order]]:
-    """The orders that filled at all, by symbol key."""
     filled: dict[str, list[Order]] = defaultdict(list)
     for order in evidence.orders.values():
         if order.filled_qty:
@@ -97,11 +92,7 @@ def _judge_unknown(orphan: Orphan, plan: Plan, view: OrphanView, filled: Sequenc
 
 
 def _named(plan: Plan) -> frozenset[str]:
-    """The order ids of every open and pending trade.
-
-    Those of another account count: whose order stands here may be wrong about its account, and an
-    adopted trade would be there twice.
-    """
+    """The order ids of every open and pending trade, another account's too: it may be wrong about its account."""
     return frozenset().union(*plan.own_orders.values())
 
 
@@ -140,10 +131,7 @@ def _proof(orphan: Orphan, view: OrphanView) -> tuple[Proof, ...]:
 
 
 def _reopen_ours(orphan: Orphan, view: OrphanView, filled: Sequence[Order]) -> list[Decision]:
-    """Unproven closes of ours, untouched since, whose quantity is back as the position.
-
-    All of them where they make up the orphan together, else the only one that does alone.
-    """
+    """Untouched unproven closes of ours whose quantity is back: all together, else the only one that fits alone."""
     found: list[tuple[Decimal, Decimal | None, Decision]] = []
     for trade_id, entry in sorted(view.unproven.items()):
         record = view.present.get(trade_id)
@@ -170,7 +158,6 @@ def _reopen_ours(orphan: Orphan, view: OrphanView, filled: Sequence[Order]) -> l
 
 
 def _is_back(qty: Decimal, cost: Decimal | None, orphan: Orphan) -> bool:
-    """Whether a trade's quantity is the orphan's, crypto fee dust aside, at the price where both are known."""
     dust, price = qty * CRYPTO_DUST if orphan.position.is_crypto else ZERO, orphan.position.avg_price
     alike = price is None or cost is None or within(price * qty, cost, SAME_COST)
     return alike and qty - dust <= orphan.qty <= qty
@@ -185,7 +172,6 @@ def _cost(qty: Decimal, record: Mapping[str, Any]) -> Decimal | None:
 def _was_built_since(
     orphan: Orphan, record: Mapping[str, Any], closed_at: datetime | None, filled: Sequence[Order]
 ) -> bool:
-    """Whether other orders than a closed trade's own, filled since its close, built the position."""
     own, side = set(order_ids(record)), orphan.position.side
     later = [o for o in filled if o.id not in own and o.client_id not in own and _filled_since(o, closed_at)]
     return sum((o.filled_qty if o.side == side.opening else -o.filled_qty for o in later), ZERO) >= orphan.qty
@@ -203,7 +189,6 @@ def _quantity(value: object) -> Decimal | None:
 
 
 def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView) -> Decision | None:
-    """The only close by somebody else without a price whose quantity stands at the broker."""
     found: list[Decision] = []
     for record in view.closed.get(orphan.position.key, ()):
         trade_id = record_id(record)

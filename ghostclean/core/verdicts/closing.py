@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from ghostclean.core.allocation import Allocation, Books, Execution, total
 from ghostclean.core.broker import ZERO, Order, multiplier, plain
@@ -14,6 +15,13 @@ from .fields import closed_fields, unbooked
 from .pnl import close_reason, settle
 
 _SPLITS = frozenset({"SPLIT", "REORG", "OPCA"})
+_ENDED_BY = {
+    "OPEXP": "option_expired",
+    "OPASN": "option_assigned",
+    "OPEXC": "option_exercised",
+    "MA": "cash_merger",
+    "REORG": "worthless_removal",
+}
 
 
 def close_with(
@@ -32,48 +40,27 @@ def close_with(
     )
     if not priced:
         exit_ = replace(exit_, price=None, pnl=None, r=None)
-    reason = _reason(books, allocation, exits[-1]) if exits else "manual_close"
+    reason = _reason(books, allocation, exits) if exits else "manual_close"
     fields = closed_fields(reason, exit_.at or books.now, exit_, allocation)
+    if exit_.pnl is None and _ended_by(exits) is not None:
+        fields |= _unpriced(allocation)
     price = f" at {plain(exit_.price)}" if exit_.price is not None else ""
     pnl = f", P&L {plain(exit_.pnl)}" if exit_.pnl is not None else ""
     left = total(allocation.entries) - exit_.qty
     dust = f", {plain(left)} left as dust" if exit_.pnl is not None and left > 0 and not allocation.crypto else ""
-    text = f"{how}: {plain(exit_.qty)}{price} ({reason}){pnl}{dust}"
+    booked = "" if exit_.pnl is not None or fields["realizedPnL"] is None else "; the P&L booked of a part stays"
+    text = f"{how}: {plain(exit_.qty)}{price} ({reason}){pnl}{dust}{booked}"
     return change(books, allocation, Verdict.EXITED, Action.CLOSED, text, fields, exits=exits)
 
 
-def close_option(
-    books: Books,
-    allocation: Allocation,
-    reason: str,
-    at: datetime,
-    why: str,
-    *,
-    worthless: bool,
-    sold: Sequence[Execution] = (),
-) -> Decision:
-    """An option that ended without an order; `worthless`: expired, and an activity says so.
-
-    `sold` is the part that unallocated executions had taken out before.
-    """
-    fields = closed_fields(reason, at, None, allocation)
-    earlier = whole_exit(allocation, sold)
-    if worthless:
-        expired = Execution("", allocation.side.closing, allocation.open_qty - total(sold), ZERO, at)
-        exit_ = settle(
-            allocation.side,
-            allocation.entries,
-            [*earlier, expired],
-            units=multiplier(allocation.key),
-            tolerance=ZERO,
-            initial_stop=allocation.initial_stop,
-        )
-        fields |= {"closePrice": exit_.price, "realizedPnL": exit_.pnl, "realizedR": exit_.r}
-    else:
-        del fields["realizedPnL"], fields["realizedR"]
-        fields |= unbooked(allocation.trade.record)
-    text, proof = f"{reason}: {why}", [Proof(why, at)]
-    return change(books, allocation, Verdict.EXITED, Action.CLOSED, text, fields, proof=proof, exits=earlier)
+def close_past_its_date(books: Books, allocation: Allocation, at: datetime, why: str) -> Decision:
+    """An option of which activities explain a part of its end at the most: its price stays unknown."""
+    known = books.unallocated(allocation.key).closing(allocation.side, allocation.start)
+    rows = [e for e in known if e.activity is not None]
+    reason = _ended_by(rows) or "option_expired"
+    fields = closed_fields(reason, at, None, allocation) | _unpriced(allocation)
+    proof = [Proof(why, at)]
+    return change(books, allocation, Verdict.EXITED, Action.CLOSED, f"{reason}: {why}", fields, proof=proof, exits=rows)
 
 
 def whole_exit(allocation: Allocation, executions: Sequence[Execution]) -> list[Execution]:
@@ -96,10 +83,35 @@ def split_before(books: Books, allocation: Allocation, exits: Sequence[Execution
     return any(first.date().isoformat() <= day <= last.date().isoformat() for day in days)
 
 
-def _reason(books: Books, allocation: Allocation, last: Execution) -> str:
+def _reason(books: Books, allocation: Allocation, exits: Sequence[Execution]) -> str:
+    last = exits[-1]
+    if last.activity is not None and (ended_by := _ended_by(exits)) is not None:
+        return ended_by
     if last.order is None:
         return "broker_exit"
     return close_reason(last.order, target=_is_target(books, allocation, last.order))
+
+
+def _ended_by(exits: Iterable[Execution]) -> str | None:
+    """The activity that ended a trade; an option that was assigned in part never counts as expired."""
+    rows = [e.activity for e in exits if e.activity is not None]
+    row = max(rows, key=lambda a: (a.type != "OPEXP", a.day, a.id), default=None)
+    return _ENDED_BY.get(row.type, "transferred_out") if row is not None else None
+
+
+def by_activities(exits: Iterable[Execution]) -> str:
+    """The activities that took shares, in words; empty where none did."""
+    exits = list(exits)
+    rows = dict.fromkeys(f"{e.activity.type} of {e.activity.day}" for e in exits if e.activity is not None)
+    sold = " and fills" if any(e.activity is None for e in exits) else ""
+    return f"activity {', '.join(rows)}{sold}" if rows else ""
+
+
+def _unpriced(allocation: Allocation) -> dict[str, Any]:
+    """P&L and R of an end without a price: what was booked of a part before stays."""
+    record = allocation.trade.record
+    booked = ("realizedPnL", "realizedR")
+    return {name: record[name] for name in booked if name in record} | unbooked(record)
 
 
 def _is_target(books: Books, allocation: Allocation, order: Order) -> bool:

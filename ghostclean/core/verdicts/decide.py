@@ -168,11 +168,11 @@ LADDER: tuple[Step, ...] = (
     Step(_anybody, standing.if_settling),
     Step(_is(Coverage.UNFILLED), gone.never_filled),
     Step(_is(Coverage.GONE), gone.gone, asks=questions.absence_and_split),
-    Step(_is_gone_and(lambda a: is_option(a.key)), gone.option_end, asks=questions.activities),
+    Step(_is_gone_and(lambda a: is_option(a.key)), gone.option_end),
     Step(_is(Coverage.GONE), gone.under_other_name),
     Step(_is_gone_and(lambda a: a.certain), gone.first_look),
     Step(_is_gone_and(lambda a: a.certain and not a.crypto), gone.market_closed, helps=questions.clock),
-    Step(_is_gone_and(lambda a: a.certain), gone.taken_away, asks=questions.activities),
+    Step(_is_gone_and(lambda a: a.certain), gone.taken_away),
     Step(_is(Coverage.GONE), gone.vanished),
     Step(_anybody, standing.unexplained),
 )

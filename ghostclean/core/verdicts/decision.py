@@ -98,7 +98,7 @@ class Decision:
 
     `unproven` marks the close that rests on absence alone, `suspect` a trade that may yet become
     one, `facts` fingerprints the broker facts behind the verdict (for holds after an undo),
-    `exit_orders` are the orders whose fills took the trade out, `questions` what would settle it.
+    `exit_orders` are the orders (or activities) that took the trade out, `questions` what would settle it.
     """
 
     trade_id: str | None
@@ -224,10 +224,12 @@ def _order_proof(order: Order, role: str) -> Proof:
 
 
 def _execution_proof(execution: Execution) -> Proof:
-    facts = {"orderId": execution.order_id, "side": execution.side, "qty": plain(execution.qty)}
+    row = execution.activity
+    what, name = ("fill", "orderId") if row is None else (f"activity {row.type} of {row.day}", "activityId")
+    facts = {name: execution.order_id, "side": execution.side, "qty": plain(execution.qty)}
     if execution.price is not None:
         facts["price"] = plain(execution.price)
-    return Proof("fill", execution.at, facts)
+    return Proof(what, execution.at, facts)
 
 
 def _facts(books: Books, allocation: Allocation, exits: Iterable[Execution]) -> str:

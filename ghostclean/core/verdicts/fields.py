@@ -110,7 +110,7 @@ def reduced_fields(allocation: Allocation, left: Decimal, part: Exit) -> dict[st
             fields[name] = left
     if trade.initial_size is None and trade.size is not None:
         fields["initialQuantity"] = trade.size
-    return fields | {"realizedPnL": part.pnl, "realizedR": part.r}
+    return fields | ({"realizedPnL": part.pnl, "realizedR": part.r} if part.pnl is not None else unbooked(trade.record))
 
 
 def _says(trade: Trade, name: str) -> bool:

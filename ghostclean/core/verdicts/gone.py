@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
 
-from ghostclean.core.allocation import SPLIT_RATIOS, Allocation, Books, Execution, Match, average, is_dust, total
-from ghostclean.core.broker import ONE, ZERO, Activity, expiry, plain
+from ghostclean.core.allocation import SPLIT_RATIOS, Allocation, Books, Match, average, is_dust, total
+from ghostclean.core.broker import ONE, ZERO, expiry, is_option, plain
 
-from .closing import close_option, close_with, split_before
+from .closing import by_activities, close_past_its_date, close_with, split_before
 from .decision import Action, Decision, Verdict, change, hold
 from .fields import unfilled_fields, vanished_fields
 from .standing import rival_sale, settling, settling_since
 
-_OPTION_ENDS = {"OPEXP": "option_expired", "OPASN": "option_assigned", "OPEXC": "option_exercised"}
 _ACTIVITY_COMES_LATE = timedelta(days=2)
 _TAKES_AWAY = frozenset({"MA", "NC", "SPLIT", "SPIN", "REORG", "OPCA"})
 
@@ -100,13 +98,14 @@ def _rivals(books: Books, allocation: Allocation) -> str | None:
 
 
 def _exited(books: Books, allocation: Allocation, found: Match) -> Decision:
-    """Sold by no trade's orders. Where more was sold than it had, a split may have made it more.
+    """Taken out by no trade's orders. Where more was sold than it had, a split may have made it more.
 
     With the activity, all that was sold is its, if that is a clean multiple of it; without one,
     a multiple that fits its cost better than its quantity does leaves the price unknown.
     """
-    how = "closed by fills that no trade owns"
-    if found.times <= ONE or allocation.crypto:
+    how = by_activities(found.executions) or "closed by fills that no trade owns"
+    # The symbol of an option names its terms: a split gives it another.
+    if found.times <= ONE or allocation.crypto or is_option(allocation.key):
         return close_with(books, allocation, found.executions, how)
     clean = found.times in SPLIT_RATIOS
     if split_before(books, allocation, found.sold or found.executions):
@@ -122,36 +121,14 @@ def _fits_split(allocation: Allocation, found: Match) -> bool:
 
 
 def option_end(books: Books, allocation: Allocation) -> Decision | None:
-    """Expiry, assignment and exercise take an option away without any order."""
-    first = allocation.start.date().isoformat()
+    """Its date takes an option away; the activities that say how may come two days late."""
     ends = expiry(allocation.key) or books.now
-    rows = [a for a in _activities(books, allocation) if a.type in _OPTION_ENDS and a.day >= first]
-    gone_by = sum((abs(a.qty) for a in rows if a.qty is not None), ZERO)
-    sold = _sold_before_its_end(books, allocation, allocation.open_qty - gone_by)
-    if rows and (any(a.qty is None for a in rows) or gone_by + total(sold) >= allocation.open_qty):
-        # Mixed ends of one contract: what is assigned or exercised has no price of its own.
-        row = max(rows, key=lambda a: (a.type != "OPEXP", a.day, a.id))
-        worthless, at = row.type == "OPEXP", min(ends, books.now)
-        why = f"activity {row.type} of {row.day}"
-        return close_option(books, allocation, _OPTION_ENDS[row.type], at, why, worthless=worthless, sold=sold)
     if books.now < ends:
         return None
     if books.now < ends + _ACTIVITY_COMES_LATE:
         why = "it is past its date and no longer held, and its activity has not come yet (up to two days)"
         return hold(books, allocation, Verdict.SETTLING, why)
-    why = "past its date and no longer held"
-    return close_option(books, allocation, "option_expired", ends, why, worthless=False)
-
-
-def _sold_before_its_end(books: Books, allocation: Allocation, missing: Decimal) -> list[Execution]:
-    """The unallocated sales of an option's only trade, where they are what its end did not take away."""
-    sold = books.unallocated(allocation.key).closing(allocation.side, allocation.start)
-    alone = sum(1 for a in books.members(allocation) if a.coverage is allocation.coverage) == 1
-    return sold if alone and total(sold) == missing else []
-
-
-def _activities(books: Books, allocation: Allocation) -> list[Activity]:
-    return [a for a in books.evidence.activities if a.key == allocation.key]
+    return close_past_its_date(books, allocation, ends, "past its date and no longer held")
 
 
 def under_other_name(books: Books, allocation: Allocation) -> Decision | None:
@@ -190,8 +167,9 @@ def market_closed(books: Books, allocation: Allocation) -> Decision | None:
 def taken_away(books: Books, allocation: Allocation) -> Decision | None:
     """A merger or a rename takes a position away without a fill."""
     first = allocation.start.date().isoformat()
-    for activity in _activities(books, allocation):
-        if activity.type in _TAKES_AWAY and activity.day >= first:
+    for activity in books.evidence.activities:
+        takes = activity.type in _TAKES_AWAY or activity.is_transfer
+        if activity.key == allocation.key and takes and activity.day >= first:
             why = f"it is gone, and an activity {activity.type} of {activity.day} may have taken it"
             return hold(books, allocation, Verdict.MISMATCH, why)
     return None

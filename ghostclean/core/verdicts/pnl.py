@@ -42,19 +42,20 @@ def settle(
     """The whole trade from all its executions.
 
     P&L is written when entered and exited quantity differ by no more than `tolerance` (dust,
-    which counts as cost), or with `cash_flow` (a proven split in between).
+    which counts as cost), or with `cash_flow` (a proven split in between). A transfer realizes none.
     """
     entered, sold = total(entries), total(exits)
     cost, proceeds = value(entries), value(exits)
     pnl = None
     balanced = bool(entered) and bool(sold) and (cash_flow or abs(entered - sold) <= tolerance)
+    balanced = balanced and not any(e.activity is not None and e.activity.is_transfer for e in exits)
     if balanced and cost is not None and proceeds is not None:
         pnl = (proceeds - cost) * side.sign * units
     last = max(exits, key=lambda e: (e.at is not None, e.at, e.order_id), default=None)
     return Exit(
         average(exits),
         last.at if last else None,
-        last.order_id if last else None,
+        last.order_id if last and last.activity is None else None,
         sold,
         money(pnl) if pnl is not None else None,
         _r_multiple(side, entries, initial_stop, pnl, units),

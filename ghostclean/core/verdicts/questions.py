@@ -67,6 +67,8 @@ def absence(books: Books, allocation: Allocation) -> Questions:
         return open_records
     if not _explained_by_orders(books, allocation) and not evidence.knows_fills(since):
         return (FillsSince(since),)
+    if not _is_explained(books, allocation) and (open_activities := activities(books, allocation)):
+        return open_activities
     match = books.matches(allocation).get(allocation)
     unknown = {e.order_id for e in match.executions if e.order is None and is_uuid(e.order_id)} if match else set()
     # The orders behind fills may be tied to an owner.
@@ -75,8 +77,11 @@ def absence(books: Books, allocation: Allocation) -> Questions:
 
 def _explained_by_orders(books: Books, allocation: Allocation) -> bool:
     """Whether the symbol's orders alone explain a proven trade, so that fills need not be paged."""
-    if not allocation.certain or allocation.key in books.evidence.truncated:
-        return False
+    proven = allocation.certain and allocation.key not in books.evidence.truncated
+    return proven and _is_explained(books, allocation)
+
+
+def _is_explained(books: Books, allocation: Allocation) -> bool:
     found = books.matches(allocation)
     return allocation in found if allocation.coverage is Coverage.GONE else bool(found)
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from ghostclean.core.allocation import Allocation, Books, Coverage, Execution, total
 from ghostclean.core.broker import multiplier, plain
 
-from .closing import close_with, whole_exit
+from .closing import by_activities, close_with, whole_exit
 from .decision import Action, Decision, Verdict, ago, change, hold, keep
 from .fields import live_fields, reduced_fields
 from .pnl import settle_part
@@ -46,7 +46,8 @@ def _reduced(books: Books, allocation: Allocation, exits: Sequence[Execution], l
     part = settle_part(allocation.side, entries, exits, units=units, initial_stop=stop)
     fields = reduced_fields(allocation, left, part)
     price = f" at {plain(part.price)}" if part.price is not None else ""
-    reason = f"{plain(part.qty)} of it was closed{price}, {plain(left)} is left"
+    how = f" ({by_activities(exits)})" if by_activities(exits) else ""
+    reason = f"{plain(part.qty)} of it was closed{price}{how}, {plain(left)} is left"
     return change(books, allocation, Verdict.REDUCED, Action.REDUCED, reason, fields, exits=exits)
 
 
@@ -62,7 +63,8 @@ def missing_part(books: Books, allocation: Allocation) -> Decision | None:
     if found.is_whole:
         if allocation.family.works:
             return None
-        return close_with(books, allocation, found.executions, "closed by fills that no other trade can own")
+        how = by_activities(found.executions) or "closed by fills that no other trade can own"
+        return close_with(books, allocation, found.executions, how)
     left = allocation.open_qty - total(found.executions)
     if allocation.trade.size is not None and allocation.trade.size <= left:
         return _live(books, allocation, f"the position holds its {plain(left)}, reduced already", keep_fills=True)

@@ -1,0 +1,59 @@
+"""How a ledger's runs are doing, by their summary. Pure.
+
+*Broken*: the last counted run failed. *Stale*: no success for two intervals. Else *healthy*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ghostclean.core.broker import parse_time
+from ghostclean.durations import spell
+
+WORST_FIRST = ("broken", "stale", "healthy")
+
+_CURES = {
+    "broker_truth_failed": "check the keys and Alpaca's status, then `ghostclean doctor`",
+    "ledger_failed": "check the ledger with `ghostclean doctor`",
+    "state_failed": "check the state with `ghostclean doctor`",
+    "account_mismatch": "check which account the keys belong to; `ghostclean doctor --pin` accepts the present one",
+    "mass_close_stopped": "look at `ghostclean reconcile --dry-run`; --allow-mass-close if every close is right",
+    "deadline_exceeded": "the next run goes on where this one stopped; raise --deadline if it repeats",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One of `WORST_FIRST`, why, and the next step."""
+
+    word: str
+    why: str
+    advice: str
+    last_success: datetime | None
+
+    def severity(self) -> tuple[int, datetime]:
+        """Sorts the worst first, and among equals the longest without a success."""
+        return WORST_FIRST.index(self.word), self.last_success or datetime.min.replace(tzinfo=UTC)
+
+
+def judge(summary: Mapping[str, str], now: datetime, interval: timedelta) -> Health:
+    """The health of a ledger whose runs are expected every `interval`."""
+    last_success = parse_time(summary.get("lastSuccessAt"))
+    if summary.get("lastOk") == "false":
+        error = summary.get("lastError") or "reconcile_failed"
+        cure = _CURES.get(error, "see `ghostclean doctor`")
+        return Health("broken", f"the last run failed: {error}", cure, last_success)
+    if last_success is None:
+        return Health("stale", "no run has succeeded yet", "run `ghostclean reconcile`, then schedule it", None)
+    age = now - last_success
+    if age > 2 * interval:
+        why = f"the last success was {_ago(age)} ago, expected every {spell(interval.total_seconds())}"
+        return Health("stale", why, "check that the schedule still runs (`ghostclean schedule cron`)", last_success)
+    return Health("healthy", f"the last success was {_ago(age)} ago", "nothing to do", last_success)
+
+
+def _ago(age: timedelta) -> str:
+    """In whole seconds at least: nobody waits for milliseconds here."""
+    return spell(max(1, round(age.total_seconds())))
