@@ -469,9 +469,6 @@ def test_opening_writes_nothing(site: Site) -> None:
     assert list(site.client.scan_iter(match=f"{site.prefix}*")) == []
 
 
-NO_EVAL = redis.ResponseError("unknown command 'EVAL', with args beginning with: ...")
-
-
 class Answers:
     """A server that meets everybody with one failure."""
 
@@ -480,12 +477,6 @@ class Answers:
 
     def client(self) -> Any:
         raise self.error
-
-
-def test_a_server_without_scripting_is_named() -> None:
-    state = RedisState(RedisServer("redis://h/0", client=Answers(NO_EVAL)), ledger_place=LEDGER)
-    with pytest.raises(StateFailed, match="EVAL"):
-        state.acquire("x", 5)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ on, and is made again when one of them has changed.
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -106,10 +107,10 @@ class RedisState(StoredState):
             ("ZREM", self._order, entry), ("ZSCORE", done, entry), ("ZREMRANGEBYRANK", done, 0, 0),
         ]  # fmt: skip
         commands += [("HGETALL", self._ledgers), ("HSET", self._ledgers, entry, "")]
-        owned = [(owner, kind) for owner in (self._prefix, self._own) for kind in ("reconcile", "auto-manage")]
-        for summary, runs in (_keys(owner, kind) for owner, kind in owned):
-            commands += [("TYPE", summary), ("HINCRBY", summary, entry, 0), ("LPUSH", runs, ""), ("LTRIM", runs, 0, 0)]
-            commands += [("LRANGE", runs, 0, 0)]
+        for kind, owner in itertools.product(("reconcile", "auto-manage"), (self._prefix, self._own)):
+            summary, runs = _keys(owner, kind)
+            commands += [("TYPE", summary), ("HINCRBY", summary, entry, 0), ("LRANGE", runs, 0, 0)]
+            commands += [("LPUSH", runs, entry), ("RPUSH", runs, entry), ("LTRIM", runs, 0, 0)]
         with self._speaking("Trying what a run does with the state"):
             return self._server.rehearse(*commands)
 
@@ -222,7 +223,8 @@ class RedisState(StoredState):
         return _Answers(found, lock, int(sequence or 0), size, set(intended), oldest, not_whole)
 
     def _check_types(self, kind: str, *types: bytes) -> None:
-        for key, wanted, found in zip(_keys(self._prefix, kind), (b"hash", b"list"), checked(types), strict=True):
+        keys = _keys(self._prefix, kind)
+        for key, wanted, found in zip(keys, (b"hash", b"list"), checked(types), strict=True):
             if found not in (wanted, b"none"):
                 raise StateFailed(
                     f"Recording the run at {self.place} failed: the key {key} is not ours to use; "

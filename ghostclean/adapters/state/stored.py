@@ -18,16 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostclean.app.ports import (
-    JournalEntry,
-    KnownLedger,
-    Lease,
-    LockInfo,
-    Recalled,
-    RunCommit,
-    Telemetry,
-    Trouble,
-)
+from ghostclean.app.ports import JournalEntry, KnownLedger, Lease, LockInfo, Recalled, RunCommit, Telemetry, Trouble
 from ghostclean.errors import FencedOff
 
 from .form import (
