@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ghostclean.errors import GhostcleanError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
-    from ghostclean.app.ports import State
+    from ghostclean.app.ports import State, Trouble
     from ghostclean.settings import Settings
 
 AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
@@ -104,6 +104,16 @@ def _monitors(settings: Settings, ledger: str) -> Monitors:
     channels = [build(value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
     alert_url = settings.value("GHOSTCLEAN_ALERT_URL")
     return Monitors(channels, LocalMemo(alert_url, ledger) if alert_url else None)
+
+
+def rehearsals(settings: Settings, kept: Stores) -> dict[str, Callable[[], list[Trouble]]]:
+    """What else a run writes on this machine, by name."""
+    found = {"spool": kept.spool.rehearse}
+    if settings.metrics_file:
+        from ghostclean.adapters.monitors import MetricsFile
+
+        found["metrics"] = MetricsFile(settings.metrics_file).rehearse
+    return found
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
+from ghostclean.app.ports import Trouble
 from ghostclean.errors import BadSettings, GhostcleanError
 
 from .redis_reasons import Reason, is_definite, reason_of
@@ -133,8 +134,8 @@ class RedisServer:
                 return
         raise exceptions.WatchError("its keys are changed by somebody else all the time")
 
-    def rehearse(self, *commands: Command) -> list[Reason]:
-        """Why the server would refuse any of these, with the cures; none of them is carried out."""
+    def rehearse(self, *commands: Command) -> list[Trouble]:
+        """Why the server would refuse any of these, none of which is carried out, and whether it drops keys."""
 
         def refused(own: Conversation) -> list[Any]:
             watching = own.ask(("WATCH", commands[0][1]))
@@ -142,13 +143,15 @@ class RedisServer:
             return watching + own.ask(*commands)
 
         answers = self.talk(refused) + self.ask(("MULTI",), ("EXEC",))
-        return list(dict.fromkeys(self.explain(answer) for answer in answers if isinstance(answer, Exception)))
+        troubles = [Trouble(*self.explain(answer)) for answer in answers if isinstance(answer, Exception)]
+        return [*dict.fromkeys(troubles), *self._eviction()]
 
-    def eviction(self) -> str | None:
-        """The policy by which the server drops keys when its memory is full; None where it drops none, or won't say."""
-        info = self.ask(("INFO", "memory"))[0]
+    def _eviction(self) -> Iterator[Trouble]:
+        info = self.ask(("INFO", "memory"))[0]  # a user who may not ask is told nothing
         policy = info.get("maxmemory_policy") if isinstance(info, dict) else None
-        return None if policy in (None, "noeviction") else str(policy)
+        if policy not in (None, "noeviction"):
+            found = f"{self.place} drops keys when its memory is full (maxmemory-policy {policy})"
+            yield Trouble(found, "CONFIG SET maxmemory-policy noeviction", fails=False)
 
     @contextlib.contextmanager
     def speaking(
@@ -182,21 +185,27 @@ class RedisServer:
     def _is_sentinel(self) -> bool:
         from redis.exceptions import RedisError
 
-        with contextlib.suppress(RedisError, OSError):
-            return list(self.answer("ROLE"))[:1] == [b"sentinel"]
+        client = self._elsewhere(db=0)  # a Sentinel knows no databases
+        with contextlib.suppress(RedisError, OSError), Conversation(client, doubtful=False) as own:
+            return bool(checked(own.ask(("ROLE",)))[0][0] == b"sentinel")
         return False
 
-    def _follow(self, moved: Any) -> bool:
+    def _elsewhere(self, **target: Any) -> Any:
+        """A client that differs in where it connects to."""
         import redis
 
         pool = self.client.connection_pool
-        if "host" not in pool.connection_kwargs:
+        options = {**pool.connection_kwargs, **target}
+        return redis.Redis.from_pool(redis.ConnectionPool(connection_class=pool.connection_class, **options))
+
+    def _follow(self, moved: Any) -> bool:
+        """Turns to the node of a Redis Cluster that has the keys; False where that can't be."""
+        here = self.client.connection_pool.connection_kwargs
+        if "host" not in here:
             return False
         same = moved.host in ("", "?")  # the node that has answered does not know its own name
-        host = pool.connection_kwargs["host"] if same else moved.host
-        there = {**pool.connection_kwargs, "host": host, "port": moved.port}
-        self.client.close()
-        self.client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=pool.connection_class, **there))
+        self.client, left = self._elsewhere(host=here["host"] if same else moved.host, port=moved.port), self.client
+        left.close()
         return True
 
     def close(self) -> None:

@@ -93,7 +93,11 @@ _REASONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "check ssl_certfile in the Redis URL",
     ),
     (("KEY_VALUES_MISMATCH",), "ssl_keyfile is not the key of ssl_certfile", "check both in the Redis URL"),
-    (("[X509", "[PEM", "[ASN1"), "a file that the URL names holds no certificate or key", "check ssl_… in the URL"),
+    (
+        ("[X509", "PEM lib", "[PEM", "[ASN1"),
+        "a file that the URL names holds no certificate or key",
+        "check ssl_… in the URL",
+    ),
     (("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"), *_SPEAKS_PLAIN),
     (("WRONGTYPE ",), "a key holds another type of value", "check the key and GHOSTCLEAN_KEY_PREFIX"),
 )

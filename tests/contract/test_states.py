@@ -372,6 +372,27 @@ def test_many_at_once_get_one_lock(kit: StateKit) -> None:
     assert sum(lease is not None for lease in got) == 1
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["redis://h", "redis://h:6379", "redis://H:6379/0", "redis://:new@h/0", "redis://u:p@h/0?x=1", "rediss://h/0?db=0"],
+)
+def test_spooled_records_follow_the_ledger_and_not_the_spelling_of_its_url(tmp_path: Path, spelling: str) -> None:
+    def spool(url: str, key: str = "k") -> FolderSpool:
+        return FolderSpool(tmp_path, ledger_place=f"{RedisServer(url).place}#{key}")
+
+    spool("redis://:old@h:6379/0").put(commit("r1"))
+    assert spool(spelling).waiting() == 1
+    assert spool(f"{spelling}", "other").waiting() == 0
+    for other in ("redis://h:6380/0", "redis://h:6379/1", "redis://other:6379/0", "redis://localhost:6379/0"):
+        assert spool(other).waiting() == 0
+
+
+def test_this_machine_is_one_place_by_whatever_name(tmp_path: Path) -> None:
+    names = ("localhost", "127.0.0.1", "[::1]", "LOCALHOST")
+    spools = {FolderSpool(tmp_path, ledger_place=f"{RedisServer(f'redis://{n}').place}#k").folder for n in names}
+    assert len(spools) == 1
+
+
 # ------------------------------------------------------------------ Redis only
 
 

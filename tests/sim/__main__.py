@@ -1,6 +1,7 @@
 """`python -m tests.sim --seeds 1000000 [--jobs 2] [--first 0]`, or `--seed N -v` to watch one.
 
-`--ticks 200` plays days at a desk instead of single runs; `--sharing` lets trades enter together.
+`--ticks 200` plays days at a desk instead of single runs; `--sharing` lets trades of one symbol enter
+together, and leave beside a stop of theirs.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def main() -> int:
     options.add_argument("--sharing", action="store_true")
     options.add_argument("-v", "--verbose", action="store_true")
     asked = options.parse_args()
-    act = partial(desk, ticks=asked.ticks) if asked.ticks else partial(play, sharing=asked.sharing)
-    how = f" --ticks {asked.ticks}" if asked.ticks else " --sharing" * asked.sharing
+    act = partial(desk, ticks=asked.ticks) if asked.ticks else play
+    act = partial(act, sharing=asked.sharing)
+    how = f" --ticks {asked.ticks}" * bool(asked.ticks) + " --sharing" * asked.sharing
     if asked.seed is not None:
         try:
             act(asked.seed, print if asked.verbose else lambda line: None)

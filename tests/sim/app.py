@@ -47,8 +47,9 @@ class Truth:
 class App:
     """Opens, edits and closes trades; remembers every write of its own.
 
-    `sharing` lets trades enter together with others of their symbol: with one order, or with orders
-    that no record names.
+    `sharing` lets trades enter together with others of their symbol (with one order, or with orders
+    that no record names), leave while a stop of theirs still works (others' shares are free), and
+    say their size after a part was sold though no record names their entry.
     """
 
     def __init__(
@@ -281,14 +282,15 @@ class App:
         truth.exits.append(order)
         self.write(truth.id, takeProfitOrderId=order.id)
         world.fill(order, part)
-        if self.rng.random() < 0.4:
+        if self.rng.random() < 0.4 and (truth.certain or self.sharing):
             self.put_off((0.0, 3.0, 30.0), lambda: self.write_size(truth))
 
     def close_trade(self, truth: Truth) -> None:
         """The app sells by its own order, and says so in the ledger a little later."""
-        for family in self.working(truth):
-            self.world.cancel(family[0])
         held = self.held(truth)
+        if not (self.sharing and self.world.available(truth.symbol) >= held):
+            for family in self.working(truth):
+                self.world.cancel(family[0])
         order = self.world.submit(truth.symbol, truth.closing, held, truth.owner)
         truth.exits.append(order)
         if truth.id in self.store.records:
@@ -351,20 +353,25 @@ class App:
             if all(t.certain for t in self.in_symbol(symbol)):
                 world.hidden[symbol] = self.clock.t + rng.randrange(5, 90)
         else:
-            # Of what we closed nobody could tell any more that we did, so only its own are archived.
-            done = [i for i in self.closed if i in self.store.records]
+            # Of what we closed nobody could tell any more that we did, so only its own are archived; and
+            # without a part that is closed nobody could tell what of a shared entry the rest has.
+            shared = [i for i, t in self.truths.items() if t.kind in ("shared", "child", "sharing")]
+            done = [i for i in self.closed if i in self.store.records and i not in shared]
             if done:
                 gone = rng.choice(done)
                 self.deleted.add(gone)
                 del self.store.records[gone]
 
     def buy_by_hand(self) -> None:
-        """The owner of the account buys for himself."""
+        """The owner of the account buys for himself, with a stop or without."""
         world, symbol = self.world, self.rng.choice(SYMBOLS)
         self.orphaned.add(symbol)
-        side = "buy" if world.sides[symbol] == "LONG" else "sell"
-        order = world.submit(symbol, side, Decimal(self.rng.randrange(1, 9)), None)
+        long = world.sides[symbol] == "LONG"
+        order = world.submit(symbol, "buy" if long else "sell", Decimal(self.rng.randrange(1, 9)), None)
         world.fill(order, order.qty)
+        if self.rng.random() < 0.4:
+            stop = world.prices[symbol] - (5 if long else -5)
+            world.submit(symbol, "sell" if long else "buy", order.qty, None, type="stop", stop=stop)
 
     def _work(self, order: SimOrder) -> None:
         """The exchange works on an order, or somebody cancels or replaces it."""

@@ -36,7 +36,7 @@ _QUIET_TICKS = 4
 class Desk(Scene):
     """The account, its two bots, its owner."""
 
-    def __init__(self, seed: int, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, seed: int, say: Callable[[str], None] = lambda line: None, *, sharing: bool = False) -> None:
         super().__init__(seed, say)
         rng = self.rng
         self.calm = False
@@ -44,7 +44,7 @@ class Desk(Scene):
         self.offices: list[Office] = []
         self.rules: dict[str, ManagePolicy] = {}
         for name in ("a", "b"):
-            office = Office(self, name, Policy(), one_text=rng.random() < 0.6)
+            office = Office(self, name, Policy(), one_text=rng.random() < 0.6, sharing=sharing)
             office.judge.certain = True
             self.offices.append(office)
             self.rules[name] = ManagePolicy(
@@ -200,6 +200,8 @@ class Desk(Scene):
                 raise Violation(f"{truth.owner} is held into the night, and nothing is said of it")
 
 
-def desk(seed: int, say: Callable[[str], None] = lambda line: None, *, ticks: int = TICKS) -> None:
+def desk(
+    seed: int, say: Callable[[str], None] = lambda line: None, *, ticks: int = TICKS, sharing: bool = False
+) -> None:
     """Plays one seed for so many ticks; raises Violation with what went wrong."""
-    Desk(seed, say).perform(ticks)
+    Desk(seed, say, sharing=sharing).perform(ticks)

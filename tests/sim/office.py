@@ -161,21 +161,21 @@ class Office:
 
     def _carried_out(self, process: Process, store: Store, work: Callable[[], Any]) -> Any:
         judge, unpinned = self.judge, store.pin is None
-        around = judge.began, judge.store, judge.may_act
-        judge.began, judge.store = self.clock.t, store
-        judge.may_act = store.is_there and not store.foreign and not unpinned
+        around = judge.began, judge.store, judge.was_pinned
+        judge.began, judge.store, judge.was_pinned = self.clock.t, store, not unpinned
         self.depth += 1
+        may_pin = judge.may_pin()
         try:
             result = work()
-            if unpinned and store.pin is not None:
-                judge.judge_pin()
+            if unpinned and store.pin is not None and not (may_pin or judge.may_pin()):
+                raise Violation("the account was pinned to a ledger of which it knows no order")
         except Crash:
             self.say(f"{process.run_id}: killed at effect {process.count}")
             result = None
         finally:
             self.depth -= 1
             took = self.clock.t - judge.began
-            judge.began, judge.store, judge.may_act = around
+            judge.began, judge.store, judge.was_pinned = around
         if judge.broken is not None:
             raise judge.broken
         if not process.faults and took > DEADLINE + 5:

@@ -22,7 +22,7 @@ _UNJOURNALED = frozenset({"lastPrice", "unrealizedPnL", "unrealizedR", "autoMana
 class Judge:
     """The oracles of one bot's runs; keeps the first that broke, because a run catches what it is thrown.
 
-    Of the run at work: when it `began`, the `store` it works on, whether it `may_act` on orphans.
+    Of the run at work: when it `began`, the `store` it works on, whether that `was_pinned` then.
     `certain` where every order in its symbols is some record's, or carries a trade's name.
     """
 
@@ -32,8 +32,14 @@ class Judge:
         self.certain = False
         self.began = 0.0
         self.store: Store = app.store
-        self.may_act = False
+        self.was_pinned = False
+        self.taken: set[str] = set()  # symbols in which an exit was cancelled for the sale of an orphan
         self.broken: Violation | None = None
+
+    @property
+    def may_act(self) -> bool:
+        """Whether the run may adopt and sell."""
+        return self.was_pinned and self.store.is_there and not self.store.foreign
 
     # ------------------------------------------------------------------ what nobody can tell
 
@@ -157,11 +163,10 @@ class Judge:
         if all(sizes < sum((self.app.held(t, at) for t in trades), ZERO) for at in moments):
             raise Violation(f"{done.change.trade_id}: {sizes} {symbol} left in the ledger, the trades hold more")
 
-    def judge_pin(self) -> None:
-        """No ledger is pinned to an account that knows none of its orders."""
+    def may_pin(self) -> bool:
+        """Whether the account knows an order of the ledger, or none is named."""
         named = {i for record in self.store.records.values() for i in order_ids(record)}
-        if named and named.isdisjoint(self.world.orders):
-            raise Violation("the account was pinned to a ledger of which it knows no order")
+        return not named or not named.isdisjoint(self.world.orders)
 
     # ------------------------------------------------------------------ oracles at every order
 
@@ -185,15 +190,18 @@ class Judge:
                  f" {request.stop_price or request.limit_price or ''} {request.client_id}")  # fmt: skip
         if request.type == "market" and not world.is_open:
             raise Violation(f"a close of {symbol} was sent while its market was closed")
+        if request.side == ("buy" if world.sides[symbol] == "LONG" else "sell"):
+            raise Violation(f"{request.side} {request.qty} {symbol} would open a position")
         owner = self.owner_of(request.client_id)
-        if owner is None:
+        if owner is None and request.type != "market":
+            if symbol not in self.taken:
+                raise Violation(f"an exit for {request.qty} {symbol} was placed that is no trade's")
+        elif owner is None:
             if not self.may_act:
                 raise Violation(f"{symbol} was sold, though the ledger was never seen or no account is pinned")
             if not self._is_free(symbol, request.qty):
                 raise Violation(f"{request.qty} {symbol} were sold, of which a trade explains a part")
-            return
-        held = max(abs(world.held_of(owner, t)) for t in world.moments(symbol, self.began))
-        if request.qty > held or request.side == ("buy" if world.sides[symbol] == "LONG" else "sell"):
+        elif request.qty > (held := max(abs(world.held_of(owner, t)) for t in world.moments(symbol, self.began))):
             raise Violation(f"{request.side} {request.qty} {symbol} for {owner}, which holds {held}")
 
     def touch(self, order: SimOrder, what: str, stop: Decimal | None = None) -> None:
@@ -203,6 +211,8 @@ class Judge:
         orphans = {None} if self.sells_orphans else set()
         if order.owner not in mine | orphans:
             self.broken = self.broken or Violation(f"{what} of order {order.id}, which is {order.owner or 'a hand'}'s")
+        if self.sells_orphans:
+            self.taken.add(order.symbol)
         looser = stop is not None and order.stop is not None and (stop < order.stop) == (order.side == "sell")
         if looser and stop != order.stop:
             self.broken = self.broken or Violation(f"stop {order.stop} of {order.owner} was loosened to {stop}")

@@ -1,4 +1,4 @@
-"""One seed: a world, faulty runs and bad days in it, then quiet ones, judged by the oracles of CRAFT section 5."""
+"""One seed: a world, faulty runs and bad days in it, then quiet ones, and what must be true throughout."""
 
 from __future__ import annotations
 
@@ -169,6 +169,8 @@ class End:
         self.judge_ghosts(last)
         for symbol in SYMBOLS:
             self.judge_sum(symbol)
+        for symbol in self.office.judge.taken:
+            self.judge_stop(symbol)
 
     def quiet_run(self) -> Result:
         result = self.office.reconcile({})
@@ -292,11 +294,20 @@ class End:
         working = (o for o in self.world.orders.values() if o.status not in FINAL)
         return any(o.symbol == symbol and o.side == side and o.id not in named for o in working)
 
+    def judge_stop(self, symbol: str) -> None:
+        """A stop that was taken away for a sale is back, or what it protected is sold."""
+        world = self.world
+        trades = sum((self.app.held(t) for t in self.app.in_symbol(symbol)), Decimal(0))
+        stops = [o for o in world.lately() if o.works and o.symbol == symbol and o.type == "stop" and o.owner is None]
+        if abs(world.net(symbol)) > trades and not stops:
+            raise Violation(f"{abs(world.net(symbol)) - trades} {symbol} stand without the stop that was taken away")
+
     def judge_sum(self, symbol: str) -> None:
         """Whoever's a sale was: the P&L of a flat symbol's trades, where all are known, is its money."""
         records = [r for t in self.app.in_symbol(symbol) if (r := self.store.records.get(t.id)) is not None]
         whole = len(records) == len(self.app.in_symbol(symbol)) and not self.office.judge.mixed(symbol)
-        known = all(is_final(r) and r.get("realizedPnL") is not None for r in records)
+        ours = all(r["id"] not in self.app.closed for r in records)
+        known = ours and all(is_final(r) and r.get("realizedPnL") is not None for r in records)
         if not whole or not known or self.world.net(symbol):
             return
         said = sum((Decimal(str(r["realizedPnL"])) for r in records), Decimal(0))

@@ -133,7 +133,7 @@ def test_the_env_examples_are_settings_that_load() -> None:
     examples = blocks(README, "ini")
     values = dict(line.split("=", 1) for line in itertools.chain(*(block.splitlines() for block in examples)))
 
-    assert len(examples) == 2
+    assert len(examples) == 3
     assert Settings.of(values).require_credentials()
 
 

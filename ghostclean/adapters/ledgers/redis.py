@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, WriteOutcome
+from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
 from ghostclean.errors import LedgerFailed
 from ghostclean.places import Place
 
@@ -49,6 +49,11 @@ class StringLayout(TextLedger):
 
     def describe(self) -> str:
         return f"Redis string, {self._fresh().view().total} trades"
+
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        name = self._key.name
+        reading = (("TYPE", name), ("GET", name), ("STRLEN", name), ("GETRANGE", name, 0, 0))
+        return self._key.rehearse(lease, *reading, ("SET", name, "", "KEEPTTL"))
 
     def failed(self, what: str, cure: str) -> LedgerFailed:
         return self._key.failed(what, cure)
@@ -134,6 +139,9 @@ class RedisLedger:
 
     def describe(self) -> str:
         return self._detect().describe()
+
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        return self._detect().rehearse(lease)
 
     def _detect(self) -> StringLayout | HashLayout:
         name = self._key.name

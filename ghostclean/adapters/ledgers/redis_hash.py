@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, WriteOutcome
+from ghostclean.adapters.redis_client import Command
+from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
 from ghostclean.core.broker import symbol_key
 from ghostclean.core.ledger import BadJson, dumps, edit_record, loads, record_id, same_json, text
 from ghostclean.errors import LedgerFailed
@@ -57,7 +58,7 @@ class HashLayout:
     def __init__(self, key: LedgerKey, full_scan: Callable[[], bool]) -> None:
         self._key = key
         self._full_scan: Callable[[], bool] = functools.cache(full_scan)
-        self._indexed = True
+        self._indexed: bool | None = None  # not known before the first look
 
     # ------------------------------------------------------------------ reading
 
@@ -106,6 +107,15 @@ class HashLayout:
         size, index = self._shape()
         return f"Redis hash, {size} trades" + (f", index {self._key.index}" if index is not None else "")
 
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        name, index = self._key.name, self._key.index
+        reading = (("TYPE", name), ("GET", name), ("HLEN", name), ("HSCAN", name, 0), ("HMGET", name, ""))
+        writing = (("HGET", name, ""), ("HSET", name, "", ""))
+        beside: list[Command] = [("TYPE", index), ("SMEMBERS", index)]
+        if self._shape()[1] is not None:
+            beside += [("SADD", index, ""), ("SREM", index, "")]
+        return self._key.rehearse(lease, *reading, *writing, *beside)
+
     def failed(self, what: str, cure: str) -> LedgerFailed:
         return self._key.failed(what, cure)
 
@@ -138,6 +148,8 @@ class HashLayout:
         self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
     ) -> list[WriteOutcome]:
         outcomes = [] if done is None else done
+        if self._indexed is None and changes:
+            self._indexed = self._key.look(("TYPE", self._key.index)) == [b"set"]
         for start in range(0, len(changes), _PAGE):
             page = changes[start : start + _PAGE]
             texts = dict(self._fetch([_field(change.trade_id) for change in page]))

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from ghostclean.adapters.redis_client import Conversation, RedisServer, checked
-from ghostclean.app.ports import Lease
+from ghostclean.adapters.redis_client import Command, Conversation, RedisServer, checked
+from ghostclean.app.ports import Lease, Trouble
 from ghostclean.errors import FencedOff, LedgerFailed
 
 _FENCED = b"FENCED"
@@ -38,6 +38,12 @@ class LedgerKey:
         with self.server.speaking("Reading the ledger", LedgerFailed):
             answers = [None if "WRONGTYPE" in str(answer) else answer for answer in self.server.ask(*commands)]
             return list(checked(answers))
+
+    def rehearse(self, lease: Lease | None, *commands: Command) -> list[Trouble]:
+        """What keeps these from being carried out, and the script that checks the lease."""
+        keys = [self.name, *self._lock_of(lease)]
+        with self.server.speaking("Trying what a run does with the ledger", LedgerFailed):
+            return self.server.rehearse(*commands, ("EVAL", "return 1", len(keys), *keys))
 
     def guarded(self, script: str, lease: Lease | None, *arguments: str | bytes, index: bool = False) -> bytes:
         """Runs a writing script that first checks the lease; KEYS[1] is the ledger, the last (`index`) its index."""

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit
+from ghostclean.adapters.room import room_in
+from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
@@ -107,6 +108,10 @@ class SqliteState(StoredState):
                 self._connection = None
         finally:
             self._turn.release()
+
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from using it."""
+        return room_in(self.path.parent)
 
     # ------------------------------------------------------------------ lock
 

@@ -18,7 +18,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, KnownLedger, Lease, LockInfo, Recalled, RunCommit, Telemetry
+from ghostclean.app.ports import (
+    JournalEntry,
+    KnownLedger,
+    Lease,
+    LockInfo,
+    Recalled,
+    RunCommit,
+    Telemetry,
+    Trouble,
+)
 from ghostclean.errors import FencedOff
 
 from .form import (
@@ -109,6 +118,10 @@ class StoredState(ABC):
     @abstractmethod
     def close(self) -> None:
         """Gives the connections back."""
+
+    @abstractmethod
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from using it, tried without a change."""
 
     @abstractmethod
     def acquire(self, holder: str, seconds: float) -> Lease | None:

@@ -197,7 +197,7 @@ def test_activities_are_asked_for_only_where_orders_and_fills_explain_nothing() 
     w.evidence.activities_since = None
     assert decide(w).questions == ()
     w = world([trade()], [entry()])
-    w.evidence.activities_since, w.evidence.activities_failed = None, "HTTP 500"
+    w.evidence.activities_since, w.evidence.unanswered["activities"] = None, "HTTP 500"
     assert of(decide(w)).verdict is Verdict.UNKNOWN
 
 
