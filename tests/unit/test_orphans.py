@@ -13,6 +13,7 @@ from ghostclean.app.observation import Observation
 from ghostclean.app.orphan_sales import OrphanSeller
 from ghostclean.app.ports import LedgerView
 from ghostclean.core.inputs import Memory, World
+from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.safety import OrphanView, adopted_id, counting, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Verdict, decide
 from tests.builders import (
@@ -46,6 +47,7 @@ def judged(w: World, records: list[dict[str, Any]] | None = None, **changes: Any
         "closed": w.closed,
         "first_seen": {},
         "blocked": None,
+        "neighbours": Neighbours(w.memory.neighbours, w.now, timedelta(seconds=GRACE)),
     }
     return judge_orphans(decide(w), OrphanView(**(given | changes)))
 
