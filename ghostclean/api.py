@@ -129,6 +129,7 @@ def account_of(env_file: str) -> Account:
         settings.account_kind,
         settings.ledger_at.identity,
         settings.key_mark,
+        settings.interval,
         secrets=secrets,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ghostclean.errors import GhostcleanError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
-    from ghostclean.app.ports import Broker, State
+    from ghostclean.app.ports import State, Trouble
     from ghostclean.settings import Settings
 
 AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
@@ -64,7 +64,7 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
     return servers[url]
 
 
-def broker(settings: Settings) -> Broker:
+def broker(settings: Settings) -> AlpacaBroker:
     if settings.broker.kind == "file":
         from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
 
@@ -106,6 +106,16 @@ def _monitors(settings: Settings, ledger: str) -> Monitors:
     return Monitors(channels, LocalMemo(alert_url, ledger) if alert_url else None)
 
 
+def rehearsals(settings: Settings, kept: Stores) -> dict[str, Callable[[], list[Trouble]]]:
+    """What else a run writes on this machine, by name."""
+    found = {"spool": kept.spool.rehearse}
+    if settings.metrics_file:
+        from ghostclean.adapters.monitors import MetricsFile
+
+        found["metrics"] = MetricsFile(settings.metrics_file).rehearse
+    return found
+
+
 @contextlib.contextmanager
 def unopened(settings: Settings) -> Iterator[Stores]:
     kept = stores(settings)
@@ -128,11 +138,11 @@ def opened(settings: Settings) -> Iterator[Stores]:
 def connected(settings: Settings) -> Iterator[Parts]:
     from ghostclean.app.parts import Parts
 
-    with unopened(settings) as kept:
+    with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
         yield Parts(
             kept.ledger,
             kept.state,
             kept.spool,
-            broker=broker(settings),
+            broker=asked,
             monitors=_monitors(settings, kept.ledger.place),
         )

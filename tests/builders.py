@@ -22,8 +22,9 @@ from ghostclean.adapters.alpaca.records import (
 from ghostclean.core.broker import BrokerTruth, Evidence, MarketClock, Order, iso, symbol_key
 from ghostclean.core.inputs import Memory, Policy, World
 from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, json_value, other_account, read_trade, status_of
-from ghostclean.core.safety import counting
-from ghostclean.core.verdicts import Action, Decision, Plan
+from ghostclean.core.neighbours import Neighbours
+from ghostclean.core.safety import OrphanView, counting, judge_orphans
+from ghostclean.core.verdicts import Action, Decision, Plan, decide
 
 NOW = datetime(2026, 11, 18, 16, 0, tzinfo=UTC)  # a Wednesday, in the session
 GRACE = 120.0
@@ -254,3 +255,65 @@ def missed(trade_id: str = "T1", count: int = 1, first: float = 600.0, last: flo
 def working(*rows: Record) -> list[Order]:
     """Parsed orders."""
     return read_orders(list(rows))
+
+
+def orphans(w: World, records: list[Record] | None = None, **changes: Any) -> list[Decision]:
+    """What a run that adopts makes of the positions that no trade explains."""
+    given: dict[str, Any] = {
+        "mode": "adopt",
+        "account": "account-1",
+        "now": w.now,
+        "grace": timedelta(seconds=GRACE),
+        "evidence": w.evidence,
+        "unproven": w.memory.unproven,
+        "present": {r["id"]: r for r in records or ()},
+        "closed": w.closed,
+        "first_seen": {},
+        "blocked": None,
+        "neighbours": Neighbours(w.memory.neighbours, w.now, timedelta(seconds=GRACE)),
+    }
+    return judge_orphans(decide(w), OrphanView(**(given | changes)))
+
+
+def orphan(w: World, records: list[Record] | None = None, **changes: Any) -> Decision:
+    [decision] = orphans(w, records, **changes)
+    return decision
+
+
+def closed_unproven(**fields: Any) -> Record:
+    """A trade that somebody else's run closed without proof."""
+    return trade(status="CLOSED", closePrice=None, closeReason="stale", closedAt=ago(DAY), **fields)
+
+
+def row(action: str, verdict: str = "exited", **more: Any) -> Record:
+    """A row of a result document."""
+    return {
+        "id": "t1",
+        "ticker": "AAPL",
+        "verdict": verdict,
+        "action": action,
+        "reason": "its stop filled",
+        "proof": [],
+        "before": None,
+        "after": None,
+        **more,
+    }
+
+
+def document(*rows: Record, **more: Any) -> Record:
+    """The document of a reconcile."""
+    counters = dict.fromkeys(("closed", "synced", "backfilled", "held", "orphans", "failed"), 0)
+    return {
+        "ok": True,
+        "dryRun": False,
+        "runId": "r1",
+        "durationMs": 1234,
+        "checked": len(rows),
+        **counters,
+        "partial": False,
+        "results": list(rows),
+        "notes": [],
+        "error": None,
+        "detail": None,
+        **more,
+    }

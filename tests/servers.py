@@ -1,15 +1,23 @@
-"""Real Redis-compatible servers for tests: each on a free port, in a folder of its own, gone afterwards."""
+"""Real Redis-compatible servers for tests: each on a free port, in a folder of its own, gone afterwards.
+
+A server alone, as a Sentinel, as a Redis Cluster, or behind TLS.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -41,19 +49,65 @@ def _free_port() -> int:
 @contextlib.contextmanager
 def redis_server(name: str | None = None, *options: str) -> Iterator[str]:
     """Runs a server and gives its URL; `options` go to its command line (`--maxmemory`, `5mb`)."""
+    with _running(name, ["--save", "", "--appendonly", "no", *options]) as port:
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def sentinel() -> Iterator[str]:
+    """Runs a Sentinel, which watches a primary that is not there, and gives its URL."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as config:
+        config.write("sentinel monitor main 127.0.0.1 1 1\n")
+        config.flush()
+        with _running(None, ["--sentinel"], config=config.name) as port:
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def redis_cluster(masters: int) -> Iterator[list[str]]:
+    """Runs a Redis Cluster of so many nodes, which share the 16384 slots in order, and gives their URLs."""
+    with contextlib.ExitStack() as nodes:
+        ports = []
+        for _ in range(masters):
+            bus = str(_free_port())
+            options = ["--save", "", "--cluster-enabled", "yes", "--cluster-port", bus]
+            ports.append((nodes.enter_context(_running(None, options)), bus))
+        clients = [nodes.enter_context(redis.Redis(port=port)) for port, _ in ports]
+        share = 16384 // masters + 1
+        for number, client in enumerate(clients):
+            last = min((number + 1) * share, 16384) - 1
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, last)
+            for port, bus in ports[1:] if number == 0 else ():
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
+        end = time.monotonic() + _START_SECONDS
+        while not all(_is_whole(client, masters) for client in clients):
+            if time.monotonic() > end:
+                raise RuntimeError("the cluster does not come up")
+            time.sleep(0.05)
+        yield [f"redis://127.0.0.1:{port}/0" for port, _ in ports]
+
+
+def _is_whole(client: redis.Redis, masters: int) -> bool:
+    said = bytes(client.execute_command("CLUSTER", "INFO")).split()
+    return {b"cluster_state:ok", b"cluster_size:%d" % masters} <= set(said)
+
+
+@contextlib.contextmanager
+def _running(name: str | None, options: list[str], *, config: str | None = None) -> Iterator[int]:
+    """A server process on a free port, which is given."""
     known = binaries()
     binary = known[name] if name else next(iter(known.values()))
     with tempfile.TemporaryDirectory(prefix="ghostclean-redis-") as folder:
         for _ in range(5):  # somebody else may take the port between our probe and the start
             port = _free_port()
             process = subprocess.Popen(
-                [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                [binary, *filter(None, [config]), "--port", str(port), "--bind", "127.0.0.1",
                  "--dir", folder, "--logfile", str(Path(folder) / "log"), *options],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             try:
                 if _answers(process, port):
-                    yield f"redis://127.0.0.1:{port}/0"
+                    yield port
                     return
             finally:
                 process.kill()
@@ -74,3 +128,44 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
             else:
                 return process.poll() is None
     return False
+
+
+class TlsFront:
+    """A port that speaks TLS, before a server that does not; `url` leads there."""
+
+    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+        parts = urlsplit(url)
+        self._target, self._context = (str(parts.hostname), int(parts.port or 6379)), context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        place = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        user = parts.netloc.rpartition("@")[0]
+        self.url = urlunsplit(parts._replace(scheme="rediss", netloc=f"{user}@{place}" if user else place))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            client,
+            socket.create_connection(self._target) as server,
+            self._context.wrap_socket(client, server_side=True) as secure,
+        ):
+            while True:
+                readable = [secure] if secure.pending() else select.select([secure, server], [], [])[0]
+                for one, other in ((secure, server), (server, secure)):
+                    if one in readable:
+                        data = one.recv(65536)
+                        if not data:
+                            return
+                        other.sendall(data)

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_state_path
 
-from ghostclean.app.ports import EndedRun, Monitor
+from ghostclean.adapters.room import room_in
+from ghostclean.app.ports import EndedRun, Monitor, Trouble
 from ghostclean.core.alerts import Origin, report
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError
@@ -149,6 +150,11 @@ class MetricsFile:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).expanduser()
+
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from writing it; its folder must be there."""
+        folder = self._path.absolute().parent
+        return room_in(folder) if folder.is_dir() else [Trouble(f"{folder} is no folder", "make it")]
 
     def started(self, run_id: str, origin: Origin) -> Send | None:
         del run_id, origin

@@ -1,8 +1,4 @@
-"""The one place that turns a Redis URL into a client and its failures into plain words.
-
-`redis` is imported when a client is made, not before: it costs start-up time that `--help`
-and a ledger in a file need not pay.
-"""
+"""Turns a Redis URL into a client, imported only then, and its failures into plain words."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
+from ghostclean.app.ports import Trouble
 from ghostclean.errors import BadSettings, GhostcleanError
 
 from .redis_reasons import Reason, is_definite, reason_of
@@ -69,11 +66,7 @@ class Conversation:
 
 
 class RedisServer:
-    """A Redis and how to reach it; `place` names it without a secret.
-
-    In a Redis Cluster all our keys have one hash tag, so that one node has them: it is found by
-    the answer of any other.
-    """
+    """A Redis and how to reach it; `place` names it without a secret. In a cluster all our keys share a hash tag."""
 
     def __init__(self, url: str, *, client: Any = None) -> None:
         """`client` stands in for a connection made from the URL (tests use fakeredis)."""
@@ -90,9 +83,9 @@ class RedisServer:
         return checked(self.ask(command))[0]
 
     def talk(self, talk: Callable[[Conversation], T]) -> T:
-        """What comes of talking on one connection; begun anew once after a lost one, and at the node that has the keys.
+        """What `talk` returns on one connection; repeated once after a lost one, and at the keys' node of a cluster.
 
-        So `talk` must bear that what it sent last stands already.
+        So it must bear that its last command stands already.
         """
         from redis import exceptions
 
@@ -120,10 +113,9 @@ class RedisServer:
         questions: Sequence[Command],
         commands: Callable[[Sequence[Any]], Sequence[Command]],
     ) -> None:
-        """Asks, then sends what `commands` makes of the answers, unless a watched key changed in between: then again.
+        """Asks, then sends what `commands` makes of the answers, all or nothing, until no watched key changes between.
 
-        Two round trips, and all or nothing is written. After a lost answer it is done again:
-        `commands` must see what stands already. A question may have a failure for an answer, see `checked`.
+        After a lost answer it runs again: `commands` must see what stands already.
         """
         from redis import exceptions
 
@@ -142,8 +134,8 @@ class RedisServer:
                 return
         raise exceptions.WatchError("its keys are changed by somebody else all the time")
 
-    def rehearse(self, *commands: Command) -> list[Reason]:
-        """Why the server would refuse any of these, with the cures; none of them is carried out."""
+    def rehearse(self, *commands: Command) -> list[Trouble]:
+        """Why the server would refuse any of these, none of which is carried out, and whether it drops keys."""
 
         def refused(own: Conversation) -> list[Any]:
             watching = own.ask(("WATCH", commands[0][1]))
@@ -151,22 +143,24 @@ class RedisServer:
             return watching + own.ask(*commands)
 
         answers = self.talk(refused) + self.ask(("MULTI",), ("EXEC",))
-        return list(dict.fromkeys(self.explain(answer) for answer in answers if isinstance(answer, Exception)))
+        troubles = [Trouble(*self.explain(answer)) for answer in answers if isinstance(answer, Exception)]
+        return [*dict.fromkeys(troubles), *self._eviction()]
 
-    def eviction(self) -> str | None:
-        """The policy by which the server drops keys when its memory is full; None where it drops none, or won't say."""
-        info = self.ask(("INFO", "memory"))[0]
+    def _eviction(self) -> Iterator[Trouble]:
+        info = self.ask(("INFO", "memory"))[0]  # a user who may not ask is told nothing
         policy = info.get("maxmemory_policy") if isinstance(info, dict) else None
-        return None if policy in (None, "noeviction") else str(policy)
+        if policy not in (None, "noeviction"):
+            found = f"{self.place} drops keys when its memory is full (maxmemory-policy {policy})"
+            yield Trouble(found, "CONFIG SET maxmemory-policy noeviction", fails=False)
 
     @contextlib.contextmanager
     def speaking(
         self, doing: str, raising: type[GhostcleanError], effect: str = "nothing was changed", *, refused: str = ""
     ) -> Iterator[None]:
-        """Translates every Redis failure inside into one line of `raising`.
+        """Translates every Redis failure inside into one line of `raising`: `doing` failed, with `effect` on the
+        ledger.
 
-        `doing` says what failed ("reading the ledger"), `effect` what that means for the ledger, and
-        `refused` what it means when the server has answered that it does not do it.
+        `refused` is the effect when the server has answered that it does not do it.
         """
         from redis.exceptions import RedisError
 
@@ -191,22 +185,27 @@ class RedisServer:
     def _is_sentinel(self) -> bool:
         from redis.exceptions import RedisError
 
-        with contextlib.suppress(RedisError, OSError):
-            return list(self.answer("ROLE"))[:1] == [b"sentinel"]
+        client = self._elsewhere(db=0)  # a Sentinel knows no databases
+        with contextlib.suppress(RedisError, OSError), Conversation(client, doubtful=False) as own:
+            return bool(checked(own.ask(("ROLE",)))[0][0] == b"sentinel")
         return False
 
-    def _follow(self, moved: Any) -> bool:
-        """Turns to the node of a Redis Cluster that has the keys; False where that can't be."""
+    def _elsewhere(self, **target: Any) -> Any:
+        """A client that differs in where it connects to."""
         import redis
 
         pool = self.client.connection_pool
-        if "host" not in pool.connection_kwargs:
+        options = {**pool.connection_kwargs, **target}
+        return redis.Redis.from_pool(redis.ConnectionPool(connection_class=pool.connection_class, **options))
+
+    def _follow(self, moved: Any) -> bool:
+        """Turns to the node of a Redis Cluster that has the keys; False where that can't be."""
+        here = self.client.connection_pool.connection_kwargs
+        if "host" not in here:
             return False
         same = moved.host in ("", "?")  # the node that has answered does not know its own name
-        host = pool.connection_kwargs["host"] if same else moved.host
-        there = {**pool.connection_kwargs, "host": host, "port": moved.port}
-        self.client.close()
-        self.client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=pool.connection_class, **there))
+        self.client, left = self._elsewhere(host=here["host"] if same else moved.host, port=moved.port), self.client
+        left.close()
         return True
 
     def close(self) -> None:
@@ -223,7 +222,6 @@ def checked(answers: Sequence[Any]) -> Sequence[Any]:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether asking again at once can't help."""
     from redis import exceptions
 
     silent = isinstance(error, exceptions.TimeoutError) and "connecting to" in str(error)
@@ -253,7 +251,6 @@ def _parts(url: str) -> SplitResult:
 
 
 def _secrets(url: str) -> tuple[str, ...]:
-    """Every spelling of user information in the URL, the longest first."""
     parts = _parts(url)
     raw = [parts.password or "", *parse_qs(parts.query).get("password", [])]
     found = {text for secret in raw for text in (secret, unquote(secret)) if text}

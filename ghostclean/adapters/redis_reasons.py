@@ -1,7 +1,4 @@
-"""What a Redis failure means for a person, and the cure.
-
-Where the client only knows that a connection ended, or that nothing came, the port is asked what it speaks.
-"""
+"""The meaning of a Redis failure for a person, and the cure; a silent port is asked what it speaks."""
 
 from __future__ import annotations
 
@@ -96,7 +93,11 @@ _REASONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "check ssl_certfile in the Redis URL",
     ),
     (("KEY_VALUES_MISMATCH",), "ssl_keyfile is not the key of ssl_certfile", "check both in the Redis URL"),
-    (("[X509", "[PEM", "[ASN1"), "a file that the URL names holds no certificate or key", "check ssl_… in the URL"),
+    (
+        ("[X509", "PEM lib", "[PEM", "[ASN1"),
+        "a file that the URL names holds no certificate or key",
+        "check ssl_… in the URL",
+    ),
     (("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"), *_SPEAKS_PLAIN),
     (("WRONGTYPE ",), "a key holds another type of value", "check the key and GHOSTCLEAN_KEY_PREFIX"),
 )
@@ -130,7 +131,6 @@ def is_definite(error: Exception) -> bool:
 
 
 def _named(reason: str, error: Exception) -> str:
-    """With the command and the keys that a user may not use."""
     asked = _asked(error)
     if reason != _NO_PERMISSION or not asked:
         return reason
@@ -145,7 +145,6 @@ def _lacking(error: Exception) -> str:
 
 
 def _asked(error: Exception) -> str:
-    """The command that was refused and its keys, as `GET on k`."""
     name, *rest = getattr(error, "asked", ("",))
     keys: Sequence[Any] = rest[2 : 2 + rest[1]] if name == "EVAL" else rest if name in ("WATCH", "MGET") else rest[:1]
     return f"{name} on {' and '.join(map(str, keys))}" if keys else name
@@ -197,10 +196,7 @@ def _answers_plainly(place: tuple[str, int]) -> bool:
 
 
 def _handshake(place: tuple[str, int]) -> str | None:
-    """What a handshake that trusts everybody ends in: `TLS`, `CERTIFICATE` where ours is wanted, None for no TLS.
-
-    Nothing is sent but the handshake.
-    """
+    """`TLS`, `CERTIFICATE` if a client certificate is wanted, None for no TLS; sends the handshake alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

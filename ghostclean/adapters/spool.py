@@ -8,23 +8,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ghostclean.app.ports import RunCommit, State
+from ghostclean.app.ports import RunCommit, State, Trouble
 from ghostclean.errors import StateFailed
 
+from .room import room_in
 from .state.form import commit_from, commit_text, namespace
 
 _log = logging.getLogger("ghostclean")
+
+
+# With TLS or without, by whatever name of this machine: it is the same Redis.
+_SPELLING = re.compile(r"^rediss?://((localhost|127\.0\.0\.1|::1)|[^/]*?):(?=\d+/)")
 
 
 class FolderSpool:
     """The `Spool` of the ledger at `ledger_place`, in a folder of its own below `folder`."""
 
     def __init__(self, folder: str | Path, *, ledger_place: str, now: Callable[[], int] = time.time_ns) -> None:
-        self.folder = Path(folder).expanduser().absolute() / namespace(ledger_place)
+        same = _SPELLING.sub(lambda url: f"redis://{'localhost' if url[2] else url[1]}:", ledger_place)
+        self.folder = Path(folder).expanduser().absolute() / namespace(same)
         self._now = now
 
     def put(self, commit: RunCommit) -> None:
@@ -41,6 +48,10 @@ class FolderSpool:
 
     def waiting(self) -> int:
         return len(self._files())
+
+    def rehearse(self) -> list[Trouble]:
+        """What keeps it from taking a record."""
+        return room_in(self.folder)
 
     def deliver(self, state: State) -> int:
         delivered = 0

@@ -310,6 +310,7 @@ class _Run:
             "runId": result.run_id,
             "durationMs": result.duration_ms,
             "dryRun": result.dry_run,
+            "detail": result.detail,
         }
         run = self.run.signed(listed)
         if result.dry_run or result.reason == "locked":

@@ -14,8 +14,17 @@ from ghostclean.app.run import ReconcileRun
 from ghostclean.core.alerts import OVERWRITTEN
 from ghostclean.core.broker import BrokerTruth
 from ghostclean.core.ledger import order_ids
-from ghostclean.core.safety import ORPHAN_ACTIONS, Pin, breaker, knows_this_ledger, orphan_breaker, without_unproven
-from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.core.safety import (
+    ORPHAN_ACTIONS,
+    Pin,
+    breaker,
+    knows_this_ledger,
+    leaving,
+    orphan_breaker,
+    without_closes,
+    without_unproven,
+)
+from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
 from ghostclean.errors import BrokerError, DeadlineExceeded
 
 _FIRST_CONTACT_BACK = timedelta(days=30)
@@ -34,23 +43,38 @@ def check_account(run: ReconcileRun, truth: BrokerTruth) -> None:
 
 
 def brake(run: ReconcileRun) -> None:
-    """Holds every close without proof when there are too many, or the account shows no sign of being the ledger's."""
+    """Holds every close without proof when there are too many, and all of them where the account may be another's."""
     observation, policy = run.observed(), run.policy
-    why = None
-    if run.to_pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
-        run.to_pin = None
-        if run.plan.unproven:
-            why = "nothing shows that this account is the ledger's"
-        else:
+    pin, run.to_pin = run.to_pin, None  # asking may fail: until it is answered nothing is pinned
+    if pin is not None and not policy.allow_mass_close and _is_stranger(run, observation):
+        run.is_stranger = _names_orders(observation)
+        why = "nothing shows that this account is the ledger's"
+        what = "nothing was closed" if run.is_stranger else "none of them was closed"
+        if not leaving(run.plan):
             run.notes.append("this account knows no order of the ledger: it is not pinned as the ledger's")
-    why = why or breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
-    if why is not None:
-        run.plan = without_unproven(run.plan, "the breaker tripped")
-        run.failed(
-            "mass_close_stopped",
-            f"stopped: {why}; none of them was closed, everything proven was; check the account, "
-            "then `ghostclean reconcile --allow-mass-close` if they are right",
-        )
+            return
+    else:
+        run.to_pin = pin
+        what = "none of them was closed, everything proven was"
+        found = breaker(run.plan, observation.memory, policy, observation.truth.at, run.overwritten)
+        if found is None:
+            return
+        why = found
+    run.failed(
+        "mass_close_stopped",
+        f"stopped: {why}; {what}; check the account, then `ghostclean reconcile --allow-mass-close` if they are right",
+    )
+    run.plan = hold_back(run, run.plan)
+
+
+def hold_back(run: ReconcileRun, plan: Plan) -> Plan:
+    """The plan without what the brakes hold, also when it is decided again.
+
+    Fills of an account that knows no order of the ledger prove nothing about its trades.
+    """
+    if run.is_stranger:
+        return without_closes(plan, "nothing shows that this account is the ledger's")
+    return without_unproven(plan, "the breaker tripped") if run.error == "mass_close_stopped" else plan
 
 
 def brake_orphans(run: ReconcileRun, decided: list[Decision]) -> list[Decision]:
@@ -149,9 +173,12 @@ def _closed_again(decision: Decision, overwritten: Mapping[str, str]) -> Decisio
 
 def _is_stranger(run: ReconcileRun, observation: Observation) -> bool:
     """Whether a ledger that names orders, or would lose trades without proof, shows no sign of this account."""
-    # Orders of another account's records count: where no others are named, nothing shows that this account is right.
-    names = any(order_ids(record) for record in observation.view.active)
-    return (names or bool(run.plan.unproven)) and not _first_contact(run, observation)
+    return (_names_orders(observation) or bool(run.plan.unproven)) and not _first_contact(run, observation)
+
+
+def _names_orders(observation: Observation) -> bool:
+    """Those of another account's records count: where no others are named, nothing shows this account to be right."""
+    return any(True for record in observation.view.active for _ in order_ids(record))
 
 
 def _first_contact(run: ReconcileRun, observation: Observation) -> bool:

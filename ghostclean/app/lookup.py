@@ -79,7 +79,7 @@ class Lookups:
         return True
 
     def read_records(self, needs: Iterable[Question]) -> bool:
-        """Reads the final records of the symbols asked for, even when the time for reading is used up."""
+        """Reads the final records of these symbols, with the reading time used up too; False if none was read."""
         keys = frozenset(n.key for n in needs if isinstance(n, RecordsOf)) - self.closed.keys()
         if not keys:
             return False

@@ -16,7 +16,7 @@ from ghostclean.app.ports import RECONCILE_MEMORY, LedgerView, Recalled, Record
 from ghostclean.core.broker import Account, BrokerTruth, Evidence, recall_orders
 from ghostclean.core.inputs import Policy, World
 from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, other_account, read_trade, status_of
-from ghostclean.core.safety import Pin
+from ghostclean.core.safety import Pin, leaving
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
 from ghostclean.errors import AccountMismatch, BrokerError, BrokerTruthFailed, DeadlineExceeded
 
@@ -152,7 +152,7 @@ def observe(
     lookups = Lookups(parts.broker, parts.ledger, deadline, evidence, is_ours)
     observation = Observation(view, memory, truth, lookups, Plan(()), policy, live=live)
     observation.plan = _decide_with_lookups(observation)
-    closing = _rests_on_absence(observation.plan)
+    closing = leaving(observation.plan)
     if not closing or not look_again:
         return observation
     observation.agreed = closing
@@ -205,10 +205,6 @@ def _decide_with_lookups(observation: Observation) -> Plan:
             # What the answers so far prove needs the ledger's own records still, not the broker.
             return decide(observation.world()) if observation.lookups.read_records(plan.questions) else plan
     return plan
-
-
-def _rests_on_absence(plan: Plan) -> frozenset[str]:
-    return frozenset(d.trade_id or "" for d in plan.decisions if d.action in (Action.CLOSED, Action.REDUCED))
 
 
 def _unless_agreed(decision: Decision, agreed: frozenset[str]) -> Decision:

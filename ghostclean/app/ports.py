@@ -111,6 +111,17 @@ class Broker(Protocol):
         """Asks for a cancel; success means asked, not canceled."""
 
 
+# --------------------------------------------------------------------------- what may be in the way
+
+
+class Trouble(NamedTuple):
+    """What will fail in a run, or with `fails` False may fail one day, and the cure."""
+
+    found: str
+    cure: str
+    fails: bool = True
+
+
 # --------------------------------------------------------------------------- ledger
 
 
@@ -201,6 +212,9 @@ class Ledger(Protocol):
         """Puts records, as spelled, into an empty ledger; `dry_run` checks only."""
 
     def describe(self) -> str: ...
+
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        """What keeps a run from reading and writing here, tried without a change; `lease` where there is one."""
 
 
 # --------------------------------------------------------------------------- state
@@ -372,6 +386,9 @@ class State(Protocol):
     def ledgers(self, kind: str) -> list[KnownLedger]:
         """Every ledger that has recorded a run in this state, the present one included."""
 
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from using it, tried without a change."""
+
     def close(self) -> None: ...
 
 
@@ -381,6 +398,9 @@ class Spool(Protocol):
     def put(self, commit: RunCommit) -> None: ...
 
     def waiting(self) -> int: ...
+
+    def rehearse(self) -> list[Trouble]:
+        """What keeps it from taking a record."""
 
     def deliver(self, state: State) -> int:
         """Commits what waits, oldest first, and drops it; how many were delivered."""

@@ -15,6 +15,7 @@ from ghostclean.app.brakes import (
     check_account,
     find_left,
     find_overwritten,
+    hold_back,
     note_lost_memory,
 )
 from ghostclean.app.deadline import explained
@@ -24,7 +25,6 @@ from ghostclean.app.ports import RECONCILE_MEMORY, Lease, LedgerView, WriteOutco
 from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import KIND, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
-from ghostclean.core.safety import without_unproven
 from ghostclean.core.verdicts import Decision
 from ghostclean.errors import (
     DeadlineExceeded,
@@ -172,9 +172,7 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
     ledger, unchanged = run.parts.ledger, "trades that the app changed meanwhile were left alone"
     with explained(f"Reading the ledger at {ledger.place} again", unchanged):
         view = run.deadline.writing(ledger.read)
-    plan = observation.decide_again(view)
-    if run.error == "mass_close_stopped":
-        plan = without_unproven(plan, "the breaker tripped")
+    plan = hold_back(run, observation.decide_again(view))
     fresh = {d.trade_id: d for d in plan.decisions}
     # What the app took out of the ledger leaves nothing undone.
     gone = {i for i in ids - fresh.keys() if run.skipped[i] is not WriteOutcome.EXISTS}

@@ -174,6 +174,7 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
         "durationMs": told.duration_ms,
         "dryRun": told.dry_run,
         "error": told.error,
+        "detail": told.detail,
         "outsideFailed": len(run.parts.monitors.failures),
     }
 

@@ -123,7 +123,7 @@ class ReconcileRun(Run):
 
     `recovered`, `restored`: entries and memory of a dead run. `skipped`: changes the app got in the way of.
     `left`: trades that left the ledger but not the broker, with symbol key and side. `overwritten`: by trade, the
-    run whose close the app took back.
+    run whose close the app took back. `is_stranger`: the ledger names orders, and the account knows none.
     """
 
     policy: Policy
@@ -139,6 +139,7 @@ class ReconcileRun(Run):
     restored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pin: Pin | None = None
     to_pin: Pin | None = None
+    is_stranger: bool = False
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
     overwritten: dict[str, str] = field(default_factory=dict)
     ledger_seen: bool = False

@@ -58,6 +58,11 @@ class _OfAccount(Common):
 
         return Settings.of_account(str(self.env_file))
 
+    def say(self, text: str, level: str = "error") -> None:
+        from ghostclean.cli.logs import ABOUT
+
+        Common.say(self, f"{ABOUT.get()}: {text}", level)
+
     def clean(self, text: str) -> str:
         from ghostclean.scrub import scrub
 
@@ -87,10 +92,9 @@ class _Task:
             secrets=account.secrets,
         )
         try:
-            outcome = _body(self.command)(common, **self.options)
+            return self._reported(account, common, _body(self.command)(common, **self.options))
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - one account must not end the others
-            outcome = failure_of(error, common).outcome(self.command, self.options)
-        return self._reported(account, common, outcome)
+            return self._reported(account, common, failure_of(error, common).outcome(self.command, self.options))
 
     def _reported(self, account: "Account", common: Common, outcome: Outcome) -> "AccountRun":
         from ghostclean.app.operate.fleet import AccountRun, unwell
@@ -102,12 +106,13 @@ class _Task:
         if self.command == "doctor" and self.common.quiet:
             listed = listed and outcome.exit_code != 0
         told = common.clean(outcome.detail) if outcome.detail else None
+        needs = [warning.partition(";")[0] for warning in outcome.warnings if self.command == "reconcile"]
         return AccountRun(
             name=account.name,
             kind=account.kind,
             exit_code=outcome.exit_code,
             word=outcome.error or document.get("health") or document.get("outcome") or "ok",
-            said=told or common.clean(said(self.command, document)),
+            said=told or common.clean("; ".join((said(self.command, document), *needs))),
             unwell=unwell(document, outcome.warnings),
             error=outcome.error,
             detail=told,
@@ -138,7 +143,7 @@ def fleet(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Holds one file NAME.env for each account.")],
     inner: Annotated[Inner, typer.Argument(metavar="COMMAND", help="reconcile, auto-manage, status or doctor.")],
-    rest: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS OF COMMAND]...")] = None,
+    rest: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS", help="Those of the command.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, metavar="N", help="Accounts at once.")] = 16,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="This account; repeatable.")] = None,
     queue: Annotated[
@@ -189,7 +194,8 @@ def _here(task: _Task, accounts: Sequence["Account"], jobs: int) -> tuple[list["
 
     own = "deadline" in task.options or task.command in ("reconcile", "auto-manage")
     limit = seconds(task.options.get("deadline", "60")) + _AFTER_DEADLINE if own else _LOOK_LIMIT
-    _load(accounts)
+    if task.command != "status":
+        _load(accounts)
     found: dict[str, AccountRun] = {}
     stop: BaseException | None = None
     common = task.common

@@ -62,6 +62,8 @@ def _put(
 
 def _seen(account: "Account", jobs: "Jobs", *, check: bool = False) -> "AccountRun":
     """What came of the newest job, and while that is not over of the one before."""
+    from ghostclean.app.operate.fleet import severity
+
     if account.error is not None:
         return _broken(account)
     newest, before = jobs.newest, jobs.before
@@ -72,17 +74,23 @@ def _seen(account: "Account", jobs: "Jobs", *, check: bool = False) -> "AccountR
         said, told = f"{said}; before: {_state(before)}", before
     code = int(told.outcome["exitCode"]) if told.outcome else 0 if told.stands else 1
     word = newest.outcome["result"] if newest.outcome else newest.state
-    return _run(account, word, said, code if check else 0, unwell=code, job=newest)
+    if not code and newest.state != "running" and _age(newest) > 2 * account.interval:
+        word, code = "stale", 1  # nobody works, or nobody enqueues
+    return _run(account, word, said, code if check else 0, unwell=severity(code), job=newest)
 
 
 def _broken(account: "Account") -> "AccountRun":
     return _run(account, "bad_settings", str(account.error), 2, error="bad_settings")
 
 
+def _age(job: "Job") -> float:
+    return max(1.0, (datetime.now(UTC) - job.since).total_seconds()) if job.since else 1.0
+
+
 def _state(job: "Job") -> str:
     from ghostclean.durations import spell
 
-    ago = spell(max(1, round((datetime.now(UTC) - job.since).total_seconds()))) if job.since else "?"
+    ago = spell(round(_age(job)))
     if job.outcome is not None:
         return f"{job.command} {ago} ago: {job.outcome['detail'] or job.outcome['said']}"
     if job.stands:

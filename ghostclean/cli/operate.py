@@ -106,10 +106,10 @@ def doctor(
 
 
 def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
+    from contextlib import ExitStack, closing
     from datetime import timedelta
 
     from ghostclean import wiring
-    from ghostclean.app.deadline import Deadline
     from ghostclean.app.operate.doctor import Check, Installation, examine
     from ghostclean.errors import BadSettings
     from ghostclean.settings import ENV_FILE, unread
@@ -118,12 +118,11 @@ def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
         settings = common.settings()
     except BadSettings as error:
         return [Check("settings", False, str(error), "set it right and ask again").to_dict()]
-    deadline = Deadline(Common.LOOK_SECONDS)
-    with wiring.unopened(settings) as stores:
+    with wiring.unopened(settings) as stores, ExitStack() as asked:
         installation = Installation(
             stores=stores,
-            broker=lambda: wiring.broker(settings),
-            deadline=deadline,
+            broker=lambda: asked.enter_context(closing(wiring.broker(settings))),
+            rehearsals=wiring.rehearsals(settings, stores),
             settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
             unread=unread(common.env_file),
             env_file=common.env_file or ENV_FILE,

@@ -155,16 +155,20 @@ def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = 
 
 
 def _print(common: Common, outcome: Outcome) -> None:
-    for line in [_document(outcome, common)] if common.json else outcome.lines():
-        put(line)
+    if common.json:
+        sys.stdout.writelines(_document(outcome, common))
+        put("")
+    else:
+        for line in outcome.lines():
+            put(line)
     if (why := lost_output()) is not None:
         common.say(f"stdout cannot be written ({why}): what it was to hold is lost, what was done stands", "warning")
 
 
-def _document(outcome: Outcome, common: Common) -> str:
-    from ghostclean.render.jsondoc import document_text
+def _document(outcome: Outcome, common: Common) -> list[str]:
+    from ghostclean.render.jsondoc import document_pieces
 
-    return document_text(cleaned(outcome.document, common), for_person=sys.stdout.isatty())
+    return document_pieces(cleaned(outcome.document, common), for_person=sys.stdout.isatty())
 
 
 def cleaned(document: Document, common: Common) -> Document:

@@ -11,21 +11,21 @@ Document = Mapping[str, Any]
 
 _MOST_NAME = 24
 _COLUMNS = ("account", "kind", "result", "what it came to")
-_GOOD = ("ok", "healthy", "SUCCESS", "SKIP", "enqueued", "done", "running", "queued", "none")
+_GOOD = ("ok", "healthy", "SUCCESS", "SKIP", "enqueued", "kept", "queued", "running")
 
 
 def fleet_lines(document: Document, changes: Iterable[str], *, quiet: bool) -> Iterator[str]:
-    """The changes and failures within the accounts, then the table; of a quiet one the failed accounts only."""
+    """The changes and failures within the accounts, then the table; quiet, only the accounts that are not well."""
     from .terminal import is_terminal
 
     yield from changes
-    rows = [row for row in document["accounts"] if not quiet or row["exitCode"]]
+    rows = [row for row in document["accounts"] if not quiet or row["exitCode"] or row["result"] not in _GOOD]
     if rows and is_terminal() and not quiet:
         yield from _screen(rows)
     else:
         yield from _plain(rows)
     if not quiet:
-        good = sum(not row["exitCode"] for row in document["accounts"])
+        good = sum(row["result"] in _GOOD for row in document["accounts"])
         yield f"fleet {document['command']}: {good} of {len(document['accounts'])} accounts ok"
 
 

@@ -21,6 +21,11 @@ class Ready:
 
 def document_text(document: Mapping[str, Any], *, for_person: bool) -> str:
     """The document as ASCII-only JSON text, so that no locale can break it."""
+    return "".join(document_pieces(document, for_person=for_person))
+
+
+def document_pieces(document: Mapping[str, Any], *, for_person: bool) -> list[str]:
+    """The same in pieces, so that ready parts need no second place in memory."""
     ready: list[str] = []
     mark = secrets.token_hex(16)
 
@@ -37,7 +42,5 @@ def document_text(document: Mapping[str, Any], *, for_person: bool) -> str:
         return mark
 
     text = json.dumps(document, indent=2 if for_person else None, default=plain)
-    if not ready:
-        return text
     first, *others = text.split(f'"{mark}"')
-    return "".join([first, *(piece for pair in zip(ready, others, strict=True) for piece in pair)])
+    return [first, *(piece for pair in zip(ready, others, strict=True) for piece in pair)]

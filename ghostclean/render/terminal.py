@@ -8,15 +8,14 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TextIO
 
 _PATIENCE = 0.3
 _CLEAR = "\r\x1b[K"
 
 
-def is_terminal(stream: TextIO | None = None) -> bool:
+def is_terminal() -> bool:
     """A terminal, or FORCE_COLOR is set."""
-    return bool(os.environ.get("FORCE_COLOR")) or (stream or sys.stdout).isatty()
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
 
 
 def folded(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:

@@ -17,7 +17,8 @@ from typing import Any
 
 import redis
 
-from tests.bench.canned import canned_broker, entry_order, order_id
+from tests.bench.canned import canned_broker, entry_order, order_id, synced
+from tests.bench.fleet import fleet
 from tests.bench.measure import ROOT, Pair, output, paired, seconds
 from tests.bench.worlds import NOW, Record, final_record, ghosts, live_trades, record, save, settings
 from tests.fakebroker import FakeBroker
@@ -171,11 +172,6 @@ def scripts(setup: Setup) -> Figures:
 # --------------------------------------------------------------------------- big ledgers
 
 
-def _synced(number: int) -> Record:
-    filled = {"filledQty": 10, "avgFillPrice": 100, "alpacaStatus": "filled", "brokerStatus": "filled"}
-    return record(number, {"id": order_id(number)}, **filled, autoEntryStatus="OPEN")
-
-
 def _open_record(number: int) -> Record:
     return record(number, {"id": order_id(number)})
 
@@ -228,7 +224,7 @@ def string(setup: Setup) -> Figures:
         for total in (1_000, 10_000, 100_000):
             with canned_broker(total // 10) as broker:
                 big = _Big(setup, url, broker, BENCH_STRING="1")
-                _string_ledger(big, total, total // 10, _synced)
+                _string_ledger(big, total, total // 10, synced)
                 big.remember(total // 10)
                 runs = [big.run(BENCH_MAX="10000") for _ in range(3)]
                 decide = median(max(run["decide"]) for run in runs)
@@ -261,7 +257,7 @@ def _hash_ledger(big: _Big, total: int, live: int) -> None:
         fields: dict[str, str] = {}
         for n in range(start, min(total, start + 10_000)):
             name = f"trade-{n:07d}"
-            fields[name] = json.dumps(_synced(n)) if n < live else final.replace("trade-0000000", name)
+            fields[name] = json.dumps(synced(n)) if n < live else final.replace("trade-0000000", name)
         big.client.hset(KEY, mapping=fields)
     big.client.delete(f"{KEY}:open")
 
@@ -303,8 +299,9 @@ ROWS: dict[str, Callable[[Setup], Figures]] = {
     "scripts": scripts,
     "string": string,
     "hash": hashed,
+    "fleet": fleet,
 }
-BIG = ("string", "hash")
+BIG = ("string", "hash", "fleet")
 
 
 def main() -> int:

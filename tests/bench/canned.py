@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
-from tests.bench.worlds import ENTERED, ENTRY, NOW, QTY, Record, symbol
+from tests.bench.worlds import ENTERED, ENTRY, NOW, QTY, Record, record, symbol
 from tests.fakebroker import FakeBroker
 
 
@@ -25,6 +26,12 @@ def entry_order(number: int) -> Record:
 def order_id(number: int) -> str:
     """The id of a trade's entry order."""
     return f"11111111-0000-4000-8000-{number:012d}"
+
+
+def synced(number: int) -> Record:
+    """A trade whose fields agree with its entry order."""
+    filled = {"filledQty": 10, "avgFillPrice": 100, "alpacaStatus": "filled", "brokerStatus": "filled"}
+    return record(number, {"id": order_id(number)}, **filled, autoEntryStatus="OPEN")
 
 
 _rows: list[Record] = []
@@ -45,8 +52,8 @@ def _get(fake: FakeBroker, path: str) -> Any:
 
 
 @contextlib.contextmanager
-def canned_broker(positions: int) -> Iterator[str]:
-    """Serves that many positions, no working order, and entry orders by symbol; gives the URL."""
+def canned_broker(positions: int, delay: float = 0.0) -> Iterator[str]:
+    """Serves that many positions, no working order, and entry orders by symbol, each late; gives the URL."""
     _, position, account = _template()
     rows = [position | {"symbol": symbol(n), "asset_id": order_id(n)} for n in range(positions)]
     value = str(sum(float(row["market_value"]) for row in rows))
@@ -58,6 +65,7 @@ def canned_broker(positions: int) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            time.sleep(delay)
             parts = urlsplit(self.path)
             query = parse_qs(parts.query)
             if parts.path.endswith("/account"):

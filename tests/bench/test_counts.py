@@ -13,9 +13,9 @@ from ghostclean import reconcile
 from ghostclean.result import Result
 from tests.bench.worlds import NOW, Record, ghosts, live_trades, save, settings
 from tests.fakebroker import FakeBroker
+from tests.program import ROOT
 from tests.servers import redis_server
 
-ROOT = Path(__file__).resolve().parents[2]
 LOADED = """
 import sys
 from ghostclean.cli import main

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
-from tests.cli.world import KEY, NOW, PASSWORD, SECRET, World, build_world
+from tests.cli.fleets import Fleet
+from tests.cli.world import KEY, NOW, PASSWORD, ROOT, SECRET, World, build_world
 from tests.fakebroker import FakeBroker
 from tests.servers import redis_server
 
@@ -52,3 +54,19 @@ def make_world(tmp_path: Path, redis_url: str) -> Iterator[MakeWorld]:
 def world(make_world: MakeWorld) -> World:
     """A world on a Redis string, the layout of the first app."""
     return make_world()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """No accounts yet; in the end no secret may stand in any output or file."""
+    station, folder = tmp_path / "station", tmp_path / "accounts"
+    station.mkdir()
+    folder.mkdir()
+    env = {"HOME": str(station), "PYTHONPATH": str(ROOT)}
+    broker: Any = None
+    made = Fleet(folder, World(station, broker, broker, None, "", env))
+    yield made
+    for world in made.worlds.values():
+        world.broker.stop()
+        assert not world.broker.errors
+    assert not made.station.leaks()

@@ -52,9 +52,20 @@ class RedisProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+        self.drop()
+
+    def close(self) -> None:
+        """Takes no connection any more."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def drop(self) -> None:
+        """Ends every connection that there is."""
         for connection in self._open:
             with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
                 connection.close()
 
     def _accept(self) -> None:

@@ -134,6 +134,18 @@ def test_order_ids_that_the_account_does_not_know_are_no_ledger_of_its_whatever_
         assert world.recall("pin") == {}
 
 
+def test_a_sale_in_an_account_that_knows_no_order_of_the_ledger_closes_nothing_of_it(world: World) -> None:
+    """Another account's keys: it bought and sold as much MSFT, which would explain where this ledger's went."""
+    sold(world, "MSFT")
+    world.ledger(long("m", "MSFT", alpacaOrderId=UNKNOWN_ORDER, openedAt=DAY_AGO))
+    for _ in range(2):
+        run = world.reconcile()
+        assert (run.code, run.document["error"], run.document["closed"]) == (5, "mass_close_stopped", 0)
+        assert world.trade("m")["status"] == "OPEN"
+    assert world.recall("pin") == {}
+    assert world.reconcile("--allow-mass-close").document["closed"] == 1
+
+
 def test_an_account_that_knows_no_order_of_the_ledger_is_not_pinned_though_nothing_would_be_closed(
     world: World,
 ) -> None:

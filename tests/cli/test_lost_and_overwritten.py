@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.cli.conftest import MakeWorld
@@ -79,6 +81,49 @@ def test_a_state_that_lost_its_memory_starts_as_at_first_contact(make_world: Mak
     [note] = [note for note in run.document["notes"] if "remembers nothing" in note]
     assert "pin, journal and breaker count are gone" in note
     assert world.recall("pin") == {}
+
+
+def evict(world: World) -> dict[str, str]:
+    """A Redis that was full: every key of ghostclean is gone, the ledger is not."""
+    world.redis.delete(*world.redis.keys("ghostclean:*"), *world.redis.keys("telemetry:*"))
+    return {}
+
+
+def delete(world: World) -> dict[str, str]:
+    """The file of the state, and what SQLite keeps beside it."""
+    for path in world.folder.glob("state.db*"):
+        path.unlink()
+    return {}
+
+
+def move_home(world: World) -> dict[str, str]:
+    """Another user, container or machine: the default place of the state is empty there."""
+    (home := world.folder / "elsewhere").mkdir()
+    return {"HOME": str(home)}
+
+
+@pytest.mark.parametrize(
+    ("layout", "lose"),
+    [("string", evict), ("hash", evict), ("file", delete), ("file", move_home)],
+    ids=["evicted, string", "evicted, hash", "deleted", "moved HOME"],
+)
+def test_however_the_state_was_lost_the_next_run_says_so_once(
+    make_world: MakeWorld, layout: str, lose: Callable[[World], dict[str, str]]
+) -> None:
+    world = make_world(layout)
+    if lose is move_home:
+        del world.env["GHOSTCLEAN_STATE"]
+    world.ledger(live(world))
+    assert world.run("auto-manage", "--json", AUTO_MANAGE_ENABLED="1").code == 0
+    assert "autoManage" in world.trade("aapl")
+    home = lose(world)
+
+    def said() -> list[str]:
+        notes = world.reconcile(**home).document["notes"]
+        return [note for note in notes if "pin, journal and breaker count are gone" in note]
+
+    assert len(said()) == 1
+    assert said() == []
 
 
 def test_a_ledger_without_our_marks_is_just_new(make_world: MakeWorld) -> None:

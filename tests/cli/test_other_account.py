@@ -129,7 +129,7 @@ def test_auto_manage_with_nothing_else_has_no_open_trades(make_world: MakeWorld)
 
 
 def test_an_adopted_trade_says_whose_it_is(world: World) -> None:
-    """The record of the same symbol in the other account is no claim on the position, and no twin of the new one."""
+    """The record of the same symbol in the other account has no part in the position, and no twin of the new one."""
     orphaned(world)
     world.ledger(ours(world, "AAPL", paper=True, env="PAPER"), theirs(1, "AMD", env="LIVE"))
     run = world.reconcile("--orphans", "adopt")

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.program import ROOT
+
 SAMPLE = ROOT / "ghostclean" / "sample"
 PROGRAM = f"{sys.executable} -m ghostclean"
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

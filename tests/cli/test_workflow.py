@@ -23,8 +23,8 @@ import yaml
 
 from tests.cli.world import KEY, SECRET, SENTINEL
 from tests.fakebroker import FakeBroker
+from tests.program import ROOT
 
-ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github/workflows"
 WORKFLOW = yaml.safe_load((WORKFLOWS / "market-loop.yml").read_text())
 JOB = WORKFLOW["jobs"]["market-loop"]

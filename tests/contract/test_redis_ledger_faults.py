@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.app.ports import Change, Lease, WriteOutcome
 from ghostclean.errors import FencedOff, LedgerFailed
 from ghostclean.places import Place
+from tests.cli.proxy import RedisProxy
 from tests.servers import redis_server
 
 from .conftest import REDISES, Servers, Site, close_site, open_site
@@ -343,6 +345,27 @@ def test_what_a_hash_wrote_before_the_memory_was_full_is_known(own_server: str) 
         client.config_set("maxmemory", 0)
         assert done == [WRITTEN] * 3
         assert sum(b"CLOSED" in raw for raw in client.hvals("k")) == 3
+
+
+@pytest.mark.parametrize("size", [10, 100_000], ids=["by script", "by transaction"])
+def test_a_refusal_after_a_lost_answer_leaves_in_doubt_what_was_sent_first(own_server: str, size: int) -> None:
+    trade = {"id": "a", "status": "OPEN", "pad": "x" * size}
+    with redis.Redis.from_url(own_server) as client, RedisProxy(own_server) as proxy:
+        client.flushall()
+        client.set("k", json.dumps([trade]))
+        proxy.hold(lambda words: words[0] == (b"EXEC" if size > 10 else b"EVAL"), after=True)
+
+        def lose() -> None:
+            proxy.held.wait(10)
+            proxy.close()
+            proxy.drop()
+
+        thread = threading.Thread(target=lose)
+        thread.start()
+        said = refusal(proxy.url, trade)
+        thread.join()
+        assert "the last change may or may not be written, the next run finds out" in said
+        assert json.loads(client.get("k"))[0]["status"] == "CLOSED"
 
 
 def test_a_busy_server_is_called_busy() -> None:

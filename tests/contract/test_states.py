@@ -384,6 +384,27 @@ def test_many_at_once_get_one_lock(kit: StateKit) -> None:
     assert sum(lease is not None for lease in got) == 1
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["redis://h", "redis://h:6379", "redis://H:6379/0", "redis://:new@h/0", "redis://u:p@h/0?x=1", "rediss://h/0?db=0"],
+)
+def test_spooled_records_follow_the_ledger_and_not_the_spelling_of_its_url(tmp_path: Path, spelling: str) -> None:
+    def spool(url: str, key: str = "k") -> FolderSpool:
+        return FolderSpool(tmp_path, ledger_place=f"{RedisServer(url).place}#{key}")
+
+    spool("redis://:old@h:6379/0").put(commit("r1"))
+    assert spool(spelling).waiting() == 1
+    assert spool(f"{spelling}", "other").waiting() == 0
+    for other in ("redis://h:6380/0", "redis://h:6379/1", "redis://other:6379/0", "redis://localhost:6379/0"):
+        assert spool(other).waiting() == 0
+
+
+def test_this_machine_is_one_place_by_whatever_name(tmp_path: Path) -> None:
+    names = ("localhost", "127.0.0.1", "[::1]", "LOCALHOST")
+    spools = {FolderSpool(tmp_path, ledger_place=f"{RedisServer(f'redis://{n}').place}#k").folder for n in names}
+    assert len(spools) == 1
+
+
 # ------------------------------------------------------------------ Redis only
 
 
@@ -655,6 +676,25 @@ state = SqliteState(sys.argv[1], ledger_place="x")
 for i in range(25):
     state.commit(RunCommit("reconcile", f"{sys.argv[2]}-{i}", {"n": i}, {"runs": 1}, {}))
 """
+
+
+def test_a_second_ledger_keeps_the_sqlite_locks_of_the_first(tmp_path: Path) -> None:
+    """Without them another process that ends takes itself for the last one, and removes the log that is in use."""
+    states = [SqliteState(tmp_path / "state.db", ledger_place=place) for place in ("file:a", "file:b")]
+    for state in states:
+        state.open()
+        state.remember("verdicts", {"t": {"verdict": "live"}})
+    log = tmp_path / "state.db-wal"
+    before = log.stat().st_ino
+
+    look = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT * FROM run'); db.close()"
+    subprocess.run([sys.executable, "-c", look, str(tmp_path / "state.db")], check=True)
+
+    assert log.exists()
+    assert log.stat().st_ino == before
+    for state in states:
+        assert state.recall("verdicts") == {"t": {"verdict": "live"}}
+        state.close()
 
 
 def test_two_processes_share_a_fresh_sqlite_file(tmp_path: Path) -> None:

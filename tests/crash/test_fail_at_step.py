@@ -30,7 +30,7 @@ WORDS: dict[str, set[str | None]] = {
     "order_by_client_id": {"deadline_exceeded"}, "fills": {"deadline_exceeded"}, "activities": {"deadline_exceeded"},
     "clock": {"deadline_exceeded"},
 }  # fmt: skip
-DEADLINE = 2.0  # of a run that hangs; one that fails has all the time it needs
+DEADLINE = 4.0  # of a run that hangs; one that fails has all the time it needs
 
 
 def fail(scene: Scene, right: Any, at: int, name: str, how: str) -> Answer:

@@ -1,219 +1,43 @@
-"""A lean broker in memory: orders with legs and replace chains, fills, positions that lag behind.
+"""The `Broker` port of one process: lists that lag behind, single orders as they are, orders that are taken or not.
 
-Every list is answered as it was `lag` seconds ago, each list with a lag of its own; single
-orders are answered as they are. Each fill has an owner (a trade, or None for a hand), which
-the app under test cannot see: it is what the oracles judge by.
+Every list is answered as it was some seconds ago, each with a lag of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ghostclean.adapters.alpaca.records import read_order, read_position
-from ghostclean.app.ports import History, OrderRequest
-from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, symbol_key
+from ghostclean.app.ports import History, OrderRequest, Price, Session
+from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, Side
 from ghostclean.core.broker import Fill as BrokerFill
+from ghostclean.errors import Refusal, Refused
 
-from .clock import START, Clock
+from .clock import START
+from .oracles import Judge
+from .world import DAY, SimOrder, World, moment
 
-FINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
-DAY = 86400.0
-
-
-def stamp(t: float) -> str:
-    return (START + timedelta(seconds=round(t, 3))).isoformat()
-
-
-@dataclass
-class Fill:
-    order: str
-    symbol: str
-    side: str
-    qty: Decimal
-    price: Decimal
-    t: float
-    owner: str | None
-    shown: bool = True  # False: no order and no fill tells of it (a wiped account)
-    number: int = 0
-
-
-@dataclass
-class SimOrder:
-    id: str
-    client: str
-    symbol: str
-    side: str
-    qty: Decimal
-    type: str
-    owner: str | None
-    t: float
-    status: str = "new"
-    filled: Decimal = Decimal(0)
-    price: Decimal | None = None
-    stop: Decimal | None = None
-    limit: Decimal | None = None
-    filled_t: float | None = None
-    ended_t: float | None = None
-    replaced_by: str | None = None
-    replaces: str | None = None
-    legs: list[str] = field(default_factory=list)
-    parent: str | None = None
-    versions: list[tuple[float, Order]] = field(default_factory=list)
-
-    def keep(self, t: float) -> None:
-        """Notes the order's new state."""
-        raw: dict[str, Any] = {
-            "id": self.id, "client_order_id": self.client, "symbol": self.symbol, "asset_id": f"asset-{self.symbol}",
-            "asset_class": "us_equity", "side": self.side, "type": self.type,
-            "order_class": "bracket" if self.legs else "simple", "status": self.status, "qty": str(self.qty),
-            "filled_qty": str(self.filled), "filled_avg_price": str(self.price) if self.price else None,
-            "stop_price": str(self.stop) if self.stop else None,
-            "limit_price": str(self.limit) if self.limit else None, "submitted_at": stamp(self.t),
-            "filled_at": stamp(self.filled_t) if self.filled_t is not None else None,
-            "canceled_at": stamp(self.ended_t) if self.ended_t is not None else None,
-            "replaced_by": self.replaced_by, "replaces": self.replaces,
-        }  # fmt: skip
-        order = next(iter(read_order(raw)))
-        self.versions.append((t, replace(order, legs=tuple(self.legs)) if self.legs else order))
-
-    def at(self, t: float) -> Order | None:
-        for since, order in reversed(self.versions):
-            if since <= t:
-                return order
-        return None
-
-
-class World:
-    """The broker's books."""
-
-    def __init__(self, clock: Clock, tag: int) -> None:
-        self.clock = clock
-        self.orders: dict[str, SimOrder] = {}
-        self.by_client: dict[str, str] = {}
-        self.fills: list[Fill] = []
-        self.prices: dict[str, Decimal] = {}
-        self.position_lag = self.order_lag = self.fill_lag = 0.0
-        self.hidden: dict[str, float] = {}  # symbol -> until when its row is missing
-        self.account_lags = True
-        self._tag = tag
-        self._last = 0
-
-    # ------------------------------------------------------------------ what happens
-
-    def uuid(self) -> str:
-        self._last += 1
-        return f"{self._last:08x}-0000-4000-8000-{self._tag & 0xFFFFFFFFFFFF:012x}"
-
-    def submit(self, symbol: str, side: str, qty: Decimal, owner: str | None, *, t: float | None = None,
-               type: str = "market", status: str = "new", **more: Any) -> SimOrder:  # fmt: skip
-        t = self.clock.t if t is None else t
-        order_id = self.uuid()
-        order = SimOrder(order_id, f"c-{order_id}", symbol, side, qty, type, owner, t, status, **more)
-        self.orders[order_id] = order
-        self.by_client[order.client] = order_id
-        order.keep(t)
-        return order
-
-    def bracket(self, symbol: str, side: str, qty: Decimal, owner: str, *, t: float | None = None) -> SimOrder:
-        t = self.clock.t if t is None else t
-        price, sign = self.prices[symbol], 1 if side == "buy" else -1
-        entry = self.submit(symbol, side, qty, owner, t=t)
-        other = "sell" if side == "buy" else "buy"
-        target = self.submit(symbol, other, qty, owner, t=t, type="limit", status="held", limit=price + sign * 10)
-        stop = self.submit(symbol, other, qty, owner, t=t, type="stop", status="held", stop=price - sign * 10)
-        entry.legs = [target.id, stop.id]
-        target.parent = stop.parent = entry.id
-        entry.versions.clear()
-        entry.keep(t)
-        return entry
-
-    def fill(self, order: SimOrder, qty: Decimal, *, t: float | None = None, owner: str | None = None) -> None:
-        """Executes a part of an order; a filled exit leg cancels its sibling."""
-        t = self.clock.t if t is None else t
-        price = order.limit or order.stop or self.prices[order.symbol]
-        self.fills.append(Fill(order.id, order.symbol, order.side, qty, price, t, owner or order.owner,
-                               number=len(self.fills)))  # fmt: skip
-        order.filled += qty
-        order.price, order.filled_t = price, t
-        order.status = "filled" if order.filled == order.qty else "partially_filled"
-        order.keep(t)
-        if order.status == "filled":
-            for leg in order.legs:
-                child = self.orders[leg]
-                if child.status == "held":
-                    child.status = "new"
-                    child.keep(t)
-            if order.parent:
-                for leg in self.orders[order.parent].legs:
-                    if leg != order.id:
-                        self.end(self.orders[leg], "canceled", t=t)
-
-    def end(self, order: SimOrder, status: str, *, t: float | None = None) -> None:
-        t = self.clock.t if t is None else t
-        if order.status in FINAL:
-            return
-        order.status, order.ended_t = status, t
-        order.keep(t)
-        if not order.filled:
-            for leg in order.legs:
-                self.end(self.orders[leg], "canceled", t=t)
-
-    def replace(self, order: SimOrder) -> SimOrder:
-        t = self.clock.t
-        new = self.submit(
-            order.symbol,
-            order.side,
-            order.qty - order.filled,
-            order.owner,
-            type=order.type,
-            stop=order.stop,
-            limit=order.limit,
-            replaces=order.id,
-            status="held" if order.status == "held" else "new",
-            parent=order.parent,
-        )
-        order.status, order.ended_t, order.replaced_by = "replaced", t, new.id
-        order.keep(t)
-        if order.parent:
-            parent = self.orders[order.parent]
-            parent.legs = [new.id if leg == order.id else leg for leg in parent.legs]
-            parent.keep(t)
-        return new
-
-    def wipe(self, symbol: str, side: str, qty: Decimal, owner: str) -> None:
-        """The position disappears and nothing tells why."""
-        self.fills.append(Fill("", symbol, side, qty, self.prices[symbol], self.clock.t, owner, shown=False))
-
-    # ------------------------------------------------------------------ the truth
-
-    def held_of(self, owner: str, t: float | None = None) -> Decimal:
-        """What a trade really holds, or held at a time, signed."""
-        fills = (f for f in self.fills if f.owner == owner and (t is None or f.t <= t))
-        return sum((f.qty if f.side == "buy" else -f.qty for f in fills), Decimal(0))
-
-    def net(self, symbol: str, t: float | None = None) -> Decimal:
-        t = self.clock.t if t is None else t
-        fills = (f for f in self.fills if f.symbol == symbol and f.t <= t)
-        return sum((f.qty if f.side == "buy" else -f.qty for f in fills), Decimal(0))
+ACCOUNT = "account-1"
+Effect = Callable[[str, Callable[[], Any]], Any]
 
 
 class SimBroker:
-    """The `Broker` port of one process; every read is one effect."""
+    """Every read, and every order, is one effect; `judge` sees what is sent, and knows whose it is."""
 
     live = False
+
+    def __init__(self, world: World, effect: Effect, judge: Judge) -> None:
+        self._world, self._effect, self._judge = world, effect, judge
 
     def requests_left(self) -> int | None:
         return None
 
-    def __init__(self, world: World, effect: Callable[[str, Callable[[], Any]], Any]) -> None:
-        self._world, self._effect = world, effect
-
     def now(self) -> datetime:
         return self._world.clock.now()
+
+    # ------------------------------------------------------------------ lists
 
     def account(self) -> Account:
         return self._effect("broker", self._account)
@@ -224,7 +48,7 @@ class SimBroker:
         values = [world.net(s, t) * p for s, p in world.prices.items()]
         long = sum((v for v in values if v > 0), Decimal(0))
         short = sum((v for v in values if v < 0), Decimal(0))
-        return Account("account-1", "ACTIVE", long, short, False)
+        return Account(ACCOUNT, "ACTIVE", long, short, False)
 
     def working_orders(self) -> tuple[Order, ...]:
         return self._effect("broker", self._working)
@@ -233,7 +57,7 @@ class SimBroker:
         world, rows = self._world, []
         t = world.clock.t - world.order_lag
         nested: set[str] = set()
-        for order in world.orders.values():
+        for order in world.lately():
             seen = order.at(t)
             if seen is None or seen.is_final or order.id in nested:
                 continue
@@ -251,16 +75,43 @@ class SimBroker:
 
     def _positions(self) -> tuple[Position, ...]:
         world, rows = self._world, []
-        t = world.clock.t - world.position_lag
         for symbol, price in world.prices.items():
-            qty = world.net(symbol, t)
+            qty = world.net(symbol, world.clock.t - world.position_lag)
             if qty and world.hidden.get(symbol, -1.0) < world.clock.t:
-                rows.append(read_position({
-                    "symbol": symbol, "qty": str(qty), "side": "long" if qty > 0 else "short",
-                    "avg_entry_price": str(price), "market_value": str(qty * price), "current_price": str(price),
-                    "asset_id": f"asset-{symbol}", "asset_class": "us_equity",
-                }))  # fmt: skip
+                side = Side.LONG if qty > 0 else Side.SHORT
+                rows.append(Position(
+                    symbol, symbol, side, abs(qty), world.costs[symbol], qty * price, price, f"asset-{symbol}",
+                    "us_equity", max(Decimal(0), world.available(symbol)),
+                ))  # fmt: skip
         return tuple(rows)
+
+    def fills(self, since: datetime) -> tuple[BrokerFill, ...]:
+        return self._effect("broker", lambda: self._fills((since - START).total_seconds()))
+
+    def _fills(self, first: float) -> tuple[BrokerFill, ...]:
+        last = self._world.clock.t - self._world.fill_lag
+        rows = [
+            BrokerFill(f"f{f.number}", f.order, f.symbol, f.symbol, f.side, f.qty, f.price, moment(f.t))
+            for f in self._world.fills
+            if f.shown and first <= f.t <= last
+        ]
+        return tuple(sorted(rows, key=lambda f: f.at))
+
+    def history(self, symbols: Sequence[str], since: datetime, max_pages: int) -> History:
+        return self._effect("broker", lambda: self._history(set(symbols), since))
+
+    def _history(self, keys: set[str], since: datetime) -> History:
+        first = (since - START).total_seconds()
+        rows: dict[str, Order] = {}
+        recent = [o for o in self._world.orders.values() if o.symbol in keys and o.t > first]
+        for order in recent:
+            if order.parent is None:
+                rows |= {row.id: row for row in self._nested(order)}
+        for order in recent:  # what replaced a leg stands beside, not below
+            rows.setdefault(order.id, order.versions[-1][1])
+        return History(tuple(rows.values()), since)
+
+    # ------------------------------------------------------------------ single answers
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
         return self._effect("broker", lambda: self._one(order_id))
@@ -276,54 +127,82 @@ class SimBroker:
         legs = [self._world.orders[leg].versions[-1][1].under(order.id) for leg in order.legs]
         return (order.versions[-1][1], *legs)
 
-    def history(self, symbols: Sequence[str], since: datetime, max_pages: int) -> History:
-        return self._effect("broker", lambda: self._history({symbol_key(s) for s in symbols}, since))
-
-    def _history(self, keys: set[str], since: datetime) -> History:
-        first = (since - START).total_seconds()
-        rows: dict[str, Order] = {}
-        for order in self._world.orders.values():
-            if symbol_key(order.symbol) in keys and order.t > first and order.parent is None:
-                for row in self._nested(order):
-                    rows[row.id] = row
-        for order in self._world.orders.values():  # what replaced a leg stands beside, not below
-            if symbol_key(order.symbol) in keys and order.t > first and order.id not in rows:
-                rows[order.id] = order.versions[-1][1]
-        return History(tuple(rows.values()), since)
-
-    def fills(self, since: datetime) -> tuple[BrokerFill, ...]:
-        return self._effect("broker", lambda: self._fills((since - START).total_seconds()))
-
-    def _fills(self, first: float) -> tuple[BrokerFill, ...]:
-        last = self._world.clock.t - self._world.fill_lag
-        rows = []
-        for f in self._world.fills:
-            if f.shown and first <= f.t <= last:
-                at = START + timedelta(seconds=round(f.t, 3))
-                rows.append(BrokerFill(f"f{f.number}", f.order, f.symbol, f.symbol, f.side, f.qty, f.price, at))
-        return tuple(sorted(rows, key=lambda f: f.at))
-
     def activities(self, since: datetime) -> tuple[Activity, ...]:
         return self._effect("broker", lambda: ())
 
     def clock(self) -> MarketClock:
-        now = self._world.clock.now()
-        return self._effect("broker", lambda: MarketClock(now, True, now + timedelta(days=1), now + timedelta(hours=4)))
+        return self._effect("broker", self._clock)
 
-    def calendar(self, first: date, last: date) -> tuple[Any, ...]:
-        return ()
+    def _clock(self) -> MarketClock:
+        opens, closes = self._world.session()
+        is_open = self._world.is_open
+        return MarketClock(self.now(), is_open, moment(opens + DAY * is_open), moment(closes))
+
+    def calendar(self, first: date, last: date) -> tuple[Session, ...]:
+        opens, closes = (moment(t) for t in self._world.session())
+        days = [timedelta(days=n) for n in range(-9, 1)]
+        return tuple(Session((opens + d).date(), opens + d, closes + d) for d in days if (opens + d).date() <= last)
 
     def asset(self, symbol: str) -> Mapping[str, Any] | None:
         return None
 
-    def prices(self, symbols: Sequence[str]) -> Mapping[str, Any]:
-        return {}
+    def prices(self, symbols: Sequence[str]) -> Mapping[str, Price]:
+        world = self._world
+        return self._effect("broker", lambda: {s: Price(world.prices[s], self.now(), True) for s in symbols})
+
+    # ------------------------------------------------------------------ orders
 
     def submit(self, request: OrderRequest) -> tuple[Order, ...]:
-        raise NotImplementedError
+        return self._effect("order", lambda: self._submit(request))
 
-    def replace(self, order_id: str, client_id: str, **prices: Decimal) -> Order:
-        raise NotImplementedError
+    def _submit(self, request: OrderRequest) -> tuple[Order, ...]:
+        world = self._world
+        self._judge.submit(request)
+        if request.client_id in world.by_client:
+            raise Refused("client_order_id must be unique", status=422, why=Refusal.NAME_TAKEN)
+        self._check_free(request.symbol, request.side, request.qty)
+        owner, more = (
+            self._judge.owner_of(request.client_id),
+            {"kind": request.order_class, "client": request.client_id},
+        )
+        order = world.submit(
+            request.symbol, request.side, request.qty, owner, type=request.type, stop=request.stop_price,
+            limit=request.limit_price, **more,
+        )  # fmt: skip
+        if request.order_class == "oco":
+            leg = world.submit(
+                request.symbol, request.side, request.qty, owner, type="stop", stop=request.stop_loss, status="held",
+                parent=order.id, kind="oco",
+            )  # fmt: skip
+            order.legs = [leg.id]
+            order.keep(world.clock.t)
+        if request.type == "market":
+            world.trade(order)
+        return self._nested(order)
+
+    def _check_free(self, symbol: str, side: str, qty: Decimal, without: Sequence[SimOrder] = ()) -> None:
+        net = self._world.net(symbol)
+        if net and side == ("sell" if net > 0 else "buy") and qty > self._world.available(symbol, without):
+            raise Refused("insufficient qty available for order", status=403)
+
+    def replace(self, order_id: str, client_id: str, **changes: Decimal) -> Order:
+        return self._effect("order", lambda: self._replace(order_id, client_id, changes))
+
+    def _replace(self, order_id: str, client_id: str, changes: Mapping[str, Decimal]) -> Order:
+        world = self._world
+        order = world.orders[order_id]
+        self._judge.touch(order, "replace", changes.get("stop_price"))
+        if not order.works or order.filled:
+            raise Refused(f"order is {order.status}", status=422)
+        self._check_free(order.symbol, order.side, changes.get("qty", order.left), [order, *world.siblings(order)])
+        return world.replace(order, client_id, **changes).versions[-1][1]
 
     def cancel(self, order_id: str) -> None:
-        raise NotImplementedError
+        self._effect("order", lambda: self._cancel(order_id))
+
+    def _cancel(self, order_id: str) -> None:
+        order = self._world.orders[order_id]
+        self._judge.touch(order, "cancel")
+        if not order.works:
+            raise Refused(f"order is {order.status}", status=422)
+        self._world.cancel(order)

@@ -14,6 +14,7 @@ from ghostclean.app.ports import (
     LockInfo,
     Recalled,
     Record,
+    Records,
     RunCommit,
     Telemetry,
 )
@@ -52,9 +53,16 @@ class Written:
 
 @dataclass
 class Store:
-    """Everything that outlives a process: ledger records, state, spool."""
+    """Everything that outlives a process: ledger records, state, spool.
+
+    `exists` is False for a key that nobody has written; `foreign` is a ledger of another account.
+    `explained` are the trades that a run which remembers has found at the broker.
+    """
 
     clock: Clock
+    exists: bool = True
+    foreign: bool = False
+    explained: set[str] = field(default_factory=set)
     records: dict[str, Record] = field(default_factory=dict)  # in ledger order, ids are unique here
     written: list[Written] = field(default_factory=list)
     lock: tuple[str, str, float] | None = None  # token, holder, expiry
@@ -62,10 +70,26 @@ class Store:
     memory: dict[str, dict[str, str]] = field(default_factory=dict)
     journal: dict[str, JournalEntry] = field(default_factory=dict)
     done: set[tuple[str, str]] = field(default_factory=set)
-    summary: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, dict[str, str]] = field(default_factory=dict)
     runs: list[Mapping[str, Any]] = field(default_factory=list)
     spooled: list[RunCommit] = field(default_factory=list)
     on_write: Callable[[Written], None] = lambda written: None
+
+    @property
+    def is_there(self) -> bool:
+        return self.exists or bool(self.records)
+
+    @property
+    def pin(self) -> str | None:
+        """The pinned account, as it is stored."""
+        return self.memory.get("pin", {}).get("account")
+
+    def flush(self) -> None:
+        """The server has lost all of it: the ledger, and what the tool remembers."""
+        self.exists, self.fence = False, self.fence + 1
+        self.records, self.written, self.lock, self.memory, self.journal = {}, [], None, {}, {}
+        self.done, self.summaries, self.runs, self.explained = set(), {}, [], set()
+        self.spooled = []
 
     def holder(self) -> str | None:
         """The token of the lock as it stands."""
@@ -104,7 +128,8 @@ class SimLedger:
 
     def _read(self) -> LedgerView:
         self._snapshot = list(self._store.records.values())
-        return LedgerView(tuple(r for r in self._snapshot if not is_final(r)), len(self._snapshot))
+        active = tuple(r for r in self._snapshot if not is_final(r))
+        return LedgerView(active, len(self._snapshot), exists=self._store.is_there)
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         def look() -> list[Record]:
@@ -124,6 +149,12 @@ class SimLedger:
 
     def describe(self) -> str:
         return "in memory"
+
+    def records(self) -> Records:
+        raise NotImplementedError
+
+    def fill(self, texts: Sequence[str], *, dry_run: bool = False) -> None:
+        raise NotImplementedError
 
     def write(self, changes: Sequence[Change], lease: Lease, done: list[Outcome] | None = None) -> list[Outcome]:
         outcomes = [] if done is None else done
@@ -162,6 +193,8 @@ def _action(before: Record | None, after: Record) -> str:
         return "adopted"
     if is_final(after) and not is_final(before):
         return "closed"
+    if is_final(before) and not is_final(after):
+        return "reopened"
     return "synced"
 
 
@@ -260,7 +293,7 @@ class SimState:
             return
         self._check_fence(lease)
         store.done.add((commit.kind, commit.run_id))
-        add = dict(commit.add)
+        add, summary = dict(commit.add), store.summaries.setdefault(commit.kind, {})
         for entry in commit.entries:
             known = store.journal.get(entry.id)
             total = commit.totals.get(entry.id)
@@ -269,8 +302,8 @@ class SimState:
             if known is None or known.outcome != "written":
                 store.journal[entry.id] = entry
         for name, amount in add.items():
-            store.summary[name] = str(int(store.summary.get(name, "0")) + amount)
-        store.summary.update(commit.put)
+            summary[name] = str(int(summary.get(name, "0")) + amount)
+        summary.update(commit.put)
         store.runs.insert(0, commit.run)
         for section, values in commit.memory.items():
             self._remember(section, values)
@@ -280,7 +313,7 @@ class SimState:
         return [e for e in entries if trade_id in (None, e.trade_id) and run_id in (None, e.run_id)]
 
     def telemetry(self, kind: str, limit: int) -> Telemetry:
-        return Telemetry(dict(self._store.summary), tuple(self._store.runs[:limit]))
+        return Telemetry(dict(self._store.summaries.get(kind, {})), tuple(self._store.runs[:limit]))
 
 
 class SimSpool:

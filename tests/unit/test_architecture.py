@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).parents[2]
-PAGE = (TOP / "docs" / "architecture.md").read_text()
-PACKAGE = TOP / "ghostclean"
+from tests.program import ROOT
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+PACKAGE = ROOT / "ghostclean"
+UNIT = Path(__file__).parent
 ARROWS = re.findall(r"^(\S+) +-> (\S+)", PAGE, flags=re.MULTILINE)
 CORE = ("broker", "ledger", "allocation", "verdicts")
 
@@ -56,3 +58,9 @@ def test_the_rooms_of_the_core_stand_one_above_the_other(room: str) -> None:
     for path in source(f"core/{room}"):
         seen = {"/".join(place.split("/")[:2]) for place in imported(path)}
         assert not seen & above, f"{path.name} looks up to {seen & above}"
+
+
+def test_the_tests_of_the_units_stand_as_the_house_does() -> None:
+    rooms = {path.parent.relative_to(UNIT) for path in UNIT.rglob("test_*.py")}
+    assert len(rooms) > 10
+    assert not [room for room in rooms if not (PACKAGE / room).is_dir()]

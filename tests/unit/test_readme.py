@@ -20,8 +20,8 @@ from ghostclean.cli.app import app
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
 from ghostclean.settings import FLEET_FOLDER, Settings
+from tests.program import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 NO_DEFAULT = "\u2013"
@@ -133,7 +133,7 @@ def test_the_env_examples_are_settings_that_load() -> None:
     examples = blocks(README, "ini")
     values = dict(line.split("=", 1) for line in itertools.chain(*(block.splitlines() for block in examples)))
 
-    assert len(examples) == 2
+    assert len(examples) == 3
     assert Settings.of(values).require_credentials()
 
 

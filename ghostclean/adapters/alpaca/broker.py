@@ -95,6 +95,10 @@ class AlpacaBroker:
 
         return cls(at(trading_url), at(data_url), live=live)
 
+    def close(self) -> None:
+        self._trading.close()
+        self._data.close()
+
     @property
     def live(self) -> bool:
         return self._live

@@ -39,6 +39,9 @@ class Api(Protocol):
     def requests_left(self) -> int | None:
         """How many more requests this minute allows; None when unknown."""
 
+    def close(self) -> None:
+        """Gives the connections back."""
+
 
 class SeamLost(BrokerError):
     """A page did not begin where the one before it ended: rows may be missing between them."""

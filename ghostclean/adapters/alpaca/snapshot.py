@@ -181,6 +181,9 @@ class _Replay:
         self._name = name
         self._at = at
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def now(self) -> datetime:
         return self._at
 

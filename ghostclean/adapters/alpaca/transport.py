@@ -47,10 +47,6 @@ _GONE = re.compile(
 )
 
 
-class Unreadable(BrokerError):
-    """An answer outside the API: empty, cut, HTML, a redirect."""
-
-
 class _NeverSent(BrokerError):
     """No connection was made, so the request cannot have reached the broker."""
 
@@ -120,6 +116,9 @@ class AlpacaTransport(RESTClient):
     def requests_left(self) -> int | None:
         return self._pace[0] if self._pace is not None else None
 
+    def close(self) -> None:
+        self._session.close()
+
     def scrubbed(self, text: str) -> str:
         text = self._without_keys(text)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -165,7 +164,7 @@ class AlpacaTransport(RESTClient):
             try:
                 return answer.json()
             except (ValueError, RecursionError):
-                raise Unreadable(self._said(what, answer, "an answer that is no complete JSON"), status=200) from None
+                raise BrokerError(self._said(what, answer, "an answer that is no complete JSON"), status=200) from None
         if answer.status == 404 and self._is_true_404(answer):
             raise NotFound(self._said(what, answer, "not found"), status=404, transient=False)
         raise self._failure(what, answer)
@@ -225,11 +224,11 @@ class AlpacaTransport(RESTClient):
         if isinstance(error, requests.exceptions.SSLError):
             line = f"{what}: no trusted TLS connection to {self._host} ({self.scrubbed(_cause(error))})"
             return BrokerError(line, transient=False)
-        return Unreadable(f"{what}: the connection to {self._host} broke ({self.scrubbed(_cause(error))})")
+        return BrokerError(f"{what}: the connection to {self._host} broke ({self.scrubbed(_cause(error))})")
 
     def _failure(self, what: str, answer: _Answer) -> BrokerError:
         if answer.is_redirect:
-            return Unreadable(
+            return BrokerError(
                 self._said(what, answer, "a redirect, which is never followed"), status=answer.status, transient=False
             )
         transient = answer.status in _RETRIED or answer.status >= 500

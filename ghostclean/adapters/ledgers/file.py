@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostclean.app.ports import Lease, LedgerView
+from ghostclean.adapters.room import room_in
+from ghostclean.app.ports import Lease, LedgerView, Trouble
 from ghostclean.core.ledger import PRETTY, BadJson
 from ghostclean.errors import LedgerFailed
 from ghostclean.places import Place
@@ -52,6 +53,12 @@ class FileLedger(TextLedger):
 
     def describe(self) -> str:
         return f"JSON file, {(self._reading or self._fresh()).view().total} trades"
+
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        if self._file.path.exists():
+            with self._turn():
+                self._file.rehearse()
+        return room_in(self._file.path.parent)
 
     def failed(self, what: str, cure: str) -> LedgerFailed:
         return self._file.failed(what, cure)

@@ -1,8 +1,6 @@
-"""A ledger in Redis: the layout follows from the key's type, not from a setting.
+"""A ledger in Redis, in the layout that the key's type shows: a string with one JSON array, or a hash.
 
-A string holds one JSON array of all trades, a hash one JSON object a trade. The right to write
-is checked where the write happens: when the lock lives in the same Redis, the script that
-writes compares it first.
+The lease is checked where the write happens: the script compares a lock in the same Redis first.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, WriteOutcome
+from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
 from ghostclean.errors import LedgerFailed
 from ghostclean.places import Place
 
@@ -52,6 +50,11 @@ class StringLayout(TextLedger):
     def describe(self) -> str:
         return f"Redis string, {self._fresh().view().total} trades"
 
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        name = self._key.name
+        reading = (("TYPE", name), ("GET", name), ("STRLEN", name), ("GETRANGE", name, 0, 0))
+        return self._key.rehearse(lease, *reading, ("SET", name, "", "KEEPTTL"))
+
     def failed(self, what: str, cure: str) -> LedgerFailed:
         return self._key.failed(what, cure)
 
@@ -84,11 +87,8 @@ class StringLayout(TextLedger):
 class RedisLedger:
     """The `Ledger` in Redis.
 
-    `seen_before` tells whether an earlier run has read this ledger: a key that is missing then
-    is an error, while a key never seen is a ledger without trades (the first insert creates a
-    string, or `new_layout`). It is asked only when the key is missing. `full_scan` matters only
-    for a hash with the app's index `<key>:open`: False reads what the index names, True reads the
-    whole hash; it is asked once, at the first read (`app.index` says when it is due).
+    A missing key is an error when `seen_before` says that an earlier run has read it; else the first insert makes
+    a string, or `new_layout`. `full_scan` (asked once, of a hash with an index) reads past the index.
     """
 
     def __init__(
@@ -140,8 +140,10 @@ class RedisLedger:
     def describe(self) -> str:
         return self._detect().describe()
 
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        return self._detect().rehearse(lease)
+
     def _detect(self) -> StringLayout | HashLayout:
-        """The layout as it stands, in one round trip, which for a string has brought its text along."""
         name = self._key.name
         if self._layout is self._hash:
             kind, raw = *self._key.look(("TYPE", name)), None

@@ -1,8 +1,6 @@
 """A ledger in a Redis hash: field = trade id, value = JSON object, one compare-and-set a trade.
 
-Read page by page; final records are never held, so memory follows the open trades and not the
-age of the ledger. Where the app keeps the set `<key>:open`, it is the index, and whatever we
-open or close is kept in step with it.
+Read page by page without keeping final records; the app's set `<key>:open` is kept in step with each change.
 """
 
 from __future__ import annotations
@@ -13,7 +11,8 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, WriteOutcome
+from ghostclean.adapters.redis_client import Command
+from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
 from ghostclean.core.broker import symbol_key
 from ghostclean.core.ledger import BadJson, dumps, edit_record, loads, record_id, same_json, text
 from ghostclean.errors import LedgerFailed
@@ -59,7 +58,7 @@ class HashLayout:
     def __init__(self, key: LedgerKey, full_scan: Callable[[], bool]) -> None:
         self._key = key
         self._full_scan: Callable[[], bool] = functools.cache(full_scan)
-        self._indexed = True
+        self._indexed: bool | None = None  # not known before the first look
 
     # ------------------------------------------------------------------ reading
 
@@ -108,11 +107,19 @@ class HashLayout:
         size, index = self._shape()
         return f"Redis hash, {size} trades" + (f", index {self._key.index}" if index is not None else "")
 
+    def rehearse(self, lease: Lease | None) -> list[Trouble]:
+        name, index = self._key.name, self._key.index
+        reading = (("TYPE", name), ("GET", name), ("HLEN", name), ("HSCAN", name, 0), ("HMGET", name, ""))
+        writing = (("HGET", name, ""), ("HSET", name, "", ""))
+        beside: list[Command] = [("TYPE", index), ("SMEMBERS", index)]
+        if self._shape()[1] is not None:
+            beside += [("SADD", index, ""), ("SREM", index, "")]
+        return self._key.rehearse(lease, *reading, *writing, *beside)
+
     def failed(self, what: str, cure: str) -> LedgerFailed:
         return self._key.failed(what, cure)
 
     def _shape(self) -> tuple[int, set[bytes] | None]:
-        """How many fields there are, and what the app's index names, None where there is no index."""
         size, kind, index = self._key.look(
             ("HLEN", self._key.name), ("TYPE", self._key.index), ("SMEMBERS", self._key.index)
         )
@@ -122,7 +129,6 @@ class HashLayout:
         return int(size), index if self._indexed else None
 
     def _scan(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every field, some twice while the hash grows or shrinks."""
         cursor = 0
         while True:
             cursor, page = self._key.call("HSCAN", self._key.name, cursor, "COUNT", _SCANNED)
@@ -142,6 +148,8 @@ class HashLayout:
         self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
     ) -> list[WriteOutcome]:
         outcomes = [] if done is None else done
+        if self._indexed is None and changes:
+            self._indexed = self._key.look(("TYPE", self._key.index)) == [b"set"]
         for start in range(0, len(changes), _PAGE):
             page = changes[start : start + _PAGE]
             texts = dict(self._fetch([_field(change.trade_id) for change in page]))
@@ -193,7 +201,6 @@ class HashLayout:
             raise self.failed("is no longer empty", "name an empty place")
 
     def _identities(self, texts: Sequence[str]) -> list[str]:
-        """The ids of records: a hash would silently keep one of two that share theirs."""
         ids: dict[str, None] = {}
         for own in texts:
             record = loads(own)
@@ -206,7 +213,6 @@ class HashLayout:
 
 
 def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """The records in parts that a server takes without making others wait."""
     page: list[tuple[str, str]] = []
     size = 0
     for pair in pairs:
@@ -220,7 +226,6 @@ def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
 
 
 def _decide(change: Change, raw: bytes | None) -> tuple[WriteOutcome, str | None]:
-    """What becomes of a change against the field's present value, and the text to write."""
     if raw is None:
         if change.base is not None:
             return WriteOutcome.GONE, None

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from ghostclean.adapters.redis_client import Conversation, RedisServer, checked
-from ghostclean.app.ports import Lease
+from ghostclean.adapters.redis_client import Command, Conversation, RedisServer, checked
+from ghostclean.app.ports import Lease, Trouble
 from ghostclean.errors import FencedOff, LedgerFailed
 
 _FENCED = b"FENCED"
@@ -39,12 +39,14 @@ class LedgerKey:
             answers = [None if "WRONGTYPE" in str(answer) else answer for answer in self.server.ask(*commands)]
             return list(checked(answers))
 
-    def guarded(self, script: str, lease: Lease | None, *arguments: str | bytes, index: bool = False) -> bytes:
-        """Runs a writing script that first checks the lease, in Redis when the lock lives there.
+    def rehearse(self, lease: Lease | None, *commands: Command) -> list[Trouble]:
+        """What keeps these from being carried out, and the script that checks the lease."""
+        keys = [self.name, *self._lock_of(lease)]
+        with self.server.speaking("Trying what a run does with the ledger", LedgerFailed):
+            return self.server.rehearse(*commands, ("EVAL", "return 1", len(keys), *keys))
 
-        The script sees the ledger as KEYS[1], with `index` that as the last of its keys, and the
-        arguments from ARGV[2].
-        """
+    def guarded(self, script: str, lease: Lease | None, *arguments: str | bytes, index: bool = False) -> bytes:
+        """Runs a writing script that first checks the lease; KEYS[1] is the ledger, the last (`index`) its index."""
         lock = self._lock_of(lease)
         keys = [self.name, *lock, *([self.index] if index else [])]
         with self._writing():
@@ -56,11 +58,9 @@ class LedgerKey:
         return answer
 
     def replace(self, old: bytes, new: bytes, lease: Lease | None) -> bool:
-        """Replaces a long value while it stands and the lease holds, under WATCH; False when it does not stand.
+        """Replaces a long value under WATCH while it stands and the lease holds; a script would take twice the time.
 
-        A script would have to digest the old value and copy the new one: twice the time. MULTI and SET
-        are answered before the next is sent: after a refused MULTI a SET would stand alone, and until
-        EXEC is sent it is certain that nothing was written.
+        A SET behind a refused MULTI would stand alone, so each answer is awaited before the next command.
         """
         lock = self._lock_of(lease)
 

@@ -96,15 +96,29 @@ class ReplacedFile:
         """Replaces the content if it is still `before`, in our turn; `last_check` may forbid it by raising."""
         with self._prepared(content) as new:
             last_check()
-            if before is not None and self.path.stat().st_nlink > 1:
-                raise self.failed(
-                    "has a second name (a hard link), which would keep the old text",
-                    "keep one name, or make the other a symbolic link",
-                )
+            if before is not None:
+                self._check_names()
             if self.content() != before or not self._put_in_place(new, before, content):
                 return False
             _sync_folder(self.path.parent)
         return True
+
+    def rehearse(self) -> None:
+        """A replacement by the same content, up to the step itself; raises what that would raise."""
+        with self._prepared(self.content() or b""):
+            self._check_names()
+        with contextlib.suppress(OSError):
+            mounted = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+            if str(self.path) in mounted:
+                cause, cure = _CAUSES[errno.EBUSY]
+                raise self.failed(f"cannot be written: {cause}", cure)
+
+    def _check_names(self) -> None:
+        if self.path.stat().st_nlink > 1:
+            raise self.failed(
+                "has a second name (a hard link), which would keep the old text",
+                "keep one name, or make the other a symbolic link",
+            )
 
     def _put_in_place(self, new: Path, before: bytes | None, content: bytes) -> bool:
         """Makes the new file the ledger, unless that is no longer the one we read."""

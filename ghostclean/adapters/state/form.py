@@ -137,7 +137,6 @@ def commit_from(text: str) -> RunCommit:
 
 
 def _section(name: str, value: Any) -> dict[str, Any]:
-    """A section of the memory; a late record with another shape would stop every run after it."""
     values = _table(value)
     if not all(part is None or _fits(name, part) for part in values.values()):
         raise TypeError("another shape")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ghostclean.adapters.redis_client import Command, RedisServer, checked
-from ghostclean.app.ports import Lease, LockInfo, RunCommit
+from ghostclean.app.ports import Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
@@ -96,6 +96,26 @@ class RedisState(StoredState):
         """Gives the connections back."""
         self._server.close()
 
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from using it: each command on each kind of key, none of them carried out."""
+        done, section, entry = self._done("reconcile"), self._section("pin"), ""
+        commands: list[Command] = [
+            ("GET", self._schema), ("SET", self._schema, SCHEMA, "NX"), ("EXISTS", self._schema), ("INCR", self._fence),
+            ("PTTL", self._lock), ("DEL", self._lock, self._holder), ("MGET", self._fence, self._sequence),
+            ("EVAL", _ACQUIRE, 4, self._lock, self._holder, self._fence, self._schema),
+            ("HGETALL", section), ("HMGET", section, entry), ("HSET", section, entry, ""), ("HDEL", section, entry),
+            ("SMEMBERS", self._open), ("SADD", self._open, entry), ("SREM", self._open, entry),
+            ("ZCARD", self._order), ("ZRANGE", self._order, 0, 0), ("ZADD", self._order, 0, entry),
+            ("ZREM", self._order, entry), ("ZSCORE", done, entry), ("ZREMRANGEBYRANK", done, 0, 0),
+        ]  # fmt: skip
+        commands += [("HGETALL", self._ledgers), ("HSET", self._ledgers, entry, "")]
+        owned = [(owner, kind) for owner in (self._prefix, self._own) for kind in ("reconcile", "auto-manage")]
+        for summary, runs in (_keys(owner, kind) for owner, kind in owned):
+            commands += [("TYPE", summary), ("HINCRBY", summary, entry, 0), ("LPUSH", runs, ""), ("LTRIM", runs, 0, 0)]
+            commands += [("LRANGE", runs, 0, 0)]
+        with self._speaking("Trying what a run does with the state"):
+            return self._server.rehearse(*commands)
+
     # ------------------------------------------------------------------ lock
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
@@ -138,7 +158,6 @@ class RedisState(StoredState):
         return self._those(intended) if intended else ()
 
     def _those(self, wanted: set[bytes] | None) -> Iterator[bytes]:
-        """The texts of these entries, or of all, oldest first and a page at a time."""
         ids = [i for i in self._call("ZRANGE", self._order, 0, -1) if wanted is None or i in wanted]
         for page in _pages(ids):
             yield from (text for text in self._call("HMGET", self._texts, *page) if text is not None)
@@ -206,7 +225,7 @@ class RedisState(StoredState):
         return _Answers(found, lock, int(sequence or 0), size, set(intended), oldest, not_whole)
 
     def _check_types(self, kind: str, *types: bytes) -> None:
-        for key, wanted, found in zip(_keys(self._prefix, kind), (b"hash", b"list"), types, strict=True):
+        for key, wanted, found in zip(_keys(self._prefix, kind), (b"hash", b"list"), checked(types), strict=True):
             if found not in (wanted, b"none"):
                 raise StateFailed(
                     f"Recording the run at {self.place} failed: the key {key} is not ours to use; "
@@ -310,7 +329,7 @@ def _went_on(summary: str, runs: str, inherited: Inherited) -> Iterator[Command]
     for name, value in inherited.summary.items():
         yield ("HSET", summary, name, value)
     if inherited.runs:
-        yield ("RPUSH", runs, *inherited.runs)
+        yield ("LPUSH", runs, *reversed(inherited.runs))
 
 
 def _counted(summary: str, runs: str, record: RunCommit, add: Mapping[str, int]) -> Iterator[Command]:

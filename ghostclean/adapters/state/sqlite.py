@@ -10,6 +10,7 @@ of one; in `memory` the empty namespace is where ledgers tell each other about t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import sqlite3
@@ -19,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit
+from ghostclean.adapters.room import room_in
+from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
@@ -29,6 +31,7 @@ from .takeover import Shared
 
 _APPLICATION = 0x47434C4E  # "GCLN", so that another program's database is never written to
 _BUSY_SECONDS = 5.0
+_LINES: dict[Path, threading.RLock] = {}
 _LEDGERS = "ledgers"
 _NO_ROOM = 64 * 1024  # the index beside the write-ahead log alone takes 32 KiB
 
@@ -86,11 +89,13 @@ class SqliteState(StoredState):
         self.place = f"sqlite:{self.path}"
         self._now = now
         self._turn = threading.Lock()  # calls come from several threads, one connection serves them
+        # Writers of other accounts in this process wait here: those that wait within SQLite starve one another.
+        self._line = _LINES.setdefault(self.path, threading.RLock())
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> None:
         """Creates the file if there is none and checks the schema number."""
-        with self._turn:
+        with self._turn, self._line:
             self._opened()
 
     def close(self) -> None:
@@ -103,6 +108,10 @@ class SqliteState(StoredState):
                 self._connection = None
         finally:
             self._turn.release()
+
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from using it."""
+        return room_in(self.path.parent)
 
     # ------------------------------------------------------------------ lock
 
@@ -265,7 +274,7 @@ class SqliteState(StoredState):
     @contextlib.contextmanager
     def _writing(self, doing: str) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it, or after any failure none."""
-        with self._turn, self._translated(doing):
+        with self._turn, self._line, self._translated(doing):
             db = self._opened()
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -301,7 +310,7 @@ class SqliteState(StoredState):
         if self._connection is None:
             with self._translated("Opening"):
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._make()
                 db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
                 try:
                     self._prepare(db)
@@ -310,6 +319,16 @@ class SqliteState(StoredState):
                     raise
                 self._connection = db
         return self._connection
+
+    def _make(self) -> None:
+        """A new file is for its owner only; one that is there must not be opened here.
+
+        To close it again would take the locks of every other connection of this process to it (POSIX).
+        """
+        if self.path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         (application,) = db.execute("PRAGMA application_id").fetchone()

@@ -19,7 +19,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, KnownLedger, Lease, LockInfo, Recalled, RunCommit, Telemetry
+from ghostclean.app.ports import (
+    JournalEntry,
+    KnownLedger,
+    Lease,
+    LockInfo,
+    Recalled,
+    RunCommit,
+    Telemetry,
+    Trouble,
+)
 from ghostclean.errors import FencedOff, StateFailed
 
 from .form import (
@@ -112,6 +121,10 @@ class StoredState(ABC):
     @abstractmethod
     def close(self) -> None:
         """Gives the connections back."""
+
+    @abstractmethod
+    def rehearse(self) -> list[Trouble]:
+        """What keeps a run from using it, tried without a change."""
 
     @abstractmethod
     def acquire(self, holder: str, seconds: float) -> Lease | None:
@@ -230,11 +243,6 @@ class StoredState(ABC):
     # ------------------------------------------------------------------ runs
 
     def commit(self, commit: RunCommit, lease: Lease | None = None, *, release: bool = False) -> None:
-        """Stores a run's record in one transaction; a second delivery of it does nothing.
-
-        With `lease`, FencedOff and nothing stored when another run has taken the lock since; with
-        `release` as well, the lock goes back in the same transaction.
-        """
         unlock = lease.token if release and lease is not None else None
 
         def change(found: Found) -> Changes:
@@ -278,7 +286,6 @@ def _check_fence(found: Found, lease: Lease | None) -> None:
 
 
 def _standing(entries: Sequence[JournalEntry], found: Found) -> dict[str, tuple[JournalEntry, str]]:
-    """The entries to be stored, with their text, by id."""
     standing: dict[str, tuple[JournalEntry, str]] = {}
     for entry in entries:
         if entry.outcome != LEFT or not _is_written(found.entries.get(entry.id)):

@@ -67,7 +67,6 @@ def _is_counted(run: Run) -> bool:
 
 
 def _counted(kind: str, runs: Sequence[Run]) -> dict[str, str]:
-    """The summary that these runs, newest first, come to."""
     counted = [run for run in runs if _is_counted(run)]
     if not counted:
         return {}

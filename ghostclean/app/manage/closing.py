@@ -196,7 +196,6 @@ class Closer:
         return CloseOutcome(found.state, found.reason, found.order or close, None, found.stop)
 
     def _close_so_far(self, exposure: Exposure, begun: BegunClose, close: Order | None) -> tuple[Order | None, bool]:
-        """The closing order at its end, or as far as it got, and whether it has filled all there is."""
         gateway = self.gateway
         if close is not None:
             return gateway.end_of(exposure, close, FILL_SECONDS), False

@@ -1,9 +1,14 @@
-"""Checks everything a run depends on, one line each, with the cure of what fails."""
+"""Checks everything a run depends on, one line each, with the cure of what fails.
+
+Each part is tried as a run uses it, without a change, in a time of its own: what is slow or broken
+says so, and the others are examined all the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ghostclean.app.deadline import Deadline
+from ghostclean.app.deadline import bounded
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import Broker, Ledger, Record
+from ghostclean.app.ports import Broker, Record, Trouble
 from ghostclean.core.broker import Account, BrokerTruth, iso
 from ghostclean.core.health import judge
 from ghostclean.core.ledger import is_open, is_pending, read_trade
@@ -21,7 +26,11 @@ from ghostclean.core.safety import short
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
 
-_SLOW_SECONDS = 0.25
+_PART_SECONDS = 15.0  # one part's time: longer than a store that is silent takes to be called so
+_ROUND_TRIPS = 10  # of a quiet run to its store
+_OF_AUTO_MANAGE = 1.5  # seconds for them: half of what auto-manage gives its reconcile
+_OF_A_RUN = 30.0
+_ASKED = 3
 _SKEW_SECONDS = 10.0
 _SHOWN = 5
 
@@ -55,7 +64,7 @@ class Installation:
 
     stores: Stores
     broker: Callable[[], Broker]
-    deadline: Deadline
+    rehearsals: Mapping[str, Callable[[], list[Trouble]]]
     settings: Sequence[Setting]
     unread: Mapping[str, str]
     env_file: str
@@ -66,15 +75,46 @@ class Installation:
 def examine(found: Installation, *, pin: bool = False) -> Iterator[Check]:
     """Every check in order; with `pin` the account that answers becomes the ledger's."""
     yield from _settings(found)
-    yield from _ledger(found.stores.ledger, found.deadline)
-    state_works = True
-    for check in _state(found):
-        state_works = state_works and check.ok is not False
-        yield check
-    yield from _broker(found, state_works=state_works, pin=pin)
+    yield from (ledger := _part("ledger", _ledger(found.stores)))
+    yield from (state := _part("state", _state(found.stores)))
+    ledger_works, state_works = (all(check.ok is not False for check in part) for part in (ledger, state))
+    if ledger_works:
+        yield from _part("ledger", _writing(found.stores, state_works=state_works))
+    for name, rehearse in found.rehearsals.items():
+        yield from _part(name, _rehearsed(name, rehearse))
+    yield from _part("broker", _broker(found, state_works=state_works, pin=pin))
     if state_works:
-        yield from _history(found)
+        yield from _part("runs", _history(found))
     yield from _environment(found)
+
+
+_CURES = {
+    "ledger": "nothing is written until it can be read",
+    "state": "without state nothing is written to the ledger",
+    "broker": "check keys, paper or live, and Alpaca's status page",
+}
+
+
+def _part(name: str, checks: Iterator[Check]) -> list[Check]:
+    """The checks of one part, as many as its time allows, and what ended them."""
+    found: list[Check] = []
+    cure = _CURES.get(name, "put that right and ask again")
+    try:
+        bounded(lambda: found.extend(checks), _PART_SECONDS)
+    except BadSettings as error:
+        return [*found, Check(name, False, str(error), "set it right and ask again")]
+    except (GhostcleanError, BrokerError, DeadlineExceeded) as error:
+        return [*found, Check(name, False, str(error), cure)]
+    return found
+
+
+def _rehearsed(name: str, rehearse: Callable[[], list[Trouble]]) -> Iterator[Check]:
+    """What a rehearsal has found, or that all went well."""
+    troubles = rehearse()
+    for trouble in troubles:
+        yield Check(name, False if trouble.fails else None, trouble.found, trouble.cure)
+    if not any(trouble.fails for trouble in troubles):
+        yield Check(name, True, "all that a run does there is possible")
 
 
 def _settings(found: Installation) -> Iterator[Check]:
@@ -87,15 +127,11 @@ def _settings(found: Installation) -> Iterator[Check]:
         yield Check("settings", None, f"{name} is set and is no setting of ghostclean", cure)
 
 
-def _ledger(ledger: Ledger, deadline: Deadline) -> Iterator[Check]:
-    try:
-        view = deadline.writing(ledger.read)
-        shape = deadline.writing(ledger.describe)
-    except (GhostcleanError, DeadlineExceeded) as error:
-        yield Check("ledger", False, f"{ledger.place}: {error}", "nothing is written until it can be read")
-        return
+def _ledger(stores: Stores) -> Iterator[Check]:
+    ledger = stores.ledger
+    view = ledger.read()
     opened, pending = ([r for r in view.active if belongs(r)] for belongs in (is_open, is_pending))
-    yield Check("ledger", True, f"{ledger.place}: {shape}; {len(opened)} open, {len(pending)} pending")
+    yield Check("ledger", True, f"{ledger.place}: {ledger.describe()}; {len(opened)} open, {len(pending)} pending")
     yield from _unreadable((*opened, *pending))
     for stranger in view.strangers[:_SHOWN]:
         cure = "repair it in the app; remove it only if it never was a trade"
@@ -109,48 +145,50 @@ def _unreadable(records: Iterable[Record]) -> Iterator[Check]:
         yield Check("ledger", None, what, "correct the record in the app")
 
 
-def _state(found: Installation) -> Iterator[Check]:
-    state = found.stores.state
-    try:
-        found.deadline.writing(state.open)
-        started = time.monotonic()
-        lock = found.deadline.writing(state.lock_info)
-        latency = time.monotonic() - started
-        if lock is None:
-            _try_lock(found)
-    except (GhostcleanError, DeadlineExceeded) as error:
-        yield Check("state", False, f"{state.place}: {error}", "without state nothing is written to the ledger")
-        return
-    slow = latency > _SLOW_SECONDS
-    what = f"{state.place}: schema and locking work, {latency * 1000:.0f} ms a call"
-    yield Check("state", None if slow else True, what, "a slow state eats the deadline" if slow else "")
+def _state(stores: Stores) -> Iterator[Check]:
+    state = stores.state
+    state.open()
+    took = []
+    for _ in range(_ASKED):
+        began = time.monotonic()
+        lock = state.lock_info()
+        took.append(time.monotonic() - began)
+    if lock is None and (lease := state.acquire("doctor", 1.0)) is not None:
+        state.release(lease)
+    yield _distance(state.place, statistics.median(took))
     held = f"held by {lock.holder} for {lock.seconds_left:.0f} s more" if lock else "free"
     yield Check("lock", True if lock is None else None, held)
-    waiting = found.stores.spool.waiting()
+    yield from _rehearsed("state", state.rehearse)
+    waiting = stores.spool.waiting()
     if waiting:
         yield Check("spool", None, f"{waiting} run records wait for the state", "the next run delivers them")
 
 
-def _try_lock(found: Installation) -> None:
-    """Takes the lock for a moment: it proves that scripts (Redis) or writes (SQLite) are allowed."""
-    lease = found.deadline.writing(lambda: found.stores.state.acquire("doctor", 1.0))
-    if lease is not None:
-        found.stores.state.release(lease)
+def _distance(place: str, latency: float) -> Check:
+    """How far away the state is, against the time that a run has."""
+    needed = _ROUND_TRIPS * latency
+    what = f"{place}: schema and locking work, {latency * 1000:.0f} ms a call"
+    if needed <= _OF_AUTO_MANAGE:
+        return Check("state", True, what)
+    cure = "run ghostclean nearer to it, or raise --deadline"
+    return Check("state", None if needed <= _OF_A_RUN else False, f"{what}: {needed:.1f} s of a quiet run", cure)
+
+
+def _writing(stores: Stores, *, state_works: bool) -> Iterator[Check]:
+    """What a run does with the ledger, under the lock where that can be had."""
+    lease = stores.state.acquire("doctor", _PART_SECONDS) if state_works else None
+    try:
+        yield from _rehearsed("ledger", lambda: stores.ledger.rehearse(lease))
+    finally:
+        if lease is not None:
+            stores.state.release(lease)
 
 
 def _broker(found: Installation, *, state_works: bool, pin: bool) -> Iterator[Check]:
-    try:
-        broker = found.broker()
-        account = found.deadline.writing(broker.account)
-        skew = (broker.now() - datetime.now(UTC)).total_seconds()
-        orders = found.deadline.writing(broker.working_orders)
-        positions = found.deadline.writing(broker.positions)
-    except BadSettings as error:
-        yield Check("broker", False, str(error), "set it right and ask again")
-        return
-    except (BrokerError, GhostcleanError, DeadlineExceeded) as error:
-        yield Check("broker", False, str(error), "check keys, paper or live, and Alpaca's status page")
-        return
+    broker = found.broker()
+    account = broker.account()
+    skew = (broker.now() - datetime.now(UTC)).total_seconds()
+    orders, positions = broker.working_orders(), broker.positions()
     left = broker.requests_left()
     rate = f", {left} more requests this minute" if left is not None else ""
     yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders{rate}")
@@ -192,11 +230,7 @@ def _pin(found: Installation, broker: Broker, account: Account, *, pin: bool) ->
 
 
 def _history(found: Installation) -> Iterator[Check]:
-    try:
-        telemetry = found.stores.state.telemetry("reconcile", 0)
-    except GhostcleanError as error:
-        yield Check("runs", False, str(error), "repair the state and ask again")
-        return
+    telemetry = found.stores.state.telemetry("reconcile", 0)
     health = judge(telemetry.summary, datetime.now(UTC), found.interval)
     ok = {"healthy": True, "stale": None, "broken": False}[health.word]
     what = f"{health.word}: {health.why}; expected every {spell(found.interval.total_seconds())}"

@@ -20,8 +20,8 @@ _HEALTH = ("healthy", "stale", "needs you", "broken")
 class Account:
     """One env file and what it says; `error` where it cannot be used.
 
-    `kind` is paper, live or snapshot; `ledger` and `keys` are the same for the same ledger and the
-    same keys, and say nothing else.
+    `kind` is paper, live or snapshot; `ledger` and `keys` are the same for the same ledger and the same
+    keys, and say nothing else; `interval` is in seconds.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Account:
     kind: str = "?"
     ledger: str = ""
     keys: str = ""
+    interval: float = 300.0
     error: str | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
@@ -124,15 +125,16 @@ def unwell(document: Mapping[str, Any], warnings: Collection[str]) -> int:
     return _HEALTH.index(health) if health in _HEALTH else len(warnings)
 
 
+def severity(exit_code: int) -> int:
+    """0 for success; the higher the worse."""
+    if exit_code in WORST_FIRST:
+        return len(WORST_FIRST) - WORST_FIRST.index(exit_code)
+    return len(WORST_FIRST) + 1 if exit_code else 0
+
+
 def worst_first(runs: Iterable[AccountRun]) -> list[AccountRun]:
     """By exit code, what is unwell within it, live before the rest, then by name."""
-
-    def rank(run: AccountRun) -> tuple[int, int, bool, str]:
-        known = run.exit_code in WORST_FIRST
-        at = WORST_FIRST.index(run.exit_code) if known else -1 if run.exit_code else len(WORST_FIRST)
-        return at, -run.unwell, run.kind != "live", run.name
-
-    return sorted(runs, key=rank)
+    return sorted(runs, key=lambda run: (-severity(run.exit_code), -run.unwell, run.kind != "live", run.name))
 
 
 def failure(runs: Sequence[AccountRun]) -> str | None:

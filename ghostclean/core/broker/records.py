@@ -221,7 +221,8 @@ class BrokerTruth:
     def contradiction(self) -> str | None:
         """Why the account's market value and the rows contradict each other, by side, if they do.
 
-        $1 or more without a row, or rows worth less than 80 %; a null price is no contradiction.
+        $1 or more without a row, or rows worth less than 80 % of it; more than it, or a null price, is no
+        contradiction.
         """
         account = self.account
         return self._missing(Side.LONG, account.long_value) or self._missing(Side.SHORT, account.short_value)

@@ -82,7 +82,10 @@ _FIRST = 1_000_000_000  # seconds: September 2001
 
 
 def parse_time(value: object) -> datetime | None:
-    """An aware UTC time from ISO-8601 text (naive is UTC) or an epoch in seconds or milliseconds, else None."""
+    """An aware UTC time from ISO-8601 text (naive is UTC) or an epoch in seconds or milliseconds, else None.
+
+    A bare date is no time.
+    """
     if not isinstance(value, str) or len(value) < 16:
         return _epoch(value)
     try:

@@ -99,13 +99,13 @@ def loads(text: str) -> Any:
     return value
 
 
-def find_array(text: str, name: str = "trades") -> int:
-    """Where the array of records starts: the whole text, or the member `name` of an object."""
+def find_array(text: str) -> int:
+    """Where the array of records starts: the whole text, or the member `trades` of an object."""
     at = skip(text, 0)
     if text[at : at + 1] == "{":
-        found = [member.value_start for member in _members(text, at) if member.key == name]
+        found = [member.value_start for member in _members(text, at) if member.key == "trades"]
         if not found:
-            raise BadJson(f"an object without {name!r}")
+            raise BadJson("an object without 'trades'")
         at = found[-1]
     if text[at : at + 1] != "[":
         raise BadJson("no array of records" if text.strip() else "nothing")

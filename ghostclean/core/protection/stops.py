@@ -204,9 +204,9 @@ def _least_step(rule: Rule, risk: Risk, stop: Decimal, increment: Decimal | None
     return tick
 
 
-def renewed(side: Side, stop: Decimal, price: Decimal, increment: Decimal | None = None) -> Decimal | None:
+def renewed(side: Side, stop: Decimal, price: Decimal) -> Decimal | None:
     """The stop one tick tighter, so that a replacement is a change; None if that crosses."""
-    nearer = stop + side.sign * tick_at(stop, increment)
+    nearer = stop + side.sign * tick_at(stop)
     return None if is_through(side, nearer, price) else nearer
 
 

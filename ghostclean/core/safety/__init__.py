@@ -1,4 +1,14 @@
 """Brakes on writing, orphans, and the memory of a run for the next."""
 
-from .breaker import ORPHAN_ACTIONS, Pin, breaker, knows_this_ledger, orphan_breaker, short, without_unproven
+from .breaker import (
+    ORPHAN_ACTIONS,
+    Pin,
+    breaker,
+    knows_this_ledger,
+    leaving,
+    orphan_breaker,
+    short,
+    without_closes,
+    without_unproven,
+)
 from .orphans import LOOK_BACK, OrphanView, adopted_id, judge_orphans, orphan_name

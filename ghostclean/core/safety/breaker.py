@@ -85,13 +85,22 @@ def orphan_breaker(plan: Plan, decided: Iterable[Decision], positions: int, poli
     )
 
 
+def leaving(plan: Plan) -> frozenset[str]:
+    """The trades that would leave the books, or shrink in them."""
+    return frozenset(d.trade_id or "" for d in plan.decisions if d.action in (Action.CLOSED, Action.REDUCED))
+
+
 def without_unproven(plan: Plan, why: str) -> Plan:
     """The same plan with its unproven closes held."""
-    return replace(plan, decisions=tuple(_held(d, why) for d in plan.decisions))
+    return replace(plan, decisions=tuple(_held(d, why) if d.unproven else d for d in plan.decisions))
+
+
+def without_closes(plan: Plan, why: str) -> Plan:
+    """The same plan with every trade held that would leave the ledger, or shrink in it."""
+    held = leaving(plan)
+    return replace(plan, decisions=tuple(_held(d, why) if d.trade_id in held else d for d in plan.decisions))
 
 
 def _held(decision: Decision, why: str) -> Decision:
-    if not decision.unproven:
-        return decision
     reason = f"{decision.reason}; not closed: {why}"
     return replace(decision, action=Action.HELD, reason=reason, fields={}, unproven=False)

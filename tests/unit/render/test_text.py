@@ -1,0 +1,104 @@
+"""Plain lines: silence when nothing changed, one line an action, no terminal tricks."""
+
+from __future__ import annotations
+
+import pytest
+
+from ghostclean.render.terminal import folded
+from ghostclean.render.text import check_line, entry_lines, printable, reconcile_lines, totals
+from tests.builders import document, row
+
+
+def test_a_quiet_run_that_changed_nothing_says_nothing() -> None:
+    rows = (
+        row("kept", "live"),
+        row("held", "settling"),
+        row("skipped"),
+        row("kept", "orphan", id=None),
+    )
+    assert list(reconcile_lines(document(*rows, notes=["a note"]), quiet=True)) == []
+
+
+def test_a_quiet_run_says_one_line_a_change() -> None:
+    lines = list(
+        reconcile_lines(
+            document(row("closed"), row("kept", "live"), row("would_sync", "live")),
+            quiet=True,
+        )
+    )
+    assert [line.split()[0] for line in lines] == ["closed", "would_sync"]
+    assert lines[0] == "closed       AAPL      t1  exited: its stop filled"
+
+
+def test_what_stayed_is_counted_and_not_listed() -> None:
+    rows = (row("kept", "live"), row("held", "mismatch"), row("kept", "orphan", id=None))
+    lines = list(reconcile_lines(document(*rows, held=1, orphans=1)))
+    assert [line.split()[0] for line in lines] == ["held", "kept", "reconcile"]
+    assert lines[-1] == "reconcile ok: 3 checked, 1 held, 1 orphan in 1.23s (run r1)"
+
+
+def test_verbose_lists_everything() -> None:
+    assert len(list(reconcile_lines(document(row("kept", "live")), verbose=True))) == 2
+
+
+def test_a_failed_and_partial_run_says_so() -> None:
+    failed = document(ok=False, error="deadline_exceeded", partial=True)
+    assert list(reconcile_lines(failed))[-1].startswith("reconcile deadline_exceeded: 0 checked, partial in")
+
+
+def test_totals_keep_what_is_not_zero() -> None:
+    assert totals(document(row("closed"), closed=1)) == "1 checked, 1 closed"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a\x1b[2Jb", "a?[2Jb"), ("a\nb\tc", "a b c"), ("ü€", "ü€"), ("x\u202ey", "x?y")]
+)
+def test_nothing_from_a_ledger_can_move_the_cursor(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_long_text_is_cut() -> None:
+    assert printable("x" * 500, 10) == "x" * 9 + "…"
+
+
+def test_an_explanation_shows_proof_and_both_values() -> None:
+    entry = {
+        "at": "2026-11-20T15:00:00.000Z",
+        "verdict": "exited",
+        "action": "closed",
+        "outcome": "written",
+        "runId": "r1",
+        "reason": "its stop filled",
+        "proof": [{"what": "fill", "at": "2026-11-19T18:22:41.503Z", "qty": "10", "none": None}],
+        "before": {"status": "OPEN"},
+        "after": {"status": "CLOSED", "closePrice": 187.4},
+    }
+    assert list(entry_lines([entry])) == [
+        "2026-11-20T15:00:00.000Z  exited  closed (written)  run r1",
+        "    its stop filled",
+        "    proof: fill at 2026-11-19T18:22:41.503Z (qty 10)",
+        "    status: OPEN -> CLOSED",
+        "    closePrice: absent -> 187.4",
+    ]
+
+
+@pytest.mark.parametrize(("ok", "mark"), [(True, "ok"), (False, "FAIL"), (None, "note")])
+def test_a_check_is_one_line_with_its_cure(ok: bool | None, mark: str) -> None:
+    line = check_line({"name": "broker", "ok": ok, "found": "no answer", "cure": "check the keys"})
+    assert line.split() == [mark, "broker", "no", "answer", "-", "check", "the", "keys"]
+
+
+def test_a_dry_run_does_not_claim_to_have_done_it() -> None:
+    assert totals(document(row("would_close"), closed=1, synced=2, dryRun=True)) == "1 checked, 1 to close, 2 to sync"
+
+
+def test_folded_lines_break_between_words_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "note clock        ours differs from the broker's by 4d - set this machine's clock"
+    assert list(folded([line])) == [line]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert list(folded([line], " " * 18)) == [
+        "note clock        ours differs from the",
+        "                  broker's by 4d - set",
+        "                  this machine's clock",
+    ]
