@@ -22,6 +22,7 @@ from ghostclean.adapters.alpaca.records import (
 from ghostclean.core.broker import BrokerTruth, Evidence, MarketClock, Order, iso, symbol_key
 from ghostclean.core.inputs import Memory, Policy, World
 from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, json_value, other_account, read_trade, status_of
+from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.safety import OrphanView, counting, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Plan, decide
 
@@ -269,6 +270,7 @@ def orphans(w: World, records: list[Record] | None = None, **changes: Any) -> li
         "closed": w.closed,
         "first_seen": {},
         "blocked": None,
+        "neighbours": Neighbours(w.memory.neighbours, w.now, timedelta(seconds=GRACE)),
     }
     return judge_orphans(decide(w), OrphanView(**(given | changes)))
 

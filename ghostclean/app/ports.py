@@ -262,7 +262,8 @@ class Recalled(Memory):
     """What earlier runs left, in one reading: each field is a section of the state, by its name.
 
     By order id: `orders` (final answers). By trade id: `verdicts` (the last, and since when), `flatten` (closes
-    begun), `managed`. By orphan: `owed_stops`. By names: `pin`, `ledger`, `eod`. `intents` are entries of dead runs.
+    begun), `managed`. By orphan: `owed_stops`. By names: `pin`, `ledger`, `eod`. `intents` are entries of dead runs,
+    `neighbours` the words of the other ledgers of the pinned account in this state.
     """
 
     orders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -285,7 +286,7 @@ class Recalled(Memory):
 # What a kind of run reads at its start.
 RECONCILE_MEMORY = (
     "first_seen", "last_worked", "misses", "exits", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin",
-    "ledger", "intents",
+    "ledger", "neighbours", "intents",
 )  # fmt: skip
 MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod", "ledger")
 
@@ -297,7 +298,7 @@ class RunCommit:
     `run` is the list entry; `add` and `put` change the summary. `entries` are appended or, by id, replaced; a
     `written` one stays. `memory`: section -> id -> value (None forgets). `totals`: by entry id, the summary field
     that goes up by one when that entry first becomes `written`, whoever commits it. `about` says which
-    ledger of the state this is.
+    ledger of the state this is, `word` what it holds, by the account's id.
     """
 
     kind: str
@@ -309,6 +310,7 @@ class RunCommit:
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     totals: Mapping[str, str] = field(default_factory=dict)
     about: Mapping[str, Any] | None = None
+    word: tuple[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

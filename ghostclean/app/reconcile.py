@@ -88,6 +88,8 @@ def _work(run: ReconcileRun) -> None:
     note_lost_memory(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)
+    if run.plan.about_neighbours is not None:
+        run.notes.append(run.plan.about_neighbours)
     find_overwritten(run)
     brake(run)
     find_left(run)

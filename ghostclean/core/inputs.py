@@ -43,6 +43,7 @@ class Memory:
     exits: Mapping[str, list[str]] = field(default_factory=dict)
     holds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unproven: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    neighbours: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def seen(self, trade_id: str, now: datetime) -> datetime:
         """When a trade was first seen; now for a new one."""

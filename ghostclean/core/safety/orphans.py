@@ -27,6 +27,7 @@ from ghostclean.core.broker import (
     plain,
 )
 from ghostclean.core.ledger import POSITION_OPEN, order_ids, read_trade, record_id, same, status_of, text
+from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.verdicts import Action, Decision, Plan, Proof, Verdict
 
 LOOK_BACK = timedelta(days=90)
@@ -38,7 +39,7 @@ class OrphanView:
     """What the judgement of orphans needs beside the plan.
 
     `present`: records by id as they stand now. `closed`: final records of the symbols. `blocked`: why nothing may
-    be done. `marks`: how records of this ledger spell their account.
+    be done. `marks`: how records of this ledger spell their account. `neighbours`: what other ledgers of it say.
     """
 
     mode: str
@@ -51,6 +52,7 @@ class OrphanView:
     closed: Mapping[str, Sequence[Mapping[str, Any]]]
     first_seen: Mapping[str, str]
     blocked: str | None
+    neighbours: Neighbours
     marks: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -112,6 +114,8 @@ def _why_only_reported(orphan: Orphan, plan: Plan, view: OrphanView) -> str | No
         return view.blocked
     if orphan.awaited_by is not None:
         return f"trade {orphan.awaited_by} of the ledger may be it"
+    if orphan.neighbour is not None:
+        return f"beside what ledger {orphan.neighbour} holds"
     if orphan.remainder:
         return "beside a trade of the same symbol"
     if is_option(orphan.position.key):
@@ -119,7 +123,7 @@ def _why_only_reported(orphan: Orphan, plan: Plan, view: OrphanView) -> str | No
     latest = plan.activity.get(orphan.position.key)
     if latest is not None and view.now - latest < view.grace:
         return "its symbol saw activity just now"
-    return None
+    return view.neighbours.may_hold(orphan.position, latest)
 
 
 def _proof(orphan: Orphan, view: OrphanView) -> tuple[Proof, ...]:
