@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.alerts import Alert
-from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
 
@@ -86,8 +86,8 @@ class Broker(Protocol):
     def working_orders(self) -> tuple[Order, ...]:
         """All working orders, every page, legs flattened; complete or BrokerError."""
 
-    def positions(self) -> tuple[Position, ...]:
-        """The whole list; complete or BrokerError."""
+    def positions(self) -> Positions:
+        """The whole list; complete or BrokerError. A row that cannot be read is in it as such."""
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
         """The order with its nested legs (the order first), None for a true 404."""
@@ -156,7 +156,8 @@ class LedgerView:
     in ledger order; `total` counts every record. Elements that are no object stand in
     `strangers` as short descriptions. `complete` is False when only what the app's index names
     was read; `index_sound` is True when all was read and such an index named every active record.
-    `exists` is False for a key or a file that was never there: a ledger without trades.
+    `exists` is False for a key or a file that was never there: a ledger without trades. `repeated`
+    are the ids of several records, final ones included.
     """
 
     active: tuple[Record, ...]
@@ -165,6 +166,7 @@ class LedgerView:
     complete: bool = True
     index_sound: bool = False
     exists: bool = True
+    repeated: frozenset[str] = frozenset()
 
 
 class Lease(Protocol):

@@ -89,6 +89,7 @@ def _work(run: ReconcileRun) -> None:
     # Not before both readings are of the right account is anything of them remembered, or pinned.
     check_account(run, observation.truth)
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
+    run.notes += (f"{row}; its trades are held" for row in run.truth.positions.unread)
     note_lost_memory(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)

@@ -66,7 +66,7 @@ class World:
     `trades` are the open and pending records, `others` the remaining non-final ones (ERROR and
     statuses we do not know), `closed` the final records of symbols in question, None until they
     have been read. `live` says whether the account is the live one. Of another account's records
-    `closed` has none.
+    `closed` has none. `repeated` are the ids of several records, closed ones included.
     """
 
     trades: tuple[Trade, ...]
@@ -78,6 +78,7 @@ class World:
     policy: Policy
     now: datetime
     live: bool = False
+    repeated: frozenset[str] = frozenset()
 
     def other_account(self, trade: Trade) -> str | None:
         """Why a record is of another account than this one, by its own word."""

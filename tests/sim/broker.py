@@ -15,7 +15,7 @@ from typing import Any
 
 from ghostclean.adapters.alpaca.records import read_order, read_position
 from ghostclean.app.ports import History, OrderRequest
-from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, symbol_key
+from ghostclean.core.broker import Account, Activity, MarketClock, Order, Positions, symbol_key
 from ghostclean.core.broker import Fill as BrokerFill
 
 from .clock import START, Clock
@@ -246,10 +246,10 @@ class SimBroker:
         unique = {row.id: row for row in rows if not (row.id in nested and row.parent is None)}
         return tuple(unique.values())
 
-    def positions(self) -> tuple[Position, ...]:
+    def positions(self) -> Positions:
         return self._effect("broker", self._positions)
 
-    def _positions(self) -> tuple[Position, ...]:
+    def _positions(self) -> Positions:
         world, rows = self._world, []
         t = world.clock.t - world.position_lag
         for symbol, price in world.prices.items():
@@ -260,7 +260,7 @@ class SimBroker:
                     "avg_entry_price": str(price), "market_value": str(qty * price), "current_price": str(price),
                     "asset_id": f"asset-{symbol}", "asset_class": "us_equity",
                 }))  # fmt: skip
-        return tuple(rows)
+        return Positions(tuple(rows))
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
         return self._effect("broker", lambda: self._one(order_id))

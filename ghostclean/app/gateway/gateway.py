@@ -10,7 +10,7 @@ Invariants (property tests carry their names; see `sizing` for how much):
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
@@ -22,7 +22,7 @@ from ghostclean.app.gateway.looking import Looker
 from ghostclean.app.gateway.naming import Names
 from ghostclean.app.gateway.sending import Sender, blocked
 from ghostclean.app.ports import Broker, OrderRequest, State
-from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, is_tagged, parse_client_id, plain
+from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, Positions, is_tagged, parse_client_id, plain
 from ghostclean.core.protection import (
     GONE,
     BegunClose,
@@ -239,12 +239,12 @@ class OrderGateway:
         left = self.cancel(exposure, [order], seconds, "the market has closed")
         return left[0] if left else self.looker.order(order.id) or order
 
-    def took_all(self, exposure: Exposure, positions: Iterable[Position]) -> bool:
+    def took_all(self, exposure: Exposure, positions: Positions) -> bool:
         """Whether the position shows all that this run closed of it, whoever else holds the symbol."""
         stood, took = self._stood.get(exposure.key), self._closed_of(exposure.key)
-        if stood is None or not took:
+        if stood is None or not took or positions.why_unobserved(exposure.key) is not None:
             return False
-        now = next((p for p in positions if p.key == exposure.key), None)
+        now = next((p for p in positions.rows if p.key == exposure.key), None)
         if now is not None and now.side is not exposure.side:
             return False
         return (now.qty if now is not None else ZERO) == stood - took
