@@ -138,7 +138,6 @@ def test_broker_truth_against_the_ledger_both_ways() -> None:
         "openOrdersCount": 1,
         "onlyAtBroker": ["PLTR"],
         "onlyInLedger": ["AAPL"],
-        "notObserved": [],
     }
     assert found["entryState"]["allowed"] is False
     assert found["entryState"]["count"] == 3

@@ -177,7 +177,7 @@ def compare(truth: BrokerTruth, view: LedgerView | None, *, live: bool) -> dict[
         "openOrdersCount": len(truth.orders),
         "onlyAtBroker": sorted(only_there),
         "onlyInLedger": sorted(only_here),
-        "notObserved": sorted({u.name for u in unread}),
+        **({"notObserved": sorted({u.name for u in unread})} if unread else {}),
     }
 
 
