@@ -267,7 +267,7 @@ def test_a_later_purchase_is_no_strangers_close_come_back() -> None:
 
 
 def stranger(**fields: Any) -> dict[str, Any]:
-    return trade(status="CLOSED", closePrice=None, closeReason="stale", closedAt=ago(DAY), **fields)
+    return trade(**{"status": "CLOSED", "closePrice": None, "closeReason": "stale", "closedAt": ago(DAY)} | fields)
 
 
 def test_a_strangers_close_without_a_price_is_reopened_by_adopt_only() -> None:
@@ -291,7 +291,9 @@ def test_a_strangers_close_without_a_price_is_reopened_by_adopt_only() -> None:
         stranger() | {"closeReason": "duplicate_of:T0"},
         stranger() | {"side": "SHORT"},
         stranger() | {"quantity": 11},
-        stranger() | {"status": "CANCELED"},
+        stranger() | {"status": "DELETED"},
+        stranger() | {"status": "ARCHIVED"},
+        {k: v for k, v in stranger(status="CANCELED").items() if k != "alpacaOrderId"},
         stranger() | {"alpacaOrderId": uid("another order")},
     ],
 )
@@ -302,6 +304,12 @@ def test_what_ended_properly_is_not_reopened(record: dict[str, Any]) -> None:
 
 def test_a_close_that_never_had_a_price_is_reopened_by_its_entry_order() -> None:
     record = {k: v for k, v in stranger().items() if k != "closePrice"}
+    assert one(world([record], [entry()], [position()]), [record]).action is Action.REOPENED
+
+
+@pytest.mark.parametrize("status", ["CANCELED", "EXPIRED", "REJECTED", "CLOSED_MANUAL"])
+def test_a_record_that_an_app_gave_up_is_reopened_where_its_entry_filled_after_all(status: str) -> None:
+    record = {k: v for k, v in stranger().items() if k != "closePrice"} | {"status": status}
     assert one(world([record], [entry()], [position()]), [record]).action is Action.REOPENED
 
 
