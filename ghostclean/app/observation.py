@@ -69,9 +69,10 @@ class Observation:
         if self._split is None or self._split[0] is not self.view:  # reading is a third of a quiet run's own time
             self._split = (self.view, *split_records(self.view))
         _, trades, others = self._split
-        now = self.truth.at
-        closed = self.lookups.closed
-        return World(trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now, self.live)
+        now, closed, repeated = self.truth.at, self.lookups.closed, self.view.repeated
+        return World(
+            trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now, self.live, repeated
+        )
 
     @property
     def ours(self) -> list[Record]:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.alerts import Alert, Origin
-from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position, Session
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions, Session
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
 
@@ -76,7 +76,8 @@ class Broker(Protocol):
     def working_orders(self) -> tuple[Order, ...]:
         """All working orders, every page, legs flattened; complete or BrokerError."""
 
-    def positions(self) -> tuple[Position, ...]: ...
+    def positions(self) -> Positions:
+        """The whole list; a row that cannot be read is in it as such."""
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
         """The order with its nested legs (the order first), None for a true 404."""
@@ -149,7 +150,8 @@ class LedgerView:
     """One read: `active` are the records that are not final, `total` counts all, `strangers` describe non-objects.
 
     `complete` is False when only the app's index was read; `index_sound` is True when that index named every
-    active record. `exists` is False for a key or file that was never there.
+    active record. `exists` is False for a key or file that was never there. `repeated`: ids of several
+    records, final ones included.
     """
 
     active: tuple[Record, ...]
@@ -158,6 +160,7 @@ class LedgerView:
     complete: bool = True
     index_sound: bool = False
     exists: bool = True
+    repeated: frozenset[str] = frozenset()
 
 
 class Lease(Protocol):

@@ -85,6 +85,7 @@ def _work(run: ReconcileRun) -> None:
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
     account = observation.truth.account
     run.account = {"number": account.number or account.id, "live": observation.live}
+    run.notes += (f"{row}; its trades are held" for row in run.truth.positions.unread)
     note_lost_memory(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)

@@ -185,7 +185,7 @@ def _word(run: ReconcileRun) -> tuple[str, dict[str, Any]] | None:
         return None
     truth, closed = run.observation.truth, {d.trade_id for d in run.written if d.stale}
     claims = [claim for claim in run.plan.claims if claim.trade not in closed]
-    whole = {(p.key, p.side): p.qty for p in truth.positions}
+    whole = {(p.key, p.side): p.qty for p in truth.positions.rows}
     for decision in run.written:  # which the plan did not count among the trades yet
         if decision.action in (Action.ADOPTED, Action.REOPENED):
             trade = read_trade({**(decision.base or {}), **decision.fields})

@@ -64,8 +64,9 @@ class Memory:
 class World:
     """One consistent input of `decide`; `now` is the broker's time.
 
-    `trades` are open and pending, `others` the remaining active records, `closed` the final ones of a symbol (None
+        `trades` are open and pending, `others` the remaining active records, `closed` the final ones of a symbol (None
     until read), without another account's.
+     `repeated`: ids of several records.
     """
 
     trades: tuple[Trade, ...]
@@ -77,6 +78,7 @@ class World:
     policy: Policy
     now: datetime
     live: bool = False
+    repeated: frozenset[str] = frozenset()
 
     def other_account(self, trade: Trade) -> str | None:
         """Why a record is of another account than this one, by its own word."""

@@ -22,6 +22,7 @@ from ghostclean.core.broker import (
     Fill,
     Order,
     Position,
+    Positions,
     Side,
     is_option,
     parse_client_id,
@@ -52,9 +53,10 @@ class Books:
         self.world = world
         self.now = world.now
         self.evidence = world.evidence
-        self.positions = {p.key: p for p in world.truth.positions}
+        rows = world.truth.positions.rows
+        self.positions = {p.key: p for p in rows}
         self.neighbours = Neighbours(world.memory.neighbours, world.now, world.policy.grace)
-        self._by_asset = {p.asset_id: p for p in world.truth.positions if p.asset_id and not p.is_crypto}
+        self._by_asset = {p.asset_id: p for p in rows if p.asset_id and not p.is_crypto}
         readable, self.unreadable = _readable(world)
         readable, self.elsewhere = _of_this_account(world, readable)
         self._others = [trade for trade in world.others if world.other_account(trade) is None]
@@ -112,6 +114,18 @@ class Books:
         if last is None or not last.is_multi_leg:
             return []
         return [o for leg in last.legs if (o := self.evidence.orders.get(leg)) is not None]
+
+    def why_unobserved(self, allocation: Allocation) -> str | None:
+        """Why the position of a trade is not observed."""
+        legs = [leg.key for leg in self.legs(allocation)]
+        return self._told_by_assets.why_unobserved(*(legs or {allocation.key, allocation.trade.key}))
+
+    @cached_property
+    def _told_by_assets(self) -> Positions:
+        positions = self.world.truth.positions
+        if not positions.unread:
+            return positions
+        return positions.named({o.asset_id: o.key for o in self.evidence.orders.values() if o.asset_id})
 
     def closed(self, key: str) -> list[Closed]:
         """The final records of an instrument that held shares; empty until they were read."""
@@ -308,7 +322,7 @@ class Books:
                 claims[leg.key, side] += leg.filled_qty
                 beside.add(leg.key)
         orphans: list[Orphan] = []
-        for position in sorted(self.world.truth.positions, key=lambda p: p.key):
+        for position in sorted(self.positions.values(), key=lambda p: p.key):
             group = self.groups.get(position.key, ())
             left = self._left.get(position.key, {}).get(position.side, position.qty)
             left -= claims[position.key, position.side]
@@ -410,16 +424,13 @@ def _before(executions: Sequence[Execution], end: datetime | None) -> Sequence[E
 
 def _readable(world: World) -> tuple[list[Trade], list[tuple[Trade, str]]]:
     """Splits off trades with a defect; an id that is used twice names nobody."""
-    count: dict[str | None, int] = defaultdict(int)
-    for trade in (*world.trades, *world.others):
-        count[trade.id] += 1
     readable: list[Trade] = []
     unreadable: list[tuple[Trade, str]] = []
     for trade in world.trades:
         if trade.problem is not None:
             unreadable.append((trade, trade.problem))
-        elif count[trade.id] > 1:
-            unreadable.append((trade, f"its id stands {count[trade.id]} times in the ledger"))
+        elif trade.id in world.repeated:
+            unreadable.append((trade, "its id stands more than once in the ledger"))
         else:
             readable.append(trade)
     return readable, unreadable

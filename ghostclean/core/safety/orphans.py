@@ -31,6 +31,7 @@ from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.verdicts import Action, Decision, Plan, Proof, Verdict
 
 LOOK_BACK = timedelta(days=90)
+_TAKEN_OUT = frozenset({"DELETED", "ARCHIVED"})
 _NOTHING_TO_REOPEN = ("duplicate_of:", "never_filled", "option_")
 
 
@@ -197,7 +198,8 @@ def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView
     for record in view.closed.get(orphan.position.key, ()):
         trade_id = record_id(record)
         trade = read_trade(record)
-        if trade_id is None or status_of(record) != "CLOSED" or record.get("closePrice") is not None:
+        status = status_of(record)
+        if trade_id is None or status in _TAKEN_OUT or record.get("closePrice") is not None:
             continue
         if trade.side is not orphan.position.side or trade.size is None:
             continue
@@ -210,13 +212,13 @@ def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView
         entry, built_it = trade.entry_order, {i for o in openings for i in (o.id, o.client_id)}
         if entry is not None and openings and entry not in built_it:
             continue  # the position was built by another order
-        if "closePrice" not in record and entry not in built_it:
-            continue  # a record that never had a price is known by its entry order alone
+        if (status != "CLOSED" or "closePrice" not in record) and entry not in built_it:
+            continue  # a record that never had a price, or an entry, is known by its entry order alone
         names = ("closedAt", "closeReason", "closePrice", "realizedPnL", "realizedR", "closeOrderId")
         remove = tuple(name for name in names if name in record)
         order = view.evidence.find(entry)
-        status = order.status if order is not None else POSITION_OPEN
-        fields = {"status": "OPEN", "autoEntryStatus": "OPEN", "alpacaStatus": status, "brokerStatus": status}
+        said = order.status if order is not None else POSITION_OPEN
+        fields = {"status": "OPEN", "autoEntryStatus": "OPEN", "alpacaStatus": said, "brokerStatus": said}
         fields["updatedAt"] = iso(view.now)
         reason = "closed without a price, and its shares are held"
         found.append(_reopened(trade_id, orphan, record, fields, remove, reason, view))

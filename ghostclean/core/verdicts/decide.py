@@ -115,6 +115,12 @@ def _is_gone_and(condition: Callable[[Allocation], bool]) -> Callable[[Allocatio
     return lambda allocation: allocation.coverage is Coverage.GONE and condition(allocation)
 
 
+def _unobserved(books: Books, allocation: Allocation) -> Decision | None:
+    """Its position may be there or not: nothing can be said of it, whatever its orders say."""
+    why = books.why_unobserved(allocation)
+    return hold(books, allocation, Verdict.UNKNOWN, f"held: {why}") if why is not None else None
+
+
 def _family_defect(books: Books, allocation: Allocation) -> Decision | None:
     family = allocation.family
     if family.defect:
@@ -159,6 +165,7 @@ _PARTLY_GONE = _is(Coverage.SHORTFALL, Coverage.CONTESTED)
 LADDER: tuple[Step, ...] = (
     Step(lambda a: bool(a.family.defect), _family_defect),
     Step(_anybody, _family_defect, asks=questions.family),
+    Step(_anybody, _unobserved),
     Step(_is_multi_leg, _multi_leg),
     Step(lambda a: a.duplicate_of is not None, _duplicate),
     Step(_is(Coverage.EXITED), gone.still_shown),
