@@ -6,6 +6,7 @@ Rows are the API's own JSON, parsed by the real parsers. Times are ISO text or o
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,11 +18,22 @@ from ghostclean.adapters.alpaca.records import (
     read_clock,
     read_fill,
     read_orders,
-    read_position,
+    read_positions,
 )
 from ghostclean.core.broker import BrokerTruth, Evidence, MarketClock, Order, iso, symbol_key
 from ghostclean.core.inputs import Memory, Policy, World
-from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, json_value, other_account, read_trade, status_of
+from ghostclean.core.ledger import (
+    FINAL,
+    Trade,
+    is_open,
+    is_pending,
+    json_value,
+    other_account,
+    read_trade,
+    record_id,
+    status_of,
+)
+from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.safety import OrphanView, counting, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Plan, decide
 
@@ -190,10 +202,12 @@ def world(
     truth = BrokerTruth(
         account,
         tuple(o for o in parsed if not o.is_final),
-        tuple(read_position(row) for row in positions),
+        read_positions(list(positions), lambda asset: asset.removeprefix("asset-")),
         now,
     )
-    return World(trades, others, closed, truth, evidence, memory or Memory(), policy(**options), now, live)
+    ids = Counter(record_id(r) for r in records)
+    repeated = frozenset(i for i, count in ids.items() if i is not None and count > 1)
+    return World(trades, others, closed, truth, evidence, memory or Memory(), policy(**options), now, live, repeated)
 
 
 def key_of(record: Mapping[str, Any]) -> str:
@@ -269,6 +283,7 @@ def orphans(w: World, records: list[Record] | None = None, **changes: Any) -> li
         "closed": w.closed,
         "first_seen": {},
         "blocked": None,
+        "neighbours": Neighbours(w.memory.neighbours, w.now, timedelta(seconds=GRACE)),
     }
     return judge_orphans(decide(w), OrphanView(**(given | changes)))
 

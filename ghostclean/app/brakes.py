@@ -106,10 +106,15 @@ def _reported(decision: Decision, why: str) -> Decision:
 
 def find_left(run: ReconcileRun) -> None:
     """Remembers trades of earlier runs whose record is gone from the ledger while the position stands."""
-    held = {(p.key, str(p.side)) for p in run.observed().truth.positions}
+    positions = run.observed().truth.positions
+    held = {(p.key, str(p.side)) for p in positions.rows}
     ours = {i: v for i, v in run.memory.verdicts.items() if v.get("verdict") != Verdict.OTHER_ACCOUNT}
     known = {i: (str(v.get("key")), str(v.get("side"))) for i, v in ours.items()}
-    suspects = {i: place for i, place in known.items() if i not in run.plan.own_orders and place in held}
+
+    def may_hold(place: tuple[str, str]) -> bool:
+        return place in held or positions.why_unobserved(place[0]) is not None
+
+    suspects = {i: place for i, place in known.items() if i not in run.plan.own_orders and may_hold(place)}
     if not suspects:
         return
     try:
@@ -183,7 +188,7 @@ def _names_orders(observation: Observation) -> bool:
 
 def _first_contact(run: ReconcileRun, observation: Observation) -> bool:
     records = [*observation.ours, *(r for rows in observation.lookups.closed.values() for r in rows)]
-    held = (p.key for p in observation.truth.positions)
+    held = (p.key for p in observation.truth.positions.rows)
     return knows_this_ledger(records, observation.evidence, held) or _traded_for_it(run, observation)
 
 

@@ -96,6 +96,12 @@ class Lookups:
         self.closed.update({key: tuple(records) for key, records in found.items()})
         return True
 
+    def note_closed(self, record: Mapping[str, Any]) -> None:
+        """A record that this run has closed; where none of its symbol were read, they still will be."""
+        key, same = symbol_key(text(record, "ticker", "symbol") or ""), record.get("id")
+        if key in self.closed:
+            self.closed[key] = (*(r for r in self.closed[key] if r.get("id") != same), record)
+
     # ------------------------------------------------------------------ orders
 
     def _orders_by_symbol(self, needs: Sequence[Question]) -> None:

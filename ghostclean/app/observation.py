@@ -6,6 +6,7 @@ decide again. A close stands only if both readings agree on it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -48,9 +49,15 @@ class Observation:
     def partial(self) -> bool:
         return self.lookups.partial or self.reread_failed is not None
 
-    def decide_again(self, view: LedgerView) -> Plan:
-        """The plan for a ledger that changed meanwhile, on the same broker truth."""
+    def decide_again(self, view: LedgerView, written: Iterable[Decision] = ()) -> Plan:
+        """The plan for a ledger that changed meanwhile, on the same broker truth.
+
+        What this run has `written` as closed keeps its orders, though the closed records were read before.
+        """
         self.view = view
+        for decision in written:
+            if decision.action is Action.CLOSED and decision.base is not None:
+                self.lookups.note_closed({**decision.base, **decision.fields})
         self.plan = self.confirmed(decide(self.world()))
         return self.plan
 
@@ -62,9 +69,10 @@ class Observation:
         if self._split is None or self._split[0] is not self.view:  # reading is a third of a quiet run's own time
             self._split = (self.view, *split_records(self.view))
         _, trades, others = self._split
-        now = self.truth.at
-        closed = self.lookups.closed
-        return World(trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now, self.live)
+        now, closed, repeated = self.truth.at, self.lookups.closed, self.view.repeated
+        return World(
+            trades, others, closed, self.truth, self.evidence, self.memory, self.policy, now, self.live, repeated
+        )
 
     @property
     def ours(self) -> list[Record]:

@@ -11,6 +11,7 @@ from ghostclean.app.run import ReconcileRun
 from ghostclean.core.allocation import Orphan
 from ghostclean.core.broker import OrdersOf, Question, RecordsOf, symbol_key
 from ghostclean.core.ledger import account_marks, record_id, text
+from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.safety import LOOK_BACK, OrphanView, judge_orphans
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.errors import DeadlineExceeded
@@ -71,6 +72,7 @@ def _view(run: ReconcileRun, observation: Observation) -> OrphanView:
         closed=closed,
         first_seen=observation.memory.first_seen,
         marks=account_marks(records, account, live=observation.live),
+        neighbours=Neighbours(observation.memory.neighbours, observation.truth.at, run.policy.grace),
         blocked=_not_ours(run, observation) or _not_whole(run, observation),
     )
 

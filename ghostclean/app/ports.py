@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.alerts import Alert, Origin
-from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Position, Session
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions, Session
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
 
@@ -76,7 +76,8 @@ class Broker(Protocol):
     def working_orders(self) -> tuple[Order, ...]:
         """All working orders, every page, legs flattened; complete or BrokerError."""
 
-    def positions(self) -> tuple[Position, ...]: ...
+    def positions(self) -> Positions:
+        """The whole list; a row that cannot be read is in it as such."""
 
     def order(self, order_id: str) -> tuple[Order, ...] | None:
         """The order with its nested legs (the order first), None for a true 404."""
@@ -149,7 +150,8 @@ class LedgerView:
     """One read: `active` are the records that are not final, `total` counts all, `strangers` describe non-objects.
 
     `complete` is False when only the app's index was read; `index_sound` is True when that index named every
-    active record. `exists` is False for a key or file that was never there.
+    active record. `exists` is False for a key or file that was never there. `repeated`: ids of several
+    records, final ones included.
     """
 
     active: tuple[Record, ...]
@@ -158,6 +160,7 @@ class LedgerView:
     complete: bool = True
     index_sound: bool = False
     exists: bool = True
+    repeated: frozenset[str] = frozenset()
 
 
 class Lease(Protocol):
@@ -262,8 +265,9 @@ class Recalled(Memory):
     """What earlier runs left, in one reading: each field is a section of the state, by its name.
 
     By order id: `orders` (final answers). By trade id: `verdicts` (the last, and since when), `flatten` (closes
-    begun), `managed`. By orphan: `owed_stops`. By names: `pin`, `ledger`, `eod`, `attention`. `intents` are
-    entries of dead runs.
+    begun), `managed`. By orphan: `owed_stops`. By names: `pin`, `ledger`, `eod`, `attention`. `intents` are entries of
+    dead runs,
+    `neighbours` the words of the other ledgers of the pinned account in this state.
     """
 
     orders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -287,7 +291,7 @@ class Recalled(Memory):
 # What a kind of run reads at its start.
 RECONCILE_MEMORY = (
     "first_seen", "last_worked", "misses", "exits", "holds", "unproven", "orders", "verdicts", "owed_stops", "pin",
-    "ledger", "attention", "intents",
+    "ledger", "attention", "neighbours", "intents",
 )  # fmt: skip
 MANAGE_MEMORY = ("owed_stops", "flatten", "managed", "eod", "ledger", "attention")
 
@@ -299,7 +303,7 @@ class RunCommit:
     `run` is the list entry; `add` and `put` change the summary. `entries` are appended or, by id, replaced; a
     `written` one stays. `memory`: section -> id -> value (None forgets). `totals`: by entry id, the summary field
     that goes up by one when that entry first becomes `written`, whoever commits it. `about` says which
-    ledger of the state this is.
+    ledger of the state this is, `word` what it holds, by the account's id.
     """
 
     kind: str
@@ -311,6 +315,7 @@ class RunCommit:
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     totals: Mapping[str, str] = field(default_factory=dict)
     about: Mapping[str, Any] | None = None
+    word: tuple[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

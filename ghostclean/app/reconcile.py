@@ -86,9 +86,12 @@ def _work(run: ReconcileRun) -> None:
     run.observation, run.truth, run.plan = observation, observation.truth, observation.plan
     account = observation.truth.account
     run.account = {"number": account.number or account.id, "live": observation.live}
+    run.notes += (f"{row}; its trades are held" for row in run.truth.positions.unread)
     note_lost_memory(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)
+    if run.plan.about_neighbours is not None:
+        run.notes.append(run.plan.about_neighbours)
     find_overwritten(run)
     brake(run)
     find_left(run)
@@ -171,7 +174,7 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
     ledger, unchanged = run.parts.ledger, "trades that the app changed meanwhile were left alone"
     with explained(f"Reading the ledger at {ledger.place} again", unchanged):
         view = run.deadline.writing(ledger.read)
-    plan = hold_back(run, observation.decide_again(view))
+    plan = hold_back(run, observation.decide_again(view, run.written))
     fresh = {d.trade_id: d for d in plan.decisions}
     # What the app took out of the ledger leaves nothing undone.
     gone = {i for i in ids - fresh.keys() if run.skipped[i] is not WriteOutcome.EXISTS}

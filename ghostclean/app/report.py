@@ -16,7 +16,8 @@ from ghostclean.app.run import ReconcileRun
 from ghostclean.core import attention
 from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.broker import BrokerTruth, iso
-from ghostclean.core.ledger import PENDING, Trade, json_value
+from ghostclean.core.ledger import PENDING, Trade, json_value, order_ids, read_trade
+from ghostclean.core.neighbours import Claim, word
 from ghostclean.core.safety import counting, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result
@@ -157,7 +158,8 @@ def record(run: ReconcileRun) -> RunCommit:
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
     totals = _totals(entries, run.overwritten)
-    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, run.about(told.attention))
+    about = run.about(told.attention)
+    return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, about, _word(run))
 
 
 def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str, str]]:
@@ -204,6 +206,21 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
         "detail": told.detail,
         "outsideFailed": len(run.parts.monitors.failures),
     }
+
+
+def _word(run: ReconcileRun) -> tuple[str, dict[str, Any]] | None:
+    """What the trades hold, said to the other ledgers of the account."""
+    if run.observation is None:
+        return None
+    truth, closed = run.observation.truth, {d.trade_id for d in run.written if d.stale}
+    claims = [claim for claim in run.plan.claims if claim.trade not in closed]
+    whole = {(p.key, p.side): p.qty for p in truth.positions.rows}
+    for decision in run.written:  # which the plan did not count among the trades yet
+        if decision.action in (Action.ADOPTED, Action.REOPENED):
+            trade = read_trade({**(decision.base or {}), **decision.fields})
+            named, held = tuple(order_ids(trade.record)), trade.size or whole[trade.key, trade.side]
+            claims.append(Claim(trade.id or "", trade.symbol, trade.side, held, held, proven=False, orders=named))
+    return truth.account.id, word(run.parts.ledger.place, truth.at, run.policy.interval, claims)
 
 
 # --------------------------------------------------------------------------- what the next runs know

@@ -298,7 +298,7 @@ def _spool(run: Run, commit: RunCommit) -> None:
 def late_record(commit: RunCommit) -> RunCommit:
     """A record that arrives late keeps only memory that is true for good: newer runs may know better."""
     kept = {name: values for name, values in commit.memory.items() if name in _TRUE_FOR_GOOD}
-    return replace(commit, memory=kept)
+    return replace(commit, memory=kept, word=None)
 
 
 def deliver(state: State, commit: RunCommit, lease: Lease | None, *, release: bool) -> None:

@@ -121,12 +121,15 @@ class _Task:
         )
 
     def begin(self) -> None:
-        """Where an account's log lines go to, in this process."""
+        """Where an account's log lines go to in this process, which lives long enough to need its garbage collected."""
+        import gc
+
         from ghostclean.cli.logs import log_to_stderr
         from ghostclean.scrub import scrub
 
         secrets = tuple(dict.fromkeys(secret for account in self.accounts.values() for secret in account.secrets))
         clean = partial(scrub, secrets=secrets)
+        gc.set_threshold(20_000, 10, 10)
         log_to_stderr(clean, verbose=self.common.verbose, as_json=self.common.log_format == "json")
 
 

@@ -48,6 +48,7 @@ class Memory:
     exits: Mapping[str, list[str]] = field(default_factory=dict)
     holds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unproven: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    neighbours: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def seen(self, trade_id: str, now: datetime) -> datetime:
         """When a trade was first seen; now for a new one."""
@@ -68,8 +69,9 @@ class Memory:
 class World:
     """One consistent input of `decide`; `now` is the broker's time.
 
-    `trades` are open and pending, `others` the remaining active records, `closed` the final ones of a symbol (None
+        `trades` are open and pending, `others` the remaining active records, `closed` the final ones of a symbol (None
     until read), without another account's.
+     `repeated`: ids of several records.
     """
 
     trades: tuple[Trade, ...]
@@ -81,6 +83,7 @@ class World:
     policy: Policy
     now: datetime
     live: bool = False
+    repeated: frozenset[str] = frozenset()
 
     def other_account(self, trade: Trade) -> str | None:
         """Why a record is of another account than this one, by its own word."""

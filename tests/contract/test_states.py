@@ -316,6 +316,18 @@ def test_all_ledgers_of_a_state_are_known_by_what_they_say_of_themselves(kit: St
     }
 
 
+def test_ledgers_of_one_account_hear_what_the_others_hold(kit: StateKit) -> None:
+    one, two, other = (kit.open(ledger=name) for name in ("one", "two", "other"))
+    for state, account in ((one, "A"), (two, "A"), (other, "B")):
+        state.remember("pin", {"account": {"id": account, "live": False}})
+        state.commit(signed("r1", word=(account, {"ledger": account, "holds": [{"quantity": Decimal("0.10")}]})))
+    two.commit(signed("r2", word=("A", {"ledger": "two", "holds": []})))
+    names = ("pin", "neighbours")
+    assert list(kit.open(ledger="one").recall_all(names).neighbours.values()) == [{"ledger": "two", "holds": []}]
+    assert kit.open(ledger="other").recall_all(names).neighbours == {}
+    assert kit.open(ledger="not pinned").recall_all(names).neighbours == {}
+
+
 def test_a_ledger_that_has_said_nothing_of_itself_is_known_to_itself(kit: StateKit) -> None:
     one = kit.open()
     one.commit(signed("r1"))
@@ -427,6 +439,14 @@ def test_what_the_app_wrote_before_us_goes_on(site: Site) -> None:
     assert shown.runs[1:] == ({"unreadable": "garbled"}, {"ts": 1})
 
 
+def test_a_damaged_word_of_another_ledger_is_left_out(site: Site) -> None:
+    state = RedisState(site.server(), ledger_place=LEDGER, prefix=site.prefix)
+    state.remember("pin", {"account": {"id": "A", "live": False}})
+    site.client.hset(f"{site.prefix}ghostclean:neighbours:A", mapping={"x": "{", "y": "7", "z": '{"ledger":"z"}'})
+    state.open()
+    assert state.recall_all(("neighbours",)).neighbours == {"z": {"ledger": "z"}}
+
+
 def test_dashboards_read_the_sum_of_all_ledgers_under_one_prefix(site: Site) -> None:
     p = site.prefix
     for ledger, closed in (("file:/one.json", 2), ("file:/two.json", 3)):
@@ -469,9 +489,6 @@ def test_opening_writes_nothing(site: Site) -> None:
     assert list(site.client.scan_iter(match=f"{site.prefix}*")) == []
 
 
-NO_EVAL = redis.ResponseError("unknown command 'EVAL', with args beginning with: ...")
-
-
 class Answers:
     """A server that meets everybody with one failure."""
 
@@ -480,12 +497,6 @@ class Answers:
 
     def client(self) -> Any:
         raise self.error
-
-
-def test_a_server_without_scripting_is_named() -> None:
-    state = RedisState(RedisServer("redis://h/0", client=Answers(NO_EVAL)), ledger_place=LEDGER)
-    with pytest.raises(StateFailed, match="EVAL"):
-        state.acquire("x", 5)
 
 
 @pytest.mark.parametrize(

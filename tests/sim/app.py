@@ -49,7 +49,8 @@ class App:
 
     `sharing` lets trades enter together with others of their symbol (with one order, or with orders
     that no record names), leave while a stop of theirs still works (others' shares are free), and
-    say their size after a part was sold though no record names their entry.
+    say their size after a part was sold though no record names their entry, or have parts sold
+    though they were bought in parts.
     """
 
     def __init__(
@@ -262,7 +263,8 @@ class App:
     def scale_in(self, truth: Truth, t: float | None = None) -> None:
         """Buys more by an order that its record does not name, and writes the size before, after or later."""
         world, qty = self.world, Decimal(self.rng.randrange(1, 9))
-        if not self.sharing and (len(self.in_symbol(truth.symbol)) > 1 or len(self.grown()) > 2):
+        parted = truth.exits or truth.hand or self.working(truth)
+        if not self.sharing and (parted or len(self.in_symbol(truth.symbol)) > 1 or len(self.grown()) > 2):
             return
         truth.grown = truth.unwritten = True
         world.fill(world.submit(truth.symbol, truth.opening, qty, truth.owner, t=t), qty, t=t)
@@ -276,6 +278,8 @@ class App:
         world, part = self.world, max(ONE, self.held(truth) // 2)
         record = self.store.records.get(truth.id)
         if record is None or record.get("takeProfitOrderId") or any(o.works for o in truth.exits):
+            return
+        if truth.grown and not self.sharing:
             return
         order = world.submit(truth.symbol, truth.closing, part, truth.owner, type="limit",
                              limit=world.prices[truth.symbol])  # fmt: skip
@@ -339,7 +343,8 @@ class App:
             held = self.held(truth)
             for family in self.working(truth):
                 world.cancel(family[0])
-            self.hand_exit(truth, held if rng.random() < 0.6 else max(ONE, held // 3))
+            whole = rng.random() < 0.6 or (truth.grown and not self.sharing)
+            self.hand_exit(truth, held if whole else max(ONE, held // 3))
         elif what < 0.74:
             self.buy_by_hand()
         elif what < 0.82 and live:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from ghostclean.app.ports import History, OrderRequest, Price, Session
-from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, Side
+from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, Positions, Side
 from ghostclean.core.broker import Fill as BrokerFill
 from ghostclean.errors import Refusal, Refused
 
@@ -70,10 +70,10 @@ class SimBroker:
         unique = {row.id: row for row in rows if not (row.id in nested and row.parent is None)}
         return tuple(unique.values())
 
-    def positions(self) -> tuple[Position, ...]:
+    def positions(self) -> Positions:
         return self._effect("broker", self._positions)
 
-    def _positions(self) -> tuple[Position, ...]:
+    def _positions(self) -> Positions:
         world, rows = self._world, []
         for symbol, price in world.prices.items():
             qty = world.net(symbol, world.clock.t - world.position_lag)
@@ -83,7 +83,7 @@ class SimBroker:
                     symbol, symbol, side, abs(qty), world.costs[symbol], qty * price, price, f"asset-{symbol}",
                     "us_equity", max(Decimal(0), world.available(symbol)),
                 ))  # fmt: skip
-        return tuple(rows)
+        return Positions(tuple(rows))
 
     def fills(self, since: datetime) -> tuple[BrokerFill, ...]:
         return self._effect("broker", lambda: self._fills((since - START).total_seconds()))

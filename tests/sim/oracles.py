@@ -95,7 +95,7 @@ class Judge:
         truth = self.app.truths.get(trade_id)
         if truth is None or truth.unwritten:
             return  # adopted by us: judged by the symbol; bought more and not said so: nobody can know
-        if held := self.app.held(truth):
+        if held := min(self.app.held(truth), abs(self.world.net(truth.symbol))):
             why = fields["closeReason"]
             raise Violation(f"{trade_id} was closed ({why}) while the broker still holds {held} of it")
 

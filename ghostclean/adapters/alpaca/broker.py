@@ -47,7 +47,7 @@ from ghostclean.core.broker import (
     Fill,
     MarketClock,
     Order,
-    Position,
+    Positions,
     Session,
     crypto_pair,
     is_option,
@@ -142,8 +142,15 @@ class AlpacaBroker:
         newest = {order.id: order for order in orders}
         return tuple(order for order in newest.values() if not order.is_final)
 
-    def positions(self) -> tuple[Position, ...]:
-        return _parsed("the position list", read_positions, self._get("/positions"))
+    def positions(self) -> Positions:
+        return _parsed("the position list", lambda raw: read_positions(raw, self._symbol_of), self._get("/positions"))
+
+    def _symbol_of(self, asset_id: str) -> str:
+        try:
+            raw = self._get(_path("/assets", asset_id))
+        except BrokerError:
+            return ""
+        return str(raw.get("symbol") or "") if isinstance(raw, dict) and raw.get("id") == asset_id else ""
 
     # ----------------------------------------------------------------- order look-ups
 

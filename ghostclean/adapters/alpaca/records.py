@@ -6,7 +6,8 @@ raises `Impossible`. Source: Trading API, schemas Account, Order, Position, Trad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from datetime import time as clock_time
 from decimal import Decimal
@@ -22,8 +23,10 @@ from ghostclean.core.broker import (
     MarketClock,
     Order,
     Position,
+    Positions,
     Session,
     Side,
+    UnreadPosition,
     canonical_id,
     crypto_pair,
     eastern,
@@ -63,16 +66,40 @@ def read_account(raw: object) -> Account:
     )
 
 
-def read_positions(rows: object) -> tuple[Position, ...]:
-    """The rows that hold something; a second row of one symbol is an impossible answer."""
-    held: dict[str, Position] = {}
-    for row in map(read_position, _list(rows, "positions")):
-        if not row.qty:
-            continue
-        if row.key in held:
-            raise Impossible(f"position {row.symbol} is listed twice")
-        held[row.key] = row
-    return tuple(held.values())
+def read_positions(rows: object, symbol_of: Callable[[str], str]) -> Positions:
+    """The rows that hold something, and the holdings that are not told: a bad row, two of one symbol.
+
+    `symbol_of` names the symbol of an asset id, or nothing. A row without symbol and asset id says
+    of no instrument that it is missing, so the whole list is an impossible answer.
+    """
+    held: dict[str, list[Position]] = defaultdict(list)
+    unread: list[UnreadPosition] = []
+    for row in _list(rows, "positions"):
+        try:
+            position = read_position(row)
+        except Impossible as error:
+            unread.append(_unread(row, symbol_of, str(error)))
+        else:
+            if position.qty:
+                held[position.key].append(position)
+    for same in held.values():
+        unread += (_listed_twice(p) for p in same if len(same) > 1)
+    bad = {u.key for u in unread}
+    return Positions(tuple(p for [p, *_] in held.values() if p.key not in bad), tuple(unread))
+
+
+def _unread(raw: object, symbol_of: Callable[[str], str], why: str) -> UnreadPosition:
+    data = _object(raw, "position")
+    symbol, asset = _text(data, "symbol"), _text(data, "asset_id")
+    if not symbol and not asset:
+        raise Impossible(why)
+    symbol = symbol or symbol_of(asset)
+    return UnreadPosition(symbol or asset, symbol_key(symbol), why, _optional(data, "market_value"))
+
+
+def _listed_twice(position: Position) -> UnreadPosition:
+    value = None if position.market_value is None else abs(position.market_value) * position.side.sign
+    return UnreadPosition(position.symbol, position.key, "it is listed twice", value)
 
 
 def read_position(raw: object) -> Position:

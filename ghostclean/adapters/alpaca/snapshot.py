@@ -24,6 +24,7 @@ Document = dict[str, Any]
 
 _SCHEMA = 1
 _KIND = "ghostclean-snapshot"
+_ASSETS = "/assets/"
 _BY_CLIENT_ID = "/orders:by_client_order_id"
 _PARTS = {FILLS: "fills", ACTIVITIES: "activities"}
 _CURE = " (nothing was done; check GHOSTCLEAN_BROKER)"
@@ -105,6 +106,7 @@ class RecordingBroker(AlpacaBroker):
                 "fills": self._rows(FILLS),
                 "activities": self._rows(ACTIVITIES),
                 "clock": self._single.get("/clock"),
+                "assets": {path: answer for path, answer in self._single.items() if path.startswith(_ASSETS)},
             },
             "ledger": {"trades": json_value(list(trades))},
         }
@@ -206,9 +208,11 @@ class _Replay:
             return self._given(self.document, path[1:])
         if path == "/clock":
             return self._given(self._lookups, "clock")
+        if path in (self._lookups.get("assets") or {}):
+            return self._lookups["assets"][path]
         if not self.complete or path == "/calendar":
             self.missing(f"the answer to {path}")
-        if path.startswith("/assets/"):
+        if path.startswith(_ASSETS):
             raise NotFound(f"{self._name} lists no {path}", status=404, transient=False)
         return {"trades": {}, "quotes": {}}  # of the market data
 

@@ -24,6 +24,7 @@ _PAGE = 500
 _SCANNED = 2000
 _PAGE_CHARACTERS = 4_000_000
 _ATTEMPTS = 20
+_ANOTHERS = "holds the trade of another id"
 _LEFTOVER_SECONDS = 3600  # a copy that was never finished goes away by itself
 
 # ARGV: 2 field, 3 expected text ('' = absent), 4 new text, 5 'open', 'final' or '' for the index
@@ -67,16 +68,20 @@ class HashLayout:
             self._full_scan = lambda: True
         active: dict[bytes, Record] = {}
         strangers: dict[bytes, str] = {}
+        repeated: set[str] = set()
         size, index = self._shape()
         complete = index is None or self._full_scan()
         for field, raw in self._scan() if index is None or complete else self._fetch(sorted(index)):
             record, problem = _parsed(field, raw)
             if record is None:
                 strangers[field] = f"{_name(field)} {problem}"
+                repeated.update(_id_of_another(problem, raw))
             elif not is_final(record):
                 active[field] = record
-        sound = complete and index is not None and active.keys() <= index
-        return LedgerView(tuple(active.values()), size - len(strangers), tuple(strangers.values()), complete, sound)
+        # The index would not show what shares an id with a trade.
+        sound = complete and index is not None and active.keys() <= index and not repeated
+        total, named = size - len(strangers), tuple(strangers.values())
+        return LedgerView(tuple(active.values()), total, named, complete, sound, repeated=frozenset(repeated))
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         found: dict[bytes, Record] = {}
@@ -259,8 +264,14 @@ def _parsed(field: bytes, raw: bytes) -> tuple[dict[str, Any] | None, str]:
     if own is None and value.get("id") is None:
         return {**value, "id": name}, ""
     if own != name:
-        return None, "holds the trade of another id"
+        return None, _ANOTHERS
     return value, ""
+
+
+def _id_of_another(problem: str, raw: bytes) -> Iterator[str]:
+    """The id that a field holds in spite of its name: it stands in the field of that name as well."""
+    if problem == _ANOTHERS and (own := record_id(loads(raw.decode()))) is not None:
+        yield own
 
 
 def _name(field: bytes) -> str:

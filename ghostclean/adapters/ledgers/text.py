@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, TypedDict
@@ -78,7 +79,10 @@ class LedgerText:
 
     def view(self) -> LedgerView:
         total = len(self._slots) - len(self._strangers)
-        return LedgerView(tuple(self._active), total, tuple(self._strangers), exists=self.exists)
+        active = {record_id(record) for record in self._active} - {None}
+        ids = Counter(slot.id for slot in self._slots if slot.id in active)
+        repeated = frozenset(i for i, count in ids.items() if i is not None and count > 1)
+        return LedgerView(tuple(self._active), total, tuple(self._strangers), exists=self.exists, repeated=repeated)
 
     def history(self, keys: Collection[str]) -> list[Record]:
         return [

@@ -18,6 +18,7 @@ JOURNAL_KEPT = 20_000
 DONE_KEPT = 10_000
 INTENDED = "intended"
 WRITTEN = "written"
+NEIGHBOURS = "neighbours"  # the section of what the ledgers of one account tell each other, by account
 LEFT = "left"
 _COUNTER_BITS = 53  # more than any counter, fewer than a state can add to one
 _RUNS_KEPT = {"reconcile": 100, "auto-manage": 200}
@@ -66,6 +67,13 @@ def value_from(text: str | bytes, place: str) -> Any:
         return loads(text if isinstance(text, str) else text.decode())
     except (BadJson, UnicodeDecodeError) as error:
         raise _damaged(place, str(error)) from None
+
+
+def account_in(pin: Mapping[str, Any]) -> str | None:
+    """The account that a ledger is pinned to, from the section `pin`."""
+    account = pin.get("account")
+    found = account.get("id") if isinstance(account, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def check_shape(section: str, values: dict[str, Any], place: str) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 The sum of the telemetry of all ledgers stands where dashboards of the app already read it
 (`telemetry:reconcile:summary`, `telemetry:reconcile:runs`, the same for `auto-manage`); what is one
 ledger's under `ghostclean:<ledger>:`, its own telemetry too; what they tell each other in
-`ghostclean:ledgers`; every key behind the prefix. A transaction watches the keys that it rests
-on, and is made again when one of them has changed.
+`ghostclean:ledgers` and `ghostclean:neighbours:<account>`; every key behind the prefix. A transaction
+watches the keys that it rests on, and is made again when one of them has changed.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from ghostclean.app.ports import Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
-from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, runs_kept
+from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, NEIGHBOURS, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
 from .takeover import Inherited, Shared
 
@@ -71,6 +72,7 @@ class RedisState(StoredState):
         self._prefix = prefix
         self._own = self._of(self._ns)
         self._ledgers = f"{prefix}ghostclean:ledgers"
+        self._account: str | None = None
         self._lock, self._holder, self._fence, self._schema, self._sequence, self._texts, self._order, self._open = (
             self._own + name
             for name in (
@@ -80,7 +82,9 @@ class RedisState(StoredState):
 
     def open(self) -> None:
         """Connects and checks the schema number; writes nothing."""
-        found: bytes | None = self._call("GET", self._schema, doing="Opening the state")
+        with self._speaking("Opening the state"):
+            found, pin = checked(self._server.ask(("GET", self._schema), ("HGETALL", self._section("pin"))))
+        self._account = self._pinned(_named(pin))
         if found is None:
             return
         if not found.isdigit():
@@ -106,10 +110,10 @@ class RedisState(StoredState):
             ("ZREM", self._order, entry), ("ZSCORE", done, entry), ("ZREMRANGEBYRANK", done, 0, 0),
         ]  # fmt: skip
         commands += [("HGETALL", self._ledgers), ("HSET", self._ledgers, entry, "")]
-        owned = [(owner, kind) for owner in (self._prefix, self._own) for kind in ("reconcile", "auto-manage")]
-        for summary, runs in (_keys(owner, kind) for owner, kind in owned):
-            commands += [("TYPE", summary), ("HINCRBY", summary, entry, 0), ("LPUSH", runs, ""), ("LTRIM", runs, 0, 0)]
-            commands += [("LRANGE", runs, 0, 0)]
+        for kind, owner in itertools.product(("reconcile", "auto-manage"), (self._prefix, self._own)):
+            summary, runs = _keys(owner, kind)
+            commands += [("TYPE", summary), ("HINCRBY", summary, entry, 0), ("LRANGE", runs, 0, 0)]
+            commands += [("LPUSH", runs, entry), ("RPUSH", runs, entry), ("LTRIM", runs, 0, 0)]
         with self._speaking("Trying what a run does with the state"):
             return self._server.rehearse(*commands)
 
@@ -222,7 +226,8 @@ class RedisState(StoredState):
         return _Answers(found, lock, int(sequence or 0), size, set(intended), oldest, not_whole)
 
     def _check_types(self, kind: str, *types: bytes) -> None:
-        for key, wanted, found in zip(_keys(self._prefix, kind), (b"hash", b"list"), checked(types), strict=True):
+        keys = _keys(self._prefix, kind)
+        for key, wanted, found in zip(keys, (b"hash", b"list"), checked(types), strict=True):
             if found not in (wanted, b"none"):
                 raise StateFailed(
                     f"Recording the run at {self.place} failed: the key {key} is not ours to use; "
@@ -254,6 +259,9 @@ class RedisState(StoredState):
             yield from _counted(*keys, record, changes.add)
         if record.about is not None:
             yield ("HSET", self._ledgers, self._ns, dumps(record.about))
+        if record.word is not None:
+            account, said = record.word
+            yield ("HSET", self._told(account), self._ns, dumps(said))
 
     def _journaled(self, changes: Changes, answers: _Answers) -> Iterator[Command]:
         new = [i for i in changes.entries if i not in answers.found.entries]
@@ -285,7 +293,11 @@ class RedisState(StoredState):
     # ------------------------------------------------------------------ plumbing
 
     def _section(self, section: str) -> str:
-        return f"{self._own}memory:{section}"
+        return self._told(self._account or "") if section == NEIGHBOURS else f"{self._own}memory:{section}"
+
+    def _told(self, account: str) -> str:
+        """Where the ledgers of an account say what they hold."""
+        return f"{self._prefix}ghostclean:{NEIGHBOURS}:{account}"
 
     def _done(self, kind: str) -> str:
         return f"{self._own}done:{kind}"
@@ -319,7 +331,7 @@ def _went_on(summary: str, runs: str, inherited: Inherited) -> Iterator[Command]
     for name, value in inherited.summary.items():
         yield ("HSET", summary, name, value)
     if inherited.runs:
-        yield ("RPUSH", runs, *inherited.runs)
+        yield ("LPUSH", runs, *reversed(inherited.runs))
 
 
 def _counted(summary: str, runs: str, record: RunCommit, add: Mapping[str, int]) -> Iterator[Command]:

@@ -25,7 +25,7 @@ from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Troub
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
-from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, SCHEMA, check_schema, runs_kept
+from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, NEIGHBOURS, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
 from .takeover import Shared
 
@@ -161,8 +161,16 @@ class SqliteState(StoredState):
             return dict(row for i in ids for row in db.execute(f"{query} AND id = ?", (self._ns, section, i)))
 
     def _sections(self, names: Sequence[str], *, intents: bool) -> tuple[dict[str, Texts], Iterable[str]]:
-        texts = {name: self._memory(name, None) for name in names}
+        texts = {name: self._memory(name, None) for name in names if name != NEIGHBOURS}
+        if NEIGHBOURS in names:
+            texts[NEIGHBOURS] = self._told(self._pinned(self._memory("pin", None)) or "")
         return texts, self._journal({"intended": 1}) if intents else ()
+
+    def _told(self, account: str) -> Texts:
+        """What the ledgers of an account say they hold."""
+        query = "SELECT id, text FROM memory WHERE ns = '' AND section = ?"
+        with self._reading("Reading the state") as db:
+            return dict(db.execute(query, (f"{NEIGHBOURS}:{account}",)).fetchall())
 
     def _journal(self, wanted: Mapping[str, object]) -> Iterable[str]:
         condition = "".join(f" AND {name} = ?" for name in wanted)
@@ -238,6 +246,9 @@ class SqliteState(StoredState):
             _keep_newest(db, "run", runs_kept(kind), kind=counted)
         if record.about is not None:
             _remember(db, "", _LEDGERS, {self._ns: record.about})
+        if record.word is not None:
+            account, said = record.word
+            _remember(db, "", f"{NEIGHBOURS}:{account}", {self._ns: said})
 
     def _write_entries(self, db: sqlite3.Connection, entries: Iterable[tuple[JournalEntry, str]]) -> None:
         db.executemany(

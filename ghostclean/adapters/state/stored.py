@@ -13,28 +13,22 @@ The journal keeps its newest 20,000 entries a ledger; open intents are never tri
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostclean.app.ports import (
-    JournalEntry,
-    KnownLedger,
-    Lease,
-    LockInfo,
-    Recalled,
-    RunCommit,
-    Telemetry,
-    Trouble,
-)
-from ghostclean.errors import FencedOff
+from ghostclean.app.ports import JournalEntry, KnownLedger, Lease, LockInfo, Recalled, RunCommit, Telemetry, Trouble
+from ghostclean.errors import FencedOff, StateFailed
 
 from .form import (
     INTENDED,
     JOURNAL_KEPT,
     LEFT,
+    NEIGHBOURS,
     WRITTEN,
+    account_in,
     check_shape,
     entry_from,
     entry_text,
@@ -141,7 +135,10 @@ class StoredState(ABC):
 
     @abstractmethod
     def _sections(self, names: Sequence[str], *, intents: bool) -> tuple[dict[str, Texts], Iterable[str | bytes]]:
-        """Whole sections and the open intents, in one round trip unless there are some."""
+        """Whole sections and the open intents, in one round trip unless there are some.
+
+        `NEIGHBOURS` is what all ledgers of the account that was pinned when it was opened say, by namespace.
+        """
 
     @abstractmethod
     def _journal(self, wanted: Mapping[str, object]) -> Iterable[str | bytes]:
@@ -182,8 +179,25 @@ class StoredState(ABC):
         """These fields of `Recalled` in one round trip; a value of another shape is StateFailed."""
         sections = [name for name in names if name != _INTENTS]
         texts, intents = self._sections(sections, intents=_INTENTS in names)
+        said = texts.pop(NEIGHBOURS, {})
         found = {name: check_shape(name, self._values(stored), self.place) for name, stored in texts.items()}
-        return Recalled(**found, intents=tuple(self._entries(intents)))
+        return Recalled(**found, neighbours=self._neighbours(said), intents=tuple(self._entries(intents)))
+
+    def _neighbours(self, said: Texts) -> dict[str, Any]:
+        """What others say; whatever is wrong with one of them is no failure of ours."""
+        found: dict[str, Any] = {}
+        for ns, text in said.items():
+            with contextlib.suppress(StateFailed):
+                value = value_from(text, self.place)
+                if ns != self._ns and isinstance(value, dict):
+                    found[ns] = value
+        return found
+
+    def _pinned(self, texts: Texts) -> str | None:
+        """The account of this ledger, from the stored section `pin`; damage is told where it is read for use."""
+        with contextlib.suppress(StateFailed):
+            return account_in(self._values(texts))
+        return None
 
     def remember(self, section: str, values: Mapping[str, Any]) -> None:
         """Stores JSON values by id at once; None forgets."""

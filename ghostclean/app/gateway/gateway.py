@@ -10,7 +10,7 @@ Invariants, besides those of `sizing` (property tests carry their names):
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
@@ -23,7 +23,17 @@ from ghostclean.app.gateway.sending import Answer, Outcome, Sender, blocked
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import Broker, Lease, OrderRequest, State
-from ghostclean.core.broker import ZERO, Order, OrderGraph, Position, eastern_date, is_tagged, parse_client_id, plain
+from ghostclean.core.broker import (
+    ZERO,
+    Order,
+    OrderGraph,
+    Position,
+    Positions,
+    eastern_date,
+    is_tagged,
+    parse_client_id,
+    plain,
+)
 from ghostclean.core.protection import (
     GONE,
     BegunClose,
@@ -225,12 +235,12 @@ class OrderGateway:
         left = self.cancel(exposure, [order], seconds, "the market has closed")
         return left[0] if left else self.looker.order(order.id) or order
 
-    def took_all(self, exposure: Exposure, positions: Iterable[Position]) -> bool:
+    def took_all(self, exposure: Exposure, positions: Positions) -> bool:
         """Whether the position shows all that this run closed of it."""
         stood, took = self._stood.get(exposure.key), self._closed_of(exposure.key)
-        if stood is None or not took:
+        if stood is None or not took or positions.why_unobserved(exposure.key) is not None:
             return False
-        now = next((p for p in positions if p.key == exposure.key), None)
+        now = next((p for p in positions.rows if p.key == exposure.key), None)
         if now is not None and now.side is not exposure.side:
             return False
         return (now.qty if now is not None else ZERO) == stood - took

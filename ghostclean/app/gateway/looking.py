@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.ports import Broker, Price
-from ghostclean.core.broker import BadNumber, Fill, Order, OrderGraph, Position, number
+from ghostclean.core.broker import BadNumber, Fill, Order, OrderGraph, Position, Positions, number
 from ghostclean.core.protection import Exposure, SymbolView
 from ghostclean.errors import BrokerError
 
@@ -26,7 +26,7 @@ _FOR_THE_END = 1.5  # seconds of deadline that are left for ledger and telemetry
 @dataclass(frozen=True, slots=True)
 class _Lists:
     left: float
-    positions: tuple[Position, ...]
+    positions: Positions
     fills: tuple[Fill, ...]
 
 
@@ -176,8 +176,11 @@ class Looker:
         return self._assets[symbol]
 
 
-def _of(positions: Iterable[Position], exposure: Exposure) -> Position | None:
-    return next((p for p in positions if p.key == exposure.key), None)
+def _of(positions: Positions, exposure: Exposure) -> Position | None:
+    """The position of an exposure; raises BrokerError where it is not observed."""
+    if (why := positions.why_unobserved(exposure.key)) is not None:
+        raise BrokerError(why)
+    return next((p for p in positions.rows if p.key == exposure.key), None)
 
 
 def _positive(facts: Mapping[str, Any] | None, name: str) -> Decimal | None:

@@ -45,7 +45,8 @@ def list_held(journal: TradeJournal, trades: OpenTrades) -> None:
 
 def note_held_overnight(journal: TradeJournal, trades: OpenTrades) -> list[str]:
     """Held trades that stay open over the close of the day; one failure each."""
-    positions = {p.key for p in trades.observed.truth.positions if not p.is_crypto}
+    truth = trades.observed.truth.positions
+    positions = {p.key for p in truth.rows if not p.is_crypto} | {u.key for u in truth.unread}
     failures, ids = [], trades.ids
     for decision in trades.observed.plan.decisions:
         settles = decision.verdict is Verdict.SETTLING  # the next run of this session may flatten it

@@ -86,7 +86,7 @@ def find_candidates(parts: Parts, deadline: Deadline, policy: Policy, record: Ma
         return None
     since = max((trade.opening or truth.at) - _BEFORE_OPENING, truth.at - _LOOK_BACK)
     observation.lookups.answer([OrdersOf(trade.key, trade.symbol, since), FillsSince(since), RecordsOf(trade.key)])
-    position = next((p for p in truth.positions if p.key == trade.key), None)
+    position = next((p for p in truth.positions.rows if p.key == trade.key), None)
     held = f"{plain(position.qty)} {position.side.lower()}" if position is not None else "nothing"
     return Choice(trade, decision, held, _candidates(observation, trade, since))
 
@@ -135,7 +135,7 @@ def unexplained_without(observation: Observation, trade: Trade) -> str | None:
     for orphan in plan.orphans:
         if (orphan.position.key, orphan.position.side) == (trade.key, trade.side):
             return f"{plain(orphan.qty)} {trade.side.lower()} stand at the broker that no other trade explains"
-    position = next((p for p in observation.truth.positions if p.key == trade.key), None)
+    position = next((p for p in observation.truth.positions.rows if p.key == trade.key), None)
     others = {t.id for t in observation.world().trades if (t.key, t.side) == (trade.key, trade.side)}
     rival = next((d for d in plan.decisions if d.trade_id in others and d.action is Action.HELD), None)
     if rival is not None and position is not None and position.side is trade.side:

@@ -78,8 +78,9 @@ def _wrong_account(parts: Parts, truth: BrokerTruth, deadline: Deadline) -> str 
 
 def judge(truth: BrokerTruth, max_open: int) -> Gate:
     """Distinct symbols with a position worth $1 or a working entry order, against the limit."""
-    taken = {p.key: p.symbol for p in truth.positions if counts(p)}
-    held = {p.key: p for p in truth.positions}
+    taken = {p.key: p.symbol for p in truth.positions.rows if counts(p)}
+    taken |= {u.key or u.name: u.name for u in truth.positions.unread}
+    held = {p.key: p for p in truth.positions.rows}
     for symbol in entries(truth.orders, held):
         taken.setdefault(symbol_key(symbol), symbol)
     symbols = tuple(sorted(taken.values()))

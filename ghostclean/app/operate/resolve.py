@@ -72,8 +72,9 @@ def resolve_trade(
         # What a run sees without the claim: an undo of this is held for as long as that stays the same.
         facts = (_judged(look({}), trade) if claim.link else decision).facts
         change, refusal = _change(decision, record, claim, policy, at)
-        if claim.vanished and refusal is None:
-            refusal = unexplained_without(look(None), trade)
+        if claim.vanished:
+            refusal = refusal or truth.positions.why_unobserved(trade.key)
+            refusal = refusal or unexplained_without(look(None), trade)
         journal = journal_of(parts.ledger, parts.state, lease, kind=KIND, run_id=run_id, now=at)
         verdict = str(Verdict.VANISHED if claim.vanished else decision.verdict)
         reason = f"by an operator's word: {claim}" + ("" if claim.vanished else f"; {decision.reason}")

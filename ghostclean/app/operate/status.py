@@ -157,15 +157,18 @@ def compare(truth: BrokerTruth, view: LedgerView | None, *, live: bool) -> dict[
     """
     active = view.active if view is not None else ()
     opened, waiting = _symbols(r for r in active if other_account(r, truth.account, live=live) is None)
-    held = {position.key: position for position in truth.positions}
+    held, unread = {position.key: position for position in truth.positions.rows}, truth.positions.unread
     working = {symbol_key(symbol) for symbol in entries(truth.orders, held)}
     only_there = [p.symbol for key, p in held.items() if view and key not in opened and key not in waiting]
-    only_here = [symbol for key, symbol in opened.items() if key not in held and key not in working]
+    only_there += {u.name for u in unread if view and u.key not in opened and u.key not in waiting}
+    absent = (key for key in opened if key not in held and key not in working)
+    only_here = [opened[key] for key in absent if truth.positions.why_unobserved(key) is None]
     return {
         "positionsCount": len(truth.positions),
         "openOrdersCount": len(truth.orders),
         "onlyAtBroker": sorted(only_there),
         "onlyInLedger": sorted(only_here),
+        **({"notObserved": sorted({u.name for u in unread})} if unread else {}),
     }
 
 

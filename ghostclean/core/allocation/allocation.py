@@ -28,6 +28,7 @@ class Coverage(Enum):
     UNKNOWN = auto()  # its own orders are not known yet
     SHORTFALL = auto()  # less than its open quantity is left
     CONTESTED = auto()  # several trades share less than they need
+    CLAIMED = auto()  # another ledger of the account claims what it needs, and no order proves it
     GONE = auto()
     OPPOSITE = auto()  # the position points the other way
     SPLIT = auto()  # a clean ratio of it at the same cost
@@ -194,12 +195,16 @@ def names_of(closed: Iterable[Closed]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A position, or the part of one, that no trade explains; `awaited_by`: a held trade that may be it."""
+    """A position, or the part of one, that no trade explains; `awaited_by`: a held trade that may be it.
+
+    `neighbour` is another ledger of the account that explains the rest of it.
+    """
 
     position: Position
     qty: Decimal
     remainder: bool
     awaited_by: str | None = None
+    neighbour: str | None = None
 
 
 def is_dust(position: Position) -> bool:

@@ -14,9 +14,23 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 
-from ghostclean.core.broker import CRYPTO_DUST, ONE, ZERO, Evidence, Fill, Order, Side, is_option, parse_client_id, ties
+from ghostclean.core.broker import (
+    CRYPTO_DUST,
+    ONE,
+    ZERO,
+    Evidence,
+    Fill,
+    Order,
+    Position,
+    Positions,
+    Side,
+    is_option,
+    parse_client_id,
+    ties,
+)
 from ghostclean.core.inputs import World
 from ghostclean.core.ledger import Trade, order_ids
+from ghostclean.core.neighbours import Claim, Neighbours
 
 from .activities import executions_of
 from .allocation import SAME_COST, Allocation, Closed, Coverage, Orphan, is_dust, read_closed, same_side, within
@@ -29,6 +43,7 @@ from .unallocated import Unallocated, find_unallocated
 
 _LOOK_BACK = timedelta(days=1)
 _LONGEST_LOOK_BACK = timedelta(days=90)
+_HOLDS_NOTHING = frozenset({Coverage.EXITED, Coverage.UNFILLED, Coverage.GONE, Coverage.OPPOSITE, Coverage.CLAIMED})
 
 
 class Books:
@@ -38,8 +53,10 @@ class Books:
         self.world = world
         self.now = world.now
         self.evidence = world.evidence
-        self.positions = {p.key: p for p in world.truth.positions}
-        self._by_asset = {p.asset_id: p for p in world.truth.positions if p.asset_id and not p.is_crypto}
+        rows = world.truth.positions.rows
+        self.positions = {p.key: p for p in rows}
+        self.neighbours = Neighbours(world.memory.neighbours, world.now, world.policy.grace)
+        self._by_asset = {p.asset_id: p for p in rows if p.asset_id and not p.is_crypto}
         readable, self.unreadable = _readable(world)
         readable, self.elsewhere = _of_this_account(world, readable)
         self._others = [trade for trade in world.others if world.other_account(trade) is None]
@@ -62,7 +79,9 @@ class Books:
                 members, self.closed(key), world.evidence, world.memory.exits, self._held(key)
             )
             self._book_scale_ins(key, members)
-            self._left[key] = share_out(members, self.positions.get(key))
+            position = self.positions.get(key)
+            self._left[key] = share_out(members, position, self.neighbours.held(position))
+        self.explained: dict[str, list[tuple[Position, Decimal]]] = defaultdict(list)
         self.orphans = self._find_orphans()
 
     # ------------------------------------------------------------------ trades
@@ -95,6 +114,18 @@ class Books:
         if last is None or not last.is_multi_leg:
             return []
         return [o for leg in last.legs if (o := self.evidence.orders.get(leg)) is not None]
+
+    def why_unobserved(self, allocation: Allocation) -> str | None:
+        """Why the position of a trade is not observed."""
+        legs = [leg.key for leg in self.legs(allocation)]
+        return self._told_by_assets.why_unobserved(*(legs or {allocation.key, allocation.trade.key}))
+
+    @cached_property
+    def _told_by_assets(self) -> Positions:
+        positions = self.world.truth.positions
+        if not positions.unread:
+            return positions
+        return positions.named({o.asset_id: o.key for o in self.evidence.orders.values() if o.asset_id})
 
     def closed(self, key: str) -> list[Closed]:
         """The final records of an instrument that held shares; empty until they were read."""
@@ -164,7 +195,8 @@ class Books:
         known = [a for a in members if self.knows_executions(a)]
         claiming = [a for a in known if a.scale_in]
         for allocation in known:
-            opens = self.unallocated(key).opening(allocation.side, allocation.start)
+            bought = self.unallocated(key).opening(allocation.side, allocation.start)
+            opens = [e for e in bought if self.neighbours.all_spoke_since(e.at)]
             alone = len(claiming) == 1 if allocation.scale_in else not claiming
             found = self._scale_in(allocation, opens, alone=alone) if opens else None
             if found:
@@ -246,8 +278,8 @@ class Books:
 
     @cached_property
     def _owned(self) -> set[str]:
-        """Order ids that some record names, or that an earlier run allocated to one."""
-        owned = {i for a in self.allocations for i in a.family.ids()}
+        """Order ids that some record, of another ledger too, names, or that an earlier run allocated to one."""
+        owned = {i for a in self.allocations for i in a.family.ids()} | self.neighbours.orders
         present = {a.name for a in self.allocations}
         for trade in (*(a.trade for a in self.allocations), *(t for t, _ in self.unreadable), *self._others):
             owned.update(order_ids(trade.record))
@@ -275,7 +307,7 @@ class Books:
     # ------------------------------------------------------------------ orphans
 
     def _find_orphans(self) -> list[Orphan]:
-        """Positions, or parts of them, that no non-final record explains.
+        """Positions, or parts of them, that no non-final record explains, nor the orders of another ledger.
 
         A record of which the size is not known may hold all of it: then it is a remainder.
         """
@@ -290,15 +322,34 @@ class Books:
                 claims[leg.key, side] += leg.filled_qty
                 beside.add(leg.key)
         orphans: list[Orphan] = []
-        for position in sorted(self.world.truth.positions, key=lambda p: p.key):
+        for position in sorted(self.positions.values(), key=lambda p: p.key):
             group = self.groups.get(position.key, ())
             left = self._left.get(position.key, {}).get(position.side, position.qty)
             left -= claims[position.key, position.side]
+            for ledger, qty in self.neighbours.explained(position, left):
+                self.explained[ledger].append((position, qty))
+            left -= self.neighbours.proven(position)
             if left <= 0 or is_dust(position) or (position.is_crypto and left < position.qty * CRYPTO_DUST):
                 continue
             standing = any(a.coverage not in (Coverage.UNFILLED, Coverage.EXITED) for a in group)
             orphans.append(Orphan(position, left, standing or position.key in beside))
         return orphans
+
+    def claimed(self, position: Position) -> list[tuple[str, Decimal]]:
+        """What other ledgers of the account say they hold of a position."""
+        return self.neighbours.explained(position, position.qty)
+
+    def claims(self) -> list[Claim]:
+        """What the trades of this ledger hold, for the other ledgers of the account."""
+        found = []
+        for a in self.allocations:
+            position, held = self.positions.get(a.key), a.coverage is Coverage.HELD
+            qty = a.open_qty if held else a.claim
+            stands = position is not None and position.side is a.side and a.coverage not in _HOLDS_NOTHING
+            if position is not None and stands and a.duplicate_of is None:
+                orders = tuple(sorted(a.family.ids() | set(order_ids(a.trade.record))))
+                found.append(Claim(a.name, position.symbol, a.side, qty, position.qty, a.certain and held, orders))
+        return found
 
     def unexplained(self, allocation: Allocation) -> Decimal:
         """How much of its instrument and side stands at the broker without an owner."""
@@ -373,16 +424,13 @@ def _before(executions: Sequence[Execution], end: datetime | None) -> Sequence[E
 
 def _readable(world: World) -> tuple[list[Trade], list[tuple[Trade, str]]]:
     """Splits off trades with a defect; an id that is used twice names nobody."""
-    count: dict[str | None, int] = defaultdict(int)
-    for trade in (*world.trades, *world.others):
-        count[trade.id] += 1
     readable: list[Trade] = []
     unreadable: list[tuple[Trade, str]] = []
     for trade in world.trades:
         if trade.problem is not None:
             unreadable.append((trade, trade.problem))
-        elif count[trade.id] > 1:
-            unreadable.append((trade, f"its id stands {count[trade.id]} times in the ledger"))
+        elif trade.id in world.repeated:
+            unreadable.append((trade, "its id stands more than once in the ledger"))
         else:
             readable.append(trade)
     return readable, unreadable

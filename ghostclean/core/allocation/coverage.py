@@ -20,11 +20,14 @@ SPLIT_RATIOS = frozenset(Decimal(n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 1
 }
 
 
-def share_out(allocations: Sequence[Allocation], position: Position | None) -> dict[Side, Decimal]:
+def share_out(
+    allocations: Sequence[Allocation], position: Position | None, elsewhere: Decimal = ZERO
+) -> dict[Side, Decimal]:
     """Gives every allocation of one instrument its coverage; what remains of the position, by side.
 
     The side that is held comes first: where its trades explain the whole position, that says of
-    a trade of the other side only that it is gone.
+    a trade of the other side only that it is gone. `elsewhere`: what other ledgers say they hold;
+    no trade that only this ledger knows takes it for its own.
     """
     left: dict[Side, Decimal] = {}
     explained = False
@@ -32,13 +35,13 @@ def share_out(allocations: Sequence[Allocation], position: Position | None) -> d
         members = same_side(allocations, side)
         if not members:
             continue
-        left[side] = _share(members, None if explained else position, side)
+        left[side] = _share(members, None if explained else position, side, elsewhere)
         if position is not None and position.side is side:
             explained = not left[side] and any(a.coverage is Coverage.HELD for a in members)
     return left
 
 
-def _share(members: Sequence[Allocation], position: Position | None, side: Side) -> Decimal:
+def _share(members: Sequence[Allocation], position: Position | None, side: Side, elsewhere: Decimal) -> Decimal:
     held = position.qty if position is not None and position.side is side else ZERO
     for allocation in members:
         allocation.coverage = own_coverage(allocation)
@@ -53,9 +56,13 @@ def _share(members: Sequence[Allocation], position: Position | None, side: Side)
     if position is not None and is_dust(position) and _needed(unsettled) > held:
         held = ZERO
     if not by_size and not waiting:
-        _follow_the_ledger(certain, held)
+        _follow_the_ledger(certain, max(ZERO, held - elsewhere))
     left = _cover(certain, held)
-    if left is None and held:
+    if elsewhere and left and _needed(by_size) > max(ZERO, left - elsewhere):
+        for allocation in by_size:
+            allocation.coverage, allocation.has = Coverage.CLAIMED, left
+        left = min(left, elsewhere)
+    elif left is None and held:
         # Whose the rest is can't be told, so no trade beside it can be proven gone.
         for allocation in by_size:
             allocation.coverage, allocation.has = Coverage.CONTESTED, held

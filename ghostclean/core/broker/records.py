@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -70,6 +71,47 @@ class Position:
     @property
     def is_crypto(self) -> bool:
         return self.asset_class == "crypto"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadPosition:
+    """A holding whose row cannot be read; where not even its symbol is known, `name` is its asset id and `key` empty.
+
+    `value` is the market value, where the row says at least that.
+    """
+
+    name: str
+    key: str
+    why: str
+    value: Decimal | None
+
+    def __str__(self) -> str:
+        return f"position {self.name} is not observed: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The position list: the rows, and the holdings that it has but does not tell.
+
+    Not observed is not absent: of such an instrument nothing is known.
+    """
+
+    rows: tuple[Position, ...] = ()
+    unread: tuple[UnreadPosition, ...] = ()
+
+    def why_unobserved(self, *keys: str) -> str | None:
+        """Why not all of these instruments are observed; a row without a symbol may be of any other than the rows."""
+        if not self.unread:
+            return None
+        held = {p.key for p in self.rows}
+        return next((str(u) for u in self.unread if (u.key in keys if u.key else not held.issuperset(keys))), None)
+
+    def named(self, keys: Mapping[str, str]) -> Positions:
+        """The same with the symbols known that these assets have."""
+        return replace(self, unread=tuple(replace(u, key=u.key or keys.get(u.name, "")) for u in self.unread))
+
+    def __len__(self) -> int:
+        return len(self.rows) + len({u.name for u in self.unread})
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +257,7 @@ class BrokerTruth:
 
     account: Account
     orders: tuple[Order, ...]
-    positions: tuple[Position, ...]
+    positions: Positions
     at: datetime
 
     def contradiction(self) -> str | None:
@@ -231,7 +273,9 @@ class BrokerTruth:
         if value is None or abs(value) < 1:
             return None
         held = f"the account holds {side.lower()} positions worth ${abs(value)}, the position list"
-        rows = [p.market_value for p in self.positions if p.side is side and p.qty]
+        rows = [p.market_value for p in self.positions.rows if p.side is side and p.qty]
+        # Where a row does not say, it may be worth anything.
+        rows += [u.value for u in self.positions.unread if u.value is None or u.value * side.sign > 0]
         if not rows:
             return f"{held} has none"
         known = [abs(row) for row in rows if row is not None]

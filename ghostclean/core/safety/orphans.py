@@ -27,9 +27,11 @@ from ghostclean.core.broker import (
     plain,
 )
 from ghostclean.core.ledger import POSITION_OPEN, order_ids, read_trade, record_id, same, status_of, text
+from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.verdicts import Action, Decision, Plan, Proof, Verdict
 
 LOOK_BACK = timedelta(days=90)
+_TAKEN_OUT = frozenset({"DELETED", "ARCHIVED"})
 _NOTHING_TO_REOPEN = ("duplicate_of:", "never_filled", "option_")
 
 
@@ -38,7 +40,7 @@ class OrphanView:
     """What the judgement of orphans needs beside the plan.
 
     `present`: records by id as they stand now. `closed`: final records of the symbols. `blocked`: why nothing may
-    be done. `marks`: how records of this ledger spell their account.
+    be done. `marks`: how records of this ledger spell their account. `neighbours`: what other ledgers of it say.
     """
 
     mode: str
@@ -51,6 +53,7 @@ class OrphanView:
     closed: Mapping[str, Sequence[Mapping[str, Any]]]
     first_seen: Mapping[str, str]
     blocked: str | None
+    neighbours: Neighbours
     marks: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -112,6 +115,8 @@ def _why_only_reported(orphan: Orphan, plan: Plan, view: OrphanView) -> str | No
         return view.blocked
     if orphan.awaited_by is not None:
         return f"trade {orphan.awaited_by} of the ledger may be it"
+    if orphan.neighbour is not None:
+        return f"beside what ledger {orphan.neighbour} holds"
     if orphan.remainder:
         return "beside a trade of the same symbol"
     if is_option(orphan.position.key):
@@ -119,7 +124,7 @@ def _why_only_reported(orphan: Orphan, plan: Plan, view: OrphanView) -> str | No
     latest = plan.activity.get(orphan.position.key)
     if latest is not None and view.now - latest < view.grace:
         return "its symbol saw activity just now"
-    return None
+    return view.neighbours.may_hold(orphan.position, latest)
 
 
 def _proof(orphan: Orphan, view: OrphanView) -> tuple[Proof, ...]:
@@ -193,7 +198,8 @@ def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView
     for record in view.closed.get(orphan.position.key, ()):
         trade_id = record_id(record)
         trade = read_trade(record)
-        if trade_id is None or status_of(record) != "CLOSED" or record.get("closePrice") is not None:
+        status = status_of(record)
+        if trade_id is None or status in _TAKEN_OUT or record.get("closePrice") is not None:
             continue
         if trade.side is not orphan.position.side or trade.size is None:
             continue
@@ -206,13 +212,13 @@ def _reopen_stranger(orphan: Orphan, openings: Sequence[Order], view: OrphanView
         entry, built_it = trade.entry_order, {i for o in openings for i in (o.id, o.client_id)}
         if entry is not None and openings and entry not in built_it:
             continue  # the position was built by another order
-        if "closePrice" not in record and entry not in built_it:
-            continue  # a record that never had a price is known by its entry order alone
+        if (status != "CLOSED" or "closePrice" not in record) and entry not in built_it:
+            continue  # a record that never had a price, or an entry, is known by its entry order alone
         names = ("closedAt", "closeReason", "closePrice", "realizedPnL", "realizedR", "closeOrderId")
         remove = tuple(name for name in names if name in record)
         order = view.evidence.find(entry)
-        status = order.status if order is not None else POSITION_OPEN
-        fields = {"status": "OPEN", "autoEntryStatus": "OPEN", "alpacaStatus": status, "brokerStatus": status}
+        said = order.status if order is not None else POSITION_OPEN
+        fields = {"status": "OPEN", "autoEntryStatus": "OPEN", "alpacaStatus": said, "brokerStatus": said}
         fields["updatedAt"] = iso(view.now)
         reason = "closed without a price, and its shares are held"
         found.append(_reopened(trade_id, orphan, record, fields, remove, reason, view))

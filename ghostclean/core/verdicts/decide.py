@@ -16,7 +16,7 @@ says the same for people.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -70,13 +70,15 @@ def decide(world: World) -> Plan:
     return Plan(
         tuple(decisions),
         holdings,
-        _orphans(books, {d.trade_id for d in decisions if d.action is not Action.HELD}),
+        tuple(_orphans(books, {d.trade_id for d in decisions if d.action is not Action.HELD})),
         books.last_activity(),
         sum(1 for t in world.trades if not t.is_pending) - sum(1 for t, _ in books.elsewhere if not t.is_pending),
         {t.id: frozenset() for t, _ in books.unreadable if t.id}
         | {t.id: frozenset(order_ids(t.record)) for t, _ in books.elsewhere if t.id}
         | {a.name: frozenset(a.family.ids()) for a in books.allocations},
         len(books.elsewhere),
+        tuple(books.claims()),
+        dict(books.explained),
     )
 
 
@@ -111,6 +113,12 @@ def _is_multi_leg(allocation: Allocation) -> bool:
 
 def _is_gone_and(condition: Callable[[Allocation], bool]) -> Callable[[Allocation], bool]:
     return lambda allocation: allocation.coverage is Coverage.GONE and condition(allocation)
+
+
+def _unobserved(books: Books, allocation: Allocation) -> Decision | None:
+    """Its position may be there or not: nothing can be said of it, whatever its orders say."""
+    why = books.why_unobserved(allocation)
+    return hold(books, allocation, Verdict.UNKNOWN, f"held: {why}") if why is not None else None
 
 
 def _family_defect(books: Books, allocation: Allocation) -> Decision | None:
@@ -157,12 +165,14 @@ _PARTLY_GONE = _is(Coverage.SHORTFALL, Coverage.CONTESTED)
 LADDER: tuple[Step, ...] = (
     Step(lambda a: bool(a.family.defect), _family_defect),
     Step(_anybody, _family_defect, asks=questions.family),
+    Step(_anybody, _unobserved),
     Step(_is_multi_leg, _multi_leg),
     Step(lambda a: a.duplicate_of is not None, _duplicate),
     Step(_is(Coverage.EXITED), gone.still_shown),
     Step(_is(Coverage.EXITED), gone.exited_by_own_orders, asks=questions.own_exit, helps=questions.balance),
     Step(_is(Coverage.HELD), standing.covered, helps=questions.shared_entry),
     Step(lambda a: a.disputed is not None, standing.disputed),
+    Step(_is(Coverage.CLAIMED), standing.claimed),
     Step(_PARTLY_GONE, standing.missing_part, asks=_part_questions),
     Step(_anybody, standing.working),
     Step(_anybody, standing.if_settling),
@@ -225,11 +235,21 @@ def _unwritten(decision: Decision, action: Action, reason: str) -> Decision:
     return replace(decision, action=action, reason=reason, fields={}, unproven=False, exit_orders=())
 
 
-def _orphans(books: Books, settled: AbstractSet[str | None]) -> tuple[Orphan, ...]:
-    """The orphans, each with a trade that is held, or waits for another run, and may be it."""
+def _orphans(books: Books, settled: AbstractSet[str | None]) -> Iterator[Orphan]:
+    """The orphans, each with a trade that is held, or waits for another run, and may be it.
+
+    What another ledger says it holds is none of it, proven or not.
+    """
     awaited: dict[tuple[str, Side], str] = {}
     for allocation in books.allocations:
         if allocation.name not in settled and len(awaited) < len(books.orphans):
             for orphan in books.may_be(allocation):
                 awaited.setdefault((orphan.position.key, orphan.position.side), allocation.name)
-    return tuple(replace(o, awaited_by=awaited.get((o.position.key, o.position.side))) for o in books.orphans)
+    for orphan in books.orphans:
+        position = orphan.position
+        left = orphan.qty - (books.neighbours.held(position) - books.neighbours.proven(position))
+        if left > 0:
+            shares = books.claimed(position)
+            beside, by = bool(shares) or orphan.remainder, awaited.get((position.key, position.side))
+            neighbour = shares[0][0] if shares else None
+            yield replace(orphan, qty=left, remainder=beside, awaited_by=by, neighbour=neighbour)

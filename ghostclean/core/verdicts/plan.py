@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -10,6 +10,7 @@ from decimal import Decimal
 from ghostclean.core.allocation import Orphan
 from ghostclean.core.broker import Order, Position, Question
 from ghostclean.core.ledger import Trade
+from ghostclean.core.neighbours import Claim, explained_line
 
 from .decision import Action, Decision, Verdict
 
@@ -34,7 +35,8 @@ class Holding:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Decisions in a stable order; `activity` is the latest moment anything happened in a symbol (by key),
-    `own_orders` the order ids of every trade, `elsewhere` how many are of another account.
+    `own_orders` the order ids of every trade, `elsewhere` how many are of another account. `claims` is what
+    the trades hold, `explained` what other ledgers of the account say they do, by ledger.
     """
 
     decisions: tuple[Decision, ...]
@@ -44,6 +46,8 @@ class Plan:
     open_trades: int = 0
     own_orders: Mapping[str, frozenset[str]] = field(default_factory=dict)
     elsewhere: int = 0
+    claims: tuple[Claim, ...] = ()
+    explained: Mapping[str, Sequence[tuple[Position, Decimal]]] = field(default_factory=dict)
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -57,6 +61,11 @@ class Plan:
             return None
         what = "1 trade says it is" if self.elsewhere == 1 else f"{self.elsewhere} trades say they are"
         return f"{what} of another account than this run's: left alone ({Verdict.OTHER_ACCOUNT})"
+
+    @property
+    def about_neighbours(self) -> str | None:
+        """One line about what other ledgers of the account hold."""
+        return explained_line(self.explained)
 
     @property
     def suspects(self) -> int:

@@ -135,6 +135,14 @@ def disputed(books: Books, allocation: Allocation) -> Decision:
     return if_settling(books, allocation) or ambiguous(books, allocation, why)
 
 
+def claimed(books: Books, allocation: Allocation) -> Decision:
+    """No order proves it, and what it may be is explained by another ledger of the account."""
+    position = books.positions[allocation.key]
+    said = (f"{plain(qty)} of them are explained by ledger {name}" for name, qty in books.claimed(position))
+    why = f"the broker holds {_held(books, allocation)}, no order proves which are its, and {', '.join(said)}"
+    return hold(books, allocation, Verdict.AMBIGUOUS, f"{why}; settle it with `ghostclean resolve`")
+
+
 def unexplained(books: Books, allocation: Allocation) -> Decision:
     """Something is left, and it is not what the trade should have."""
     held = _held(books, allocation)

@@ -116,7 +116,7 @@ def test_the_latest_reading_of_a_list_counts(fake: FakeBroker, recorder: Recordi
     recorder.positions()
     fake.add_position("AAPL", 10)
     recorder.positions()
-    assert [p.symbol for p in replayed(recorder).positions()] == ["AAPL"]
+    assert [p.symbol for p in replayed(recorder).positions().rows] == ["AAPL"]
 
 
 def test_a_failed_read_is_not_recorded(fake: FakeBroker, recorder: RecordingBroker) -> None:
@@ -275,7 +275,7 @@ def test_a_document_that_is_no_snapshot_is_a_wrong_setting(bad: Any) -> None:
         ({"orders": {}}, lambda s: s.working_orders()),
         ({"orders": [5]}, lambda s: s.working_orders()),
         ({"positions": {}}, lambda s: s.positions()),
-        ({"positions": [{"symbol": "A"}]}, lambda s: s.positions()),
+        ({"positions": [{"qty": "1"}]}, lambda s: s.positions()),
         ({"lookups": {"orders": {"a": 1}}}, lambda s: s.order("a")),
         ({"lookups": {"orders": [{"id": "a"}]}}, lambda s: s.order("a")),
         ({"lookups": {"fills": {"since": "2026-01-01T00:00:00Z", "rows": 5}}}, lambda s: s.fills(NOON)),
@@ -297,7 +297,7 @@ def test_a_damaged_part_is_an_error_when_it_is_read(parts: dict[str, Any], read:
 def test_a_snapshot_is_loaded_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(document(positions=[{"symbol": "AAPL", "qty": "10", "side": "long"}])))
-    assert [p.symbol for p in SnapshotBroker.load(path).positions()] == ["AAPL"]
+    assert [p.symbol for p in SnapshotBroker.load(path).positions().rows] == ["AAPL"]
 
 
 def test_a_file_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:

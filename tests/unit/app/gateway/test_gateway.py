@@ -17,7 +17,7 @@ from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.gateway.naming import NUMBERS
 from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.ports import Broker, OrderRequest, Price, State
-from ghostclean.core.broker import Fill, Order, Position, Side, client_id
+from ghostclean.core.broker import Fill, Order, Position, Positions, Side, client_id
 from ghostclean.core.protection import BegunClose, Exposure, Market, can_take
 from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refusal, Refused
 
@@ -52,11 +52,11 @@ class SmallBroker:
     def working_orders(self) -> tuple[Order, ...]:
         return tuple(o for o in read_orders(list(self.orders.values())) if not o.is_final)
 
-    def positions(self) -> tuple[Position, ...]:
+    def positions(self) -> Positions:
         if self.position is None:
-            return ()
+            return Positions()
         row = {"symbol": "AAPL", "qty": self.position, "side": self.side, "asset_class": "us_equity"}
-        return (read_position(row | ({"qty_available": self.available} if self.available else {})),)
+        return Positions((read_position(row | ({"qty_available": self.available} if self.available else {})),))
 
     def fills(self, since: datetime) -> tuple[Fill, ...]:
         found = [cast(Fill, read_fill(row)) for row in self.fill_rows]
@@ -276,8 +276,8 @@ def test_never_grows_never_flips(
         place_oco(way_out, mine, 95)
     elif action == "close":
         way_out.close(mine, "cut")
-    elif broker.positions():
-        sell_orphan(way_out, broker.positions()[0], min(open_qty, position or 0))
+    elif broker.positions().rows:
+        sell_orphan(way_out, broker.positions().rows[0], min(open_qty, position or 0))
     for request in broker.sent:
         assert position is not None
         held = Side.LONG if side == "long" else Side.SHORT
@@ -337,7 +337,7 @@ def test_no_close_while_the_shares_are_not_free() -> None:
 
 def test_an_orphan_is_sold_exactly_or_not_at_all() -> None:
     broker = SmallBroker("10", orders=[order("a", qty="4")])
-    position = broker.positions()[0]
+    position = broker.positions().rows[0]
     assert "only 6 of 10" in sell_orphan(gateway(broker), position, 10).reason
     broker.orders.clear()
     broker.position = "12"

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from ghostclean.adapters.alpaca.records import read_account, read_orders, read_position
+from ghostclean.adapters.alpaca.records import read_account, read_orders, read_positions
 from ghostclean.app.operate.gate import Gate, judge, unknown
-from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.broker import BrokerTruth, Positions
 from tests.fakes import NOW, raw_order, raw_position
 
 ACCOUNT = read_account({"id": "account-1", "status": "ACTIVE"})
 
 
 def gate(positions: list[dict[str, Any]] | None = None, orders: list[dict[str, Any]] | None = None) -> Gate:
-    held = tuple(read_position(row) for row in positions or [])
+    held = read_positions(positions or [], str)
     return judge(BrokerTruth(ACCOUNT, tuple(read_orders(orders or [])), held, NOW), 3)
 
 
@@ -84,7 +84,7 @@ def test_the_legs_of_a_multi_leg_entry_count() -> None:
 
 
 def test_the_limit_is_strict() -> None:
-    truth = BrokerTruth(ACCOUNT, (), (), NOW)
+    truth = BrokerTruth(ACCOUNT, (), Positions(), NOW)
     assert not judge(truth, 0).allowed
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ghostclean.adapters.alpaca.records import read_account, read_orders, read_position
+from ghostclean.adapters.alpaca.records import read_account, read_orders, read_positions
 from ghostclean.app.operate.gate import judge, unknown
 from ghostclean.app.operate.status import status_document, telemetry_document
 from ghostclean.app.parts import Stores
@@ -85,7 +85,7 @@ def test_broker_truth_against_the_ledger_both_ways() -> None:
     truth = BrokerTruth(
         read_account({"id": "a"}),
         tuple(read_orders([raw_order("1", "TSLA", "buy")])),
-        (read_position(raw_position("BTCUSD", "1", "90000")), read_position(raw_position("PLTR", "5", "800"))),
+        read_positions([raw_position("BTCUSD", "1", "90000"), raw_position("PLTR", "5", "800")], str),
         NOW,
     )
     found = document(state, ledger, look=lambda: (truth, judge(truth, 3)))

@@ -249,6 +249,10 @@ def test_a_later_purchase_is_no_strangers_close_come_back() -> None:
     assert orphan(world([record], [], [dear]), [record]).action is Action.ADOPTED
 
 
+def stranger(**fields: Any) -> dict[str, Any]:
+    return trade(**{"status": "CLOSED", "closePrice": None, "closeReason": "stale", "closedAt": ago(DAY)} | fields)
+
+
 def test_a_strangers_close_without_a_price_is_reopened_by_adopt_only() -> None:
     record = closed_unproven()
     w = world([record], [entry()], [position()])
@@ -264,14 +268,16 @@ def test_a_strangers_close_without_a_price_is_reopened_by_adopt_only() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        closed_unproven() | {"closePrice": 190},
-        {k: v for k, v in closed_unproven().items() if k not in ("closePrice", "alpacaOrderId")},
-        closed_unproven() | {"closeReason": "never_filled:canceled"},
-        closed_unproven() | {"closeReason": "duplicate_of:T0"},
-        closed_unproven() | {"side": "SHORT"},
-        closed_unproven() | {"quantity": 11},
-        closed_unproven() | {"status": "CANCELED"},
-        closed_unproven() | {"alpacaOrderId": uid("another order")},
+        stranger() | {"closePrice": 190},
+        {k: v for k, v in stranger().items() if k not in ("closePrice", "alpacaOrderId")},
+        stranger() | {"closeReason": "never_filled:canceled"},
+        stranger() | {"closeReason": "duplicate_of:T0"},
+        stranger() | {"side": "SHORT"},
+        stranger() | {"quantity": 11},
+        stranger() | {"status": "DELETED"},
+        stranger() | {"status": "ARCHIVED"},
+        {k: v for k, v in stranger(status="CANCELED").items() if k != "alpacaOrderId"},
+        stranger() | {"alpacaOrderId": uid("another order")},
     ],
 )
 def test_what_ended_properly_is_not_reopened(record: dict[str, Any]) -> None:
@@ -281,6 +287,12 @@ def test_what_ended_properly_is_not_reopened(record: dict[str, Any]) -> None:
 
 def test_a_close_that_never_had_a_price_is_reopened_by_its_entry_order() -> None:
     record = {k: v for k, v in closed_unproven().items() if k != "closePrice"}
+    assert orphan(world([record], [entry()], [position()]), [record]).action is Action.REOPENED
+
+
+@pytest.mark.parametrize("status", ["CANCELED", "EXPIRED", "REJECTED", "CLOSED_MANUAL"])
+def test_a_record_that_an_app_gave_up_is_reopened_where_its_entry_filled_after_all(status: str) -> None:
+    record = {k: v for k, v in stranger().items() if k != "closePrice"} | {"status": status}
     assert orphan(world([record], [entry()], [position()]), [record]).action is Action.REOPENED
 
 
