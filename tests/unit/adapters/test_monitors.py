@@ -334,9 +334,7 @@ def managed(outcome: ManageOutcome = ManageOutcome.SUCCESS, **changed: Any) -> E
         "dry_run": False,
         "cfg": {},
     }
-    result = ManageResult(
-        outcome, changed.pop("reason", None), "m-1", "cron", **about, dry_run=False, cfg={}, **changed
-    )
+    result = ManageResult(outcome, changed.pop("reason", None), "m-1", "cron", **about, **changed)
     return replace(ended(result.to_dict(), now=NOW.timestamp()), kind="auto-manage")
 
 
