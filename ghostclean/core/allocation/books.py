@@ -53,6 +53,7 @@ class Books:
                 self.groups[allocation.key].append(allocation)
         self._bookings: dict[str, Booking] = {}
         self._left: dict[str, Mapping[Side, Decimal]] = {}
+        self._untold: set[str] = set()
         self._closed: dict[str, list[Closed]] = {}
         self._unallocated: dict[str, Unallocated] = {}
         self._matches: dict[tuple[str, Side], Matches] = {}
@@ -60,6 +61,8 @@ class Books:
         self._orphan_sizes: dict[Side, _Sizes] | None = None
         for key, members in self.groups.items():
             self._bookings[key] = self._book(key, members)
+            if any(a.unsure for a in members):
+                self._untold.add(key)
             self._left[key] = share_out(members, self.positions.get(key))
         self.orphans = self._find_orphans()
 
@@ -175,6 +178,8 @@ class Books:
 
         All orders since the first entry must net to nothing, as the position does.
         """
+        if allocation.key not in self._untold:
+            return None
         members = same_side(self.groups[allocation.key], allocation.side)
         unsure = {o.id for a in members if a.unsure for o in a.family.chain}
         if not unsure or self.positions.get(allocation.key) is not None:

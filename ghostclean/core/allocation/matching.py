@@ -165,12 +165,13 @@ def _exact(gone: Sequence[Allocation], closes: Sequence[Execution], unproven: Se
     orders: dict[str, list[Execution]] = defaultdict(list)
     for execution in closes:
         orders[execution.order_id].append(execution)
+    sizes = [(a, a.open_qty - a.tolerance, a.open_qty + a.tolerance) for a in gone]
     found: dict[Allocation, list[list[Execution]]] = defaultdict(list)
     for order_id, rows in orders.items():
         order, sold, times = rows[0].order, total(rows), [e.at for e in rows if e.at is not None]
         if not order_id or len(times) < len(rows) or (order is not None and order.filled_qty != sold):
             continue
-        fitting = [a for a in gone if abs(a.open_qty - sold) <= a.tolerance and a.start <= min(times)]
+        fitting = [a for a, least, most in sizes if least <= sold <= most and a.start <= min(times)]
         rivals = [r for r in unproven if r.size == sold and may_be_of([r], rows)]
         if len(fitting) == 1 and not rivals:
             found[fitting[0]].append(rows)
