@@ -569,6 +569,17 @@ def test_a_size_is_not_lowered_while_shares_stand_that_may_be_its_scale_in() -> 
     assert of(none_bought, "A").fields["quantity"] == 25
 
 
+def test_a_size_that_two_bookings_explain_tells_no_money() -> None:
+    """50 less the hand's 33 are 17, and 50 and 17 bought less 33 and 17 are 17 as well."""
+    sales = [sale("H", qty=33, price=108, at=6000), sale("R", qty=17, price=98, at=5000), sale("L", qty=17, price=91)]
+    decision = of(decide(world([trade(quantity=17)], [entry(qty="50"), bought("P", 17, 100), *sales])))
+    assert (decision.verdict, decision.fields["closePrice"], decision.fields["realizedPnL"]) == (
+        Verdict.EXITED,
+        None,
+        None,
+    )
+
+
 def test_each_of_two_scaled_in_trades_pays_for_its_own_purchase() -> None:
     records = [trade("A", quantity=12, stopOrderId=uid("SA")), trade("B", quantity=25, stopOrderId=uid("SB"))]
     orders = [entry("A", filled_avg_price="100"), entry("B", qty="20", filled_avg_price="100"), bought("P", 2, 110)]

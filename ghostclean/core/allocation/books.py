@@ -18,7 +18,18 @@ from ghostclean.core.broker import CRYPTO_DUST, ONE, ZERO, Evidence, Fill, Order
 from ghostclean.core.inputs import World
 from ghostclean.core.ledger import Trade, order_ids
 
-from .allocation import SAME_COST, Allocation, Closed, Coverage, Orphan, is_dust, read_closed, same_side, within
+from .allocation import (
+    SAME_COST,
+    Allocation,
+    Closed,
+    Coverage,
+    Orphan,
+    is_dust,
+    names_of,
+    read_closed,
+    same_side,
+    within,
+)
 from .booking import Booking
 from .coverage import share_out
 from .entering import Purchases
@@ -176,7 +187,7 @@ class Books:
     def sold_again(self, allocation: Allocation) -> datetime | None:
         """When the last was sold of trades of which nobody can tell what each had; None where some are not gone.
 
-        All orders since the first entry must net to nothing, as the position does.
+        All orders since the first entry that no closed record names must net to nothing, as the position does.
         """
         if allocation.key not in self._untold:
             return None
@@ -187,7 +198,9 @@ class Books:
         if any(c.entry is not None and c.entry.id in unsure for c in self.closed(allocation.key)):
             return None  # what a closed record had of the entry, these may never have had
         since = min(a.start for a in members)
-        orders = [o for o in self.orders(allocation.key) if o.filled_qty and (o.fill_time or self.now) >= since]
+        others = names_of(self.closed(allocation.key))
+        filled = (o for o in self.orders(allocation.key) if o.filled_qty and o.id not in others)
+        orders = [o for o in filled if (o.fill_time or self.now) >= since]
         signed = [o.filled_qty if o.side == allocation.side.opening else -o.filled_qty for o in orders]
         net, dust = sum(signed, ZERO), sum((a.tolerance for a in members), ZERO)
         return max((o.fill_time or self.now for o in orders), default=None) if abs(net) <= dust else None

@@ -63,7 +63,8 @@ class Purchases:
 class Claim:
     """What one record says of what its trade entered.
 
-    `size` is its present size and `lost` what that may be net of; `stated` is what it says its
+    `size` is its present size, `lost` what that may be net of and `own` what of that its own exits
+    sold; `stated` is what it says its
     entry filled, `first` a size it had; `least` is what its exits, or that first size, prove.
     `whole` is its entry where it shares that with nobody, `sold` what its exits sold beyond that
     where they can be nobody else's.
@@ -73,6 +74,7 @@ class Claim:
     stated: Decimal | None = None
     first: Decimal | None = None
     lost: frozenset[Decimal] = frozenset({ZERO})
+    own: frozenset[Decimal] = frozenset({ZERO})
     least: Decimal = ZERO
     whole: Decimal | None = None
     sold: Decimal | None = None
@@ -91,12 +93,15 @@ class Claim:
         return ways + [Way(qty, 0, qty) for qty in told.difference(w.part for w in ways)]
 
     def _ways_of_its_own(self, totals: Iterable[Decimal | None], purchases: Purchases) -> list[Way]:
-        """The entry alone wherever that fits; else the purchases that fit exactly, else but for dust."""
+        """All that fits exactly, else but for dust; the entry alone where its own exits explain the size."""
         whole, sums = self.whole or ZERO, [t for t in totals if t is not None]
         ways = [Way(whole, bits, whole + qty) for bits, qty in purchases.sums]
         exact = [w for w in ways if w.entered in sums]
         fitting = exact or [w for w in ways if any(abs(w.entered - t) <= self.tolerance for t in sums)]
-        return [w for w in fitting if not w.bought] or fitting
+        alone = [w for w in fitting if not w.bought]
+        if self.size is None or any(abs(self.size + out - whole) <= self.tolerance for out in self.own):
+            return alone or fitting
+        return fitting
 
 
 @dataclass(frozen=True, slots=True)

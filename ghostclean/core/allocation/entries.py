@@ -122,7 +122,8 @@ class Entries:
         lost, earlier = _lost(exits, sales), self._earlier.get(allocation.name, ZERO)
         # What an earlier run allocated, it took off the size.
         lost = frozenset(out for out in lost if out >= earlier) or lost
-        return Claim(trade.size, trade.filled_qty, trade.initial_size, lost, total(exits))
+        own = frozenset(_prefixes(exits))
+        return Claim(trade.size, trade.filled_qty, trade.initial_size, lost, own, total(exits))
 
     def _book_part(self, allocation: Allocation, part: Decimal | None, bought: Sequence[Execution] = ()) -> None:
         """Books a part of its entry, None for all of it, and the purchases of its scale-ins."""
