@@ -39,8 +39,11 @@ class Allocation:
     """One trade with the executions booked to it.
 
     `key` and `crypto` are its instrument, `opened` its opening or first sight; `scale_in` is the
-    quantity it entered beyond its own entry orders, by ledger or exits; `disputed` an exit order
-    that another trade names as well, `early` one that filled before the entry.
+    quantity it entered beyond its booked entries, by ledger or exits; `part` is its part of an
+    entry order that other records name as well, None for all of it; `beside` was bought of a coin
+    for nobody, and its fee was taken off the same position; `unsure` says that what it
+    entered can't be told. `disputed` is an exit order that another trade owns as well, `early`
+    one that filled before the entry.
     """
 
     trade: Trade
@@ -52,12 +55,24 @@ class Allocation:
     exits: list[Execution] = field(default_factory=list)
     open_qty: Decimal = ZERO
     scale_in: Decimal = ZERO
+    beside: Decimal = ZERO
     coverage: Coverage = Coverage.UNKNOWN
     has: Decimal = ZERO
     may_show: Decimal = ZERO
+    part: Decimal | None = None
+    unsure: bool = False
     duplicate_of: str | None = None
     disputed: str | None = None
     early: str | None = None
+
+    def reset(self) -> None:
+        """Takes back what was booked, but for an entry that was found by size and time."""
+        if not any(e.order_id for e in self.entries) or self.certain:
+            self.entries = []
+        self.exits = []
+        self.open_qty = self.scale_in = ZERO
+        self.part = self.duplicate_of = self.disputed = self.early = None
+        self.unsure = False
 
     @property
     def side(self) -> Side:
@@ -79,19 +94,15 @@ class Allocation:
         return total(self.entries)
 
     @property
-    def is_part(self) -> bool:
-        """Whether other trades have the rest of what its entry order filled."""
-        return self.certain and self.entry_qty < self.family.filled
-
-    @property
     def is_scaled(self) -> bool:
         """Whether it entered more than its own entry orders filled."""
-        return self.certain and (self.scale_in > 0 or self.entry_qty > self.family.filled)
+        own = self.family.filled if self.part is None else self.part
+        return self.certain and (self.scale_in > 0 or self.entry_qty > own)
 
     @property
     def tolerance(self) -> Decimal:
         """How much may be missing: crypto fee dust, a hair of a fractional share."""
-        return self.entry_qty * (CRYPTO_DUST if self.crypto else STOCK_DUST)
+        return (self.entry_qty + self.scale_in + self.beside) * (CRYPTO_DUST if self.crypto else STOCK_DUST)
 
     @property
     def claim(self) -> Decimal:
@@ -155,6 +166,11 @@ class Closed:
         return bool(self.trade.entry_order and self.trade.filled_qty)
 
     @property
+    def sold(self) -> Decimal:
+        """What its exit orders filled."""
+        return sum((o.filled_qty for o in self.exits), ZERO)
+
+    @property
     def went_out_by_order(self) -> bool:
         """Whether it names the order that closed it."""
         return self.close_order is not None or any(o.filled_qty for o in self.exits)
@@ -181,7 +197,9 @@ def _closed(record: Mapping[str, Any], evidence: Evidence) -> Closed:
         while order is not None and order.id not in exits:
             exits[order.id] = order
             order = evidence.find(order.replaced_by)
-    size = record_size(record) or trade.filled_qty or (entry.filled_qty if entry is not None else None) or None
+    # A first size is less than what it entered where it was scaled in later.
+    size = max(record_size(record) or ZERO, trade.size or ZERO) or trade.filled_qty
+    size = size or (entry.filled_qty if entry is not None else None) or None
     unproven = is_vanished(record)
     if unproven and size is not None and trade.filled_qty:
         size = min(size, trade.filled_qty)

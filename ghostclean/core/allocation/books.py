@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -33,12 +33,24 @@ from ghostclean.core.ledger import Trade, order_ids
 from ghostclean.core.neighbours import Claim, Neighbours
 
 from .activities import executions_of
-from .allocation import SAME_COST, Allocation, Closed, Coverage, Orphan, is_dust, read_closed, same_side, within
+from .allocation import (
+    SAME_COST,
+    Allocation,
+    Closed,
+    Coverage,
+    Orphan,
+    is_dust,
+    names_of,
+    read_closed,
+    same_side,
+    within,
+)
 from .booking import Booking
 from .coverage import share_out
+from .entering import Purchases
 from .execution import Execution, total
 from .family import read_family
-from .matching import Matches, match_gone, match_part, match_scale_in
+from .matching import Matches, match_gone, match_part
 from .unallocated import Unallocated, find_unallocated
 
 _LOOK_BACK = timedelta(days=1)
@@ -70,15 +82,16 @@ class Books:
                 self.groups[allocation.key].append(allocation)
         self._bookings: dict[str, Booking] = {}
         self._left: dict[str, Mapping[Side, Decimal]] = {}
+        self._untold: set[str] = set()
         self._closed: dict[str, list[Closed]] = {}
         self._unallocated: dict[str, Unallocated] = {}
         self._matches: dict[tuple[str, Side], Matches] = {}
+        self.settling: dict[tuple[str, Side], datetime | None] = {}
         self._orphan_sizes: dict[Side, _Sizes] | None = None
         for key, members in self.groups.items():
-            self._bookings[key] = Booking(
-                members, self.closed(key), world.evidence, world.memory.exits, self._held(key)
-            )
-            self._book_scale_ins(key, members)
+            self._bookings[key] = self._book(key, members)
+            if any(a.unsure for a in members):
+                self._untold.add(key)
             position = self.positions.get(key)
             self._left[key] = share_out(members, position, self.neighbours.held(position))
         self.explained: dict[str, list[tuple[Position, Decimal]]] = defaultdict(list)
@@ -177,8 +190,8 @@ class Books:
 
     def _match(self, allocation: Allocation) -> Matches:
         members = same_side(self.groups[allocation.key], allocation.side)
-        if len(members) > 1 and self.families_open(allocation):
-            return {}  # somebody whose own orders are unknown may own these executions
+        if any(a.unsure for a in members) or (len(members) > 1 and self.families_open(allocation)):
+            return {}  # somebody of whom too little is known may own these executions
         unallocated, side = self.unallocated(allocation.key), allocation.side
         opens = unallocated.opening(side)
         end = self.proven_since(allocation)
@@ -190,68 +203,57 @@ class Books:
         unproven = [r for r in self.closed(allocation.key) if r.unproven and r.trade.side is side]
         return match_gone(gone, _before(closes, end), _before(opens, end), unproven)
 
-    def _book_scale_ins(self, key: str, members: Sequence[Allocation]) -> None:
-        """Books the purchases behind scale-ins once they are known; a claim without any was only a wish."""
-        known = [a for a in members if self.knows_executions(a)]
-        claiming = [a for a in known if a.scale_in]
-        for allocation in known:
-            bought = self.unallocated(key).opening(allocation.side, allocation.start)
-            opens = [e for e in bought if self.neighbours.all_spoke_since(e.at)]
-            alone = len(claiming) == 1 if allocation.scale_in else not claiming
-            found = self._scale_in(allocation, opens, alone=alone) if opens else None
-            if found:
-                allocation.entries += found
-                allocation.scale_in = ZERO
-                allocation.open_qty = max(ZERO, allocation.entry_qty - total(allocation.exits))
-                rest = tuple(e for e in self.unallocated(key).executions if e not in found)
-                self._unallocated[key] = Unallocated(rest)
-            elif allocation.scale_in and not opens and not self._is_held(allocation):
-                allocation.scale_in = ZERO
-                allocation.open_qty = max(ZERO, allocation.entry_qty - total(allocation.exits))
+    def _book(self, key: str, members: Sequence[Allocation]) -> Booking:
+        """Books once by what the order families tell; where that leaves doubts, with all executions."""
+        known = (members, self.closed(key), self.evidence, self.world.memory.exits, self.positions.get(key))
+        booking = Booking(*known)
+        if booking.doubtful and all(self.knows_executions(a) for a in members):
+            booking = Booking(*known, self._ours(key, {a.side.opening for a in members}))
+            rest = tuple(e for e in self.unallocated(key).executions if e.order_id not in booking.used)
+            self._unallocated[key] = Unallocated(rest)
+        [first, *others] = members
+        if first.crypto and not others and self.knows_executions(first):
+            first.beside = total(self.unallocated(key).opening(first.side, first.start))
+        return booking
 
-    def _scale_in(self, allocation: Allocation, opens: Sequence[Execution], *, alone: bool) -> list[Execution] | None:
-        """The purchases that are a trade's, by the first of its possible claims that they fit."""
-        if allocation.scale_in:
-            found = match_scale_in(allocation, opens, allocation.scale_in, alone=alone)
-            if found:
-                return found
-        sole = len(same_side(self.groups[allocation.key], allocation.side)) == 1
-        if not sole or not allocation.certain or allocation.is_part or allocation.family.works:
-            return None
-        for wanted in self._claims(allocation):
-            if found := match_scale_in(allocation, opens, wanted, alone=True):
-                return found
-        return None
+    def _ours(self, key: str, opening: Collection[str]) -> Unallocated:
+        """The unallocated executions without purchases that may be another ledger's."""
+        known = self.unallocated(key).executions
+        return Unallocated(tuple(e for e in known if e.side not in opening or self.neighbours.all_spoke_since(e.at)))
 
-    def _claims(self, allocation: Allocation) -> list[Decimal]:
-        """How much more than its entry orders a sole trade may have entered, by the sizes in the ledger.
-
-        An app writes its size before or after it knows of an exit: with each exit since the entry
-        the sum is another one. A size that the exits alone explain claims nothing.
-        """
-        trade, entered = allocation.trade, allocation.entry_qty
-        sales = self.unallocated(allocation.key).closing(allocation.side, allocation.start)
-        gone = [ZERO]
-        for exit_ in sorted((*allocation.exits, *sales), key=lambda e: e.when):
-            gone.append(gone[-1] + exit_.qty)
-        if trade.size is None:
-            return []
-        # What an earlier run allocated, it took off the size.
-        booked = self._bookings[allocation.key].earlier_exits(allocation)
-        gone = [out for out in gone if out >= booked]
-        sums = [trade.initial_size or ZERO]
-        if total(allocation.exits) > entered or all(trade.size != entered - out for out in gone):
-            sums += (trade.size + out for out in gone)
-        return [more for s in dict.fromkeys(sums) if (more := s - entered) > allocation.tolerance]
-
-    def _is_held(self, allocation: Allocation) -> bool:
-        """Whether the position is exactly its open quantity."""
+    def agrees(self, allocation: Allocation) -> bool:
+        """Whether the sizes in the ledger are together exactly what the position holds."""
         position = self.positions.get(allocation.key)
-        return position is not None and position.side is allocation.side and position.qty == allocation.open_qty
+        sizes = sum((a.trade.size or ZERO for a in self.members(allocation)), ZERO)
+        return position is not None and position.side is allocation.side and position.qty == sizes
 
-    def _held(self, key: str) -> Decimal:
-        position = self.positions.get(key)
-        return position.qty if position is not None else ZERO
+    def sold_again(self, allocation: Allocation) -> datetime | None:
+        """When the last was sold of trades of which nobody can tell what each had; None where some are not gone.
+
+        All orders since the first entry that no closed record names must net to nothing, as the position does.
+        """
+        if allocation.key not in self._untold:
+            return None
+        members = same_side(self.groups[allocation.key], allocation.side)
+        unsure = {o.id for a in members if a.unsure for o in a.family.chain}
+        if not unsure or self.positions.get(allocation.key) is not None:
+            return None
+        if any(c.entry is not None and c.entry.id in unsure for c in self.closed(allocation.key)):
+            return None  # what a closed record had of the entry, these may never have had
+        since = min(a.start for a in members)
+        others = names_of(self.closed(allocation.key))
+        filled = (o for o in self.orders(allocation.key) if o.filled_qty and o.id not in others)
+        orders = [o for o in filled if (o.fill_time or self.now) >= since]
+        signed = [o.filled_qty if o.side == allocation.side.opening else -o.filled_qty for o in orders]
+        net, dust = sum(signed, ZERO), sum((a.tolerance for a in members), ZERO)
+        return max((o.fill_time or self.now for o in orders), default=None) if abs(net) <= dust else None
+
+    def may_have_bought(self, allocation: Allocation, qty: Decimal) -> bool:
+        """Whether so much beyond its entry stands unexplained and was bought by orders that are nobody's."""
+        if qty <= 0 or not self.unexplained(allocation):
+            return False
+        purchases = Purchases(self.unallocated(allocation.key).opening(allocation.side, allocation.start))
+        return any(bought == qty for _, bought in purchases.sums)
 
     def proven_since(self, allocation: Allocation) -> datetime | None:
         """The first entry of the proven trades that hold this instrument and side now."""

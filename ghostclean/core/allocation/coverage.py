@@ -94,20 +94,16 @@ def _follow_the_ledger(certain: Sequence[Allocation], held: Decimal) -> None:
             allocation.open_qty, allocation.scale_in = qty, ZERO
         return
     sizes = [a.trade.size or ZERO for a in certain]
-    agrees = sum(sizes, ZERO) == held or (len(certain) == 1 and by_orders[0] < sizes[0] <= held)
-    # A size that is still the whole entry's knows nothing of what its exits took.
-    stale = any(qty < size == a.entry_qty for a, qty, size in zip(certain, by_orders, sizes, strict=True))
-    if stale or not (agrees and all(sizes) and not any(map(_is_wish, certain))):
+    most = [max(size, qty) for size, qty in zip(sizes, by_orders, strict=True)]
+    dust = sum((a.tolerance for a in certain), ZERO)
+    if abs(sum(sizes, ZERO) - held) > dust:
+        sizes = most
+    agrees = sizes != by_orders and sum(sizes, ZERO) <= held + dust
+    if not (agrees and all(sizes) and not any(a.family.works or a.family.asked_for(a.trade.size) for a in certain)):
         return
     for allocation, size in zip(certain, sizes, strict=True):
         allocation.open_qty = size
         allocation.scale_in = max(ZERO, size + total(allocation.exits) - allocation.entry_qty)
-
-
-def _is_wish(allocation: Allocation) -> bool:
-    """Whether its size is only what an entry asked for that filled less."""
-    last = allocation.family.last
-    return not allocation.family.filled_whole and (last is None or last.works or last.qty == allocation.trade.size)
 
 
 def _follow_sizes(by_size: Sequence[Allocation], held: Decimal) -> None:

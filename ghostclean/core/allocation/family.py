@@ -91,6 +91,10 @@ class Family:
             return False
         return len(self.chain) > 1 or last.qty is None or last.qty == last.filled_qty
 
+    def asked_for(self, qty: Decimal | None) -> bool:
+        """Whether a quantity is what an entry asked for that filled less."""
+        return not self.filled_whole and self.last is not None and self.last.qty == qty
+
     @property
     def is_open(self) -> bool:
         """Whether too little is known of its orders to judge it by the position."""

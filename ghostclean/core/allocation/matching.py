@@ -88,19 +88,6 @@ def match_part(
     return {only: Match(taken, is_whole)}
 
 
-def match_scale_in(
-    allocation: Allocation, opens: Sequence[Execution], wanted: Decimal, *, alone: bool
-) -> list[Execution] | None:
-    """The purchases behind a trade's scale-in of so much; None when they can't be told from others."""
-    if alone and abs(total(opens) - wanted) <= allocation.tolerance:
-        return list(opens)
-    by_order: dict[str, list[Execution]] = defaultdict(list)
-    for execution in opens:
-        by_order[execution.order_id].append(execution)
-    fitting = [parts for parts in by_order.values() if total(parts) == wanted]
-    return fitting[0] if len(fitting) == 1 else None
-
-
 class _Supply:
     """Closing executions, oldest first, and what is left of each."""
 
@@ -178,12 +165,13 @@ def _exact(gone: Sequence[Allocation], closes: Sequence[Execution], unproven: Se
     orders: dict[str, list[Execution]] = defaultdict(list)
     for execution in closes:
         orders[execution.order_id].append(execution)
+    sizes = [(a, a.open_qty - a.tolerance, a.open_qty + a.tolerance) for a in gone]
     found: dict[Allocation, list[list[Execution]]] = defaultdict(list)
     for order_id, rows in orders.items():
         order, sold, times = rows[0].order, total(rows), [e.at for e in rows if e.at is not None]
         if not order_id or len(times) < len(rows) or (order is not None and order.filled_qty != sold):
             continue
-        fitting = [a for a in gone if abs(a.open_qty - sold) <= a.tolerance and a.start <= min(times)]
+        fitting = [a for a, least, most in sizes if least <= sold <= most and a.start <= min(times)]
         rivals = [r for r in unproven if r.size == sold and may_be_of([r], rows)]
         if len(fitting) == 1 and not rivals:
             found[fitting[0]].append(rows)
@@ -208,7 +196,8 @@ def _sold_and_bought(
     start = min(a.start for a in trades)
     bought = total(e for e in opens if e.not_before(start))
     # The entry of a trade without a known order is itself among the unallocated purchases.
-    bought -= min(bought, sum((a.entry_qty for a in trades if not a.certain and not _is_booked(a)), ZERO))
+    nameless = sum((a.entry_qty for a in trades if not a.certain and not _is_booked(a)), ZERO)
+    bought -= min(bought, nameless + sum((a.scale_in for a in trades), ZERO))
     others = (a for a in gone if not a.certain and a not in trades and _is_booked(a))
     bought += total(e for a in others for e in a.entries if e.not_before(start))
     return [e for e in closes if e.not_before(start)], bought

@@ -170,7 +170,7 @@ LADDER: tuple[Step, ...] = (
     Step(lambda a: a.duplicate_of is not None, _duplicate),
     Step(_is(Coverage.EXITED), gone.still_shown),
     Step(_is(Coverage.EXITED), gone.exited_by_own_orders, asks=questions.own_exit, helps=questions.balance),
-    Step(_is(Coverage.HELD), standing.covered, helps=questions.shared_entry),
+    Step(_is(Coverage.HELD), standing.covered, asks=questions.covered, helps=questions.shared_entry),
     Step(lambda a: a.disputed is not None, standing.disputed),
     Step(_is(Coverage.CLAIMED), standing.claimed),
     Step(_PARTLY_GONE, standing.missing_part, asks=_part_questions),

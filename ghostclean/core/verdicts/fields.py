@@ -41,7 +41,7 @@ def live_fields(allocation: Allocation, *, keep_fills: bool = False) -> dict[str
 def _fills(allocation: Allocation) -> dict[str, Any]:
     """`filledQty`, never lowered, and `avgFillPrice` with it; the trade's part where it shares an entry."""
     trade, family = allocation.trade, allocation.family
-    filled = allocation.entry_qty if allocation.is_part else family.filled
+    filled = family.filled if allocation.part is None else allocation.part
     if not filled or (trade.filled_qty is not None and trade.filled_qty > filled):
         return {}
     price = _average_price(family)

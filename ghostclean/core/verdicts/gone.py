@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from ghostclean.core.allocation import SPLIT_RATIOS, Allocation, Books, Match, average, is_dust, total
 from ghostclean.core.broker import ONE, ZERO, expiry, is_option, plain
 
 from .closing import by_activities, close_past_its_date, close_with, split_before
 from .decision import Action, Decision, Verdict, change, hold
-from .fields import unfilled_fields, vanished_fields
+from .fields import closed_fields, unfilled_fields, vanished_fields
 from .standing import rival_sale, settling, settling_since
 
 _ACTIVITY_COMES_LATE = timedelta(days=2)
@@ -19,12 +20,13 @@ _TAKES_AWAY = frozenset({"MA", "NC", "SPLIT", "SPIN", "REORG", "OPCA"})
 def exited_by_own_orders(books: Books, allocation: Allocation) -> Decision | None:
     """Its own exits took everything out, whoever else holds the symbol.
 
-    Exits of more than its entries brought, or of a part of a shared entry that may be larger than
-    its present size, leave open how much it entered: while shares stand there it may be these.
+    Exits of more than its entries brought, or a record that does not add up, leave open how much
+    it entered: while shares stand there it may be these.
     """
-    shown, size = allocation.may_show, allocation.trade.size or ZERO
+    shown = allocation.may_show
     more = allocation.certain and total(allocation.exits) - allocation.entry_qty > allocation.tolerance
-    if shown > 0 and (more or (allocation.is_part and shown >= size)):
+    beyond = (allocation.trade.size or ZERO) - allocation.entry_qty
+    if shown > 0 and (more or allocation.unsure or books.may_have_bought(allocation, beyond)):
         sold, entered = plain(total(allocation.exits)), plain(allocation.entry_qty)
         why = f"its exits took {sold}, its entry is known for {entered}, and {plain(shown)} more stand at the broker"
         return hold(books, allocation, Verdict.MISMATCH, why)
@@ -72,15 +74,34 @@ def gone(books: Books, allocation: Allocation) -> Decision | None:
     """Unallocated executions took it out, or may have: then whose they are can't be told."""
     if (since := settling_since(books, allocation)) is not None:
         return settling(books, allocation, since)
-    found = books.matches(allocation).get(allocation)
-    if found is not None:
-        return _exited(books, allocation, found)
+    matches = books.matches(allocation)
+    end = books.sold_again(allocation)
+    if allocation in matches or end is not None:
+        # What goes together is decided together.
+        together = books.members(allocation) if end else tuple(matches)
+        if (since := _settling_of(books, allocation, together)) is not None:
+            return settling(books, allocation, since, "a trade beside it changed")
+    if allocation in matches:
+        return _exited(books, allocation, matches[allocation])
+    if end is not None:
+        why = "all that was bought since is sold again; which sales were its can't be told"
+        fields = closed_fields("manual_close", end, None, allocation)
+        return change(books, allocation, Verdict.EXITED, Action.CLOSED, why, fields)
     if allocation.early is not None:
         why = f"its exit order {allocation.early} filled before its entry, and nothing else explains where it went"
         return hold(books, allocation, Verdict.MISMATCH, why)
     if (rivals := _rivals(books, allocation)) is not None:
         return hold(books, allocation, Verdict.AMBIGUOUS, f"{rivals}; settle it with `ghostclean resolve`")
     return None
+
+
+def _settling_of(books: Books, allocation: Allocation, together: Sequence[Allocation]) -> datetime | None:
+    """As `settling_since`, of trades that are matched together; found once for all of them."""
+    identity = (allocation.key, allocation.side)
+    if identity not in books.settling:
+        since = (settling_since(books, a) for a in together)
+        books.settling[identity] = next((s for s in since if s is not None), None)
+    return books.settling[identity]
 
 
 def _rivals(books: Books, allocation: Allocation) -> str | None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from ghostclean.core.allocation import Allocation, Books, Coverage, total
 from ghostclean.core.broker import (
     ONE,
+    ZERO,
     ActivitiesSince,
     ClockNow,
     FillsSince,
@@ -19,14 +20,17 @@ from ghostclean.core.broker import (
 )
 
 from .closing import needs_split
+from .standing import is_reducible
 
 Questions = Sequence[Question]
 _A_DAY = timedelta(days=1)
 
 
 def family(books: Books, allocation: Allocation) -> Questions:
-    """Its own orders."""
-    return allocation.family.questions
+    """Its own orders; where what it entered can't be told from these, all of its symbol."""
+    if allocation.family.questions or not allocation.unsure or books.agrees(allocation):
+        return allocation.family.questions
+    return (*records(books, allocation), *orders(books, allocation))
 
 
 def records(books: Books, allocation: Allocation) -> Questions:
@@ -34,11 +38,20 @@ def records(books: Books, allocation: Allocation) -> Questions:
     return () if allocation.key in books.world.closed else (RecordsOf(allocation.key),)
 
 
+def orders(books: Books, allocation: Allocation) -> Questions:
+    """All orders of its symbol since its entry."""
+    since = books.since(allocation)
+    if books.evidence.knows_orders(allocation.key, since):
+        return ()
+    return (OrdersOf(allocation.key, _symbol(books, allocation), since),)
+
+
 def own_exit(books: Books, allocation: Allocation) -> Questions:
     """Who else owns its exits, and what it entered, where its own entry orders do not tell."""
     trade = allocation.trade
     if allocation.certain:
         told = total(allocation.exits) - allocation.entry_qty <= allocation.tolerance
+        told = told and not (allocation.may_show > 0 and (trade.size or ZERO) > allocation.entry_qty)
     else:
         told = trade.avg_fill_price is not None and trade.filled_qty == allocation.entry_qty
     return records(books, allocation) if told else absence(books, allocation)
@@ -49,7 +62,14 @@ def shared_entry(books: Books, allocation: Allocation) -> Questions:
     trade, filled = allocation.trade, allocation.family.filled
     if not allocation.certain or trade.size is None or trade.filled_qty == filled or allocation.exits:
         return ()
-    return records(books, allocation) if trade.size < filled and not allocation.is_part else ()
+    return records(books, allocation) if trade.size < filled and allocation.part is None else ()
+
+
+def covered(books: Books, allocation: Allocation) -> Questions:
+    """All of its symbol, before a size is lowered beside shares that are nobody's: they may be its scale-in."""
+    if not is_reducible(allocation) or not books.unexplained(allocation):
+        return ()
+    return (*records(books, allocation), *orders(books, allocation))
 
 
 def absence(books: Books, allocation: Allocation) -> Questions:
@@ -59,20 +79,17 @@ def absence(books: Books, allocation: Allocation) -> Questions:
     """
     if allocation.family.dormant:
         return allocation.family.dormant
-    open_records = records(books, allocation)
+    if unknown := (*records(books, allocation), *orders(books, allocation)):
+        return unknown
     since, evidence = books.since(allocation), books.evidence
-    if not evidence.knows_orders(allocation.key, since):
-        return (*open_records, OrdersOf(allocation.key, _symbol(books, allocation), since))
-    if open_records:
-        return open_records
     if not _explained_by_orders(books, allocation) and not evidence.knows_fills(since):
         return (FillsSince(since),)
     if not _is_explained(books, allocation) and (open_activities := activities(books, allocation)):
         return open_activities
     match = books.matches(allocation).get(allocation)
-    unknown = {e.order_id for e in match.executions if e.order is None and is_uuid(e.order_id)} if match else set()
+    nameless = {e.order_id for e in match.executions if e.order is None and is_uuid(e.order_id)} if match else set()
     # The orders behind fills may be tied to an owner.
-    return [OrderById(i, allocation.key, since) for i in sorted(unknown - evidence.absent)]
+    return [OrderById(i, allocation.key, since) for i in sorted(nameless - evidence.absent)]
 
 
 def _explained_by_orders(books: Books, allocation: Allocation) -> bool:

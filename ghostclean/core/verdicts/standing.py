@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from ghostclean.core.allocation import Allocation, Books, Coverage, Execution, total
-from ghostclean.core.broker import multiplier, plain
+from ghostclean.core.broker import ZERO, multiplier, plain
 
 from .closing import by_activities, close_with, whole_exit
 from .decision import Action, Decision, Verdict, ago, change, hold, keep
@@ -24,10 +24,18 @@ def covered(books: Books, allocation: Allocation) -> Decision:
     if not allocation.certain and (trade.is_pending or not allocation.open_qty):
         why = "the broker does not know its order, yet a position of that side stands"
         return hold(books, allocation, Verdict.MISMATCH, why)
-    booked_less = trade.size is not None and trade.size > allocation.open_qty and bool(allocation.exits)
-    if booked_less and all(e.order is None or e.order.is_final for e in allocation.exits):
+    more = (trade.size or ZERO) - allocation.open_qty
+    if is_reducible(allocation) and not books.may_have_bought(allocation, more):
         return _reduced(books, allocation, allocation.exits, allocation.open_qty)
     return _live(books, allocation, f"the position holds its {plain(allocation.open_qty)}")
+
+
+def is_reducible(allocation: Allocation) -> bool:
+    """Whether its own exits, all of them over, took a part of it that its size still counts."""
+    size = allocation.trade.size
+    if size is None or size <= allocation.open_qty or not allocation.exits or allocation.unsure:
+        return False
+    return all(e.order is None or e.order.is_final for e in allocation.exits)
 
 
 def _live(books: Books, allocation: Allocation, reason: str, *, keep_fills: bool = False) -> Decision:

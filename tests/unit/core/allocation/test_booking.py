@@ -155,6 +155,33 @@ def test_the_stop_of_a_trade_that_shared_its_entry_closes_it() -> None:
     assert money(decision) == (44, -2800)
 
 
+@pytest.mark.parametrize(
+    "given", [{"initialQuantity": 100}, {"filledQty": 100}, {"initialQuantity": 100, "filledQty": 100}]
+)
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_part_that_was_closed_leaves_the_others_own_stop_believed(given: Record, copied: bool) -> None:
+    """A partial exit kept as a closed child record; the first sizes are the whole's, perhaps on both."""
+    [record, child] = _pair(**(given if copied else {}))
+    stop = sale("S", qty=50, price=44, type="stop")
+    decision = decided([record | given, child], [*SHARED, stop])
+    assert (decision.verdict, decision.fields["closeReason"], money(decision)) == (
+        Verdict.EXITED,
+        "stop_loss",
+        (44, -2800),
+    )
+
+
+def test_of_two_open_parts_that_were_given_the_whole_fill_one_stop_closes_its_own() -> None:
+    both = [
+        trade(quantity=50, filledQty=100, stopOrderId=uid("S")),
+        trade("B", quantity=50, filledQty=100, alpacaOrderId=uid("E-T1"), stopOrderId=uid("R")),
+    ]
+    stop = sale("S", qty=50, price=44, type="stop")
+    plan = decide(world(both, [SHARED[0], stop, sale("R", qty=50, status="new")], [position(qty=50)]))
+    assert verdicts(plan) == {"T1": Verdict.EXITED, "B": Verdict.LIVE}
+    assert money(of(plan)) == (44, -2800)
+
+
 def test_a_trade_that_shares_its_entry_is_given_its_part_of_the_fill() -> None:
     [record, closed] = _pair()
     del record["filledQty"], record["stopOrderId"]

@@ -305,7 +305,7 @@ class Life:
         for decision in plan.writing:
             trade_id = decision.trade_id or ""
             owner = self.owners[trade_id]
-            if decision.unproven and not self.unwritten:
+            if decision.unproven and not self.unwritten and not self.vague:
                 self.fail(f"{trade_id} vanished, though every order is known")
             if not self.vague and not self.unwritten:
                 self.judge_money(trade_id, owner, decision)
@@ -379,10 +379,22 @@ SHOWN = ("quantity", "realizedPnL", "initialQuantity", "filledQty", "closePrice"
 # --------------------------------------------------------------------------- the property
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32))
-def test_every_share_of_a_trade_has_one_entry_and_at_most_one_exit(seed: int) -> None:
-    Life(seed, trades=1).play()
+def lives(count: int) -> Any:
+    return settings(max_examples=count, deadline=None, derandomize=True)
+
+
+@pytest.mark.parametrize("trades", [1, 2, 3])
+@lives(200)
+@given(seed=st.integers(0, 2**32))
+def test_every_share_of_a_trade_has_one_entry_and_at_most_one_exit(trades: int, seed: int) -> None:
+    Life(seed, trades=trades).play()
+
+
+@pytest.mark.parametrize("only", [{"hand_buys": True}, {"crypto": True}, {"crypto": True, "hand_buys": True}])
+@lives(100)
+@given(seed=st.integers(0, 2**32))
+def test_the_same_of_coins_and_beside_purchases_by_hand(only: dict[str, bool], seed: int) -> None:
+    Life(seed, **only).play()
 
 
 # --------------------------------------------------------------------------- lives that once broke it
@@ -390,6 +402,16 @@ def test_every_share_of_a_trade_has_one_entry_and_at_most_one_exit(seed: int) ->
 
 def bought(name: str, qty: int, price: float, at: float = 7200.0) -> Record:
     return order(name, qty=str(qty), filled_avg_price=str(price), submitted_at=ago(at))
+
+
+def sharing(first: int, second: int, **fields: Any) -> list[Record]:
+    """T1 and B name one entry order; the fields are T1's."""
+    return [trade(quantity=first, **fields), trade("B", quantity=second, alpacaOrderId=uid("E-T1"))]
+
+
+def pnl(plan: Plan, trade_id: str = "T1") -> float | None:
+    found = of(plan, trade_id).fields["realizedPnL"]
+    return None if found is None else float(found)
 
 
 HALF = {"qty": "70", "filled_qty": "35", "status": "canceled", "filled_avg_price": "100"}
@@ -440,18 +462,14 @@ def test_a_scale_in_makes_no_duplicate_of_the_trade_that_shares_the_entry(sizes:
     ]
     orders = [entry(qty="110"), bought("P", 36, 94)]
     plan = decide(world(both, orders, [position(qty=146)]))
-    assert not plan.writing
+    assert {(d.verdict, "quantity" in d.fields) for d in plan.decisions} == {(Verdict.LIVE, False)}
 
 
 def test_a_part_of_a_shared_entry_that_lost_a_part_is_not_closed() -> None:
     """The app wrote 40 after 40 of its 80 were sold; the other trade has the other 40 of the entry."""
-    both = [
-        trade("A", quantity=40, alpacaOrderId=uid("E-T1"), stopOrderId=uid("S")),
-        trade("B", quantity=40, alpacaOrderId=uid("E-T1")),
-    ]
     part = sale("S", qty=80, filled_qty="40", status="canceled", type="stop")
-    plan = decide(world(both, [entry(qty="120"), part], [position(qty=80)]))
-    assert (of(plan, "A").verdict, of(plan, "B").verdict) == (Verdict.MISMATCH, Verdict.LIVE)
+    plan = decide(world(sharing(40, 40, stopOrderId=uid("S")), [entry(qty="120"), part], [position(qty=80)]))
+    assert (of(plan, "T1").verdict, of(plan, "B").verdict) == (Verdict.LIVE, Verdict.LIVE)
 
 
 def test_sizes_that_are_what_the_position_holds_are_never_reduced() -> None:
@@ -461,3 +479,122 @@ def test_sizes_that_are_what_the_position_holds_are_never_reduced() -> None:
     orders = [entry("A", qty="90", filled_qty="45", status="canceled"), entry("B", qty="30"), part]
     plan = decide(world(records, [*orders, bought("P", 10, 181)], [position(qty=63)]))
     assert {d.verdict for d in plan.decisions} == {Verdict.LIVE}
+
+
+def test_a_part_of_a_shared_entry_beside_a_sale_that_no_record_names_is_not_closed() -> None:
+    """A hand sold B's 25; then T1's stop sold 50 of its 100, and the app wrote 50."""
+    part = sale("S", qty=100, filled_qty="50", status="canceled", type="stop")
+    orders = [entry(qty="125"), sale("H", qty=25, at=7200), part]
+    plan = decide(world(sharing(50, 25, stopOrderId=uid("S")), orders, [position(qty=50)]))
+    assert not [d for d in plan.writing if d.trade_id == "T1" and d.action is not Action.SYNCED]
+
+
+def test_a_neighbour_that_was_enlarged_and_sold_makes_no_duplicate_of_the_other() -> None:
+    """One entry of 100 for 90 and 10; the 90 became 159 by two purchases, and all of these went out."""
+    orders = [entry(qty="100"), bought("P", 32, 97), bought("Q", 37, 108, 5400), sale("S", qty=159, type="stop")]
+    both = sharing(159, 10, stopOrderId=uid("S"))
+    plan = decide(world(both, orders, [position(qty=10)]))
+    assert (of(plan, "T1").verdict, of(plan, "B").verdict) == (Verdict.EXITED, Verdict.LIVE)
+    unknown = decide(world(both, [orders[0], orders[-1]], [position(qty=10)], complete=False))
+    assert not unknown.writing
+    assert unknown.questions
+
+
+def test_two_trades_that_may_both_have_made_a_purchase_are_not_told_its_cost() -> None:
+    """60 and 40 with one entry of 80: one of them bought the other 20, and each sold what it had."""
+    orders = [entry(qty="80"), bought("P", 20, 97)]
+    both = sharing(60, 40, stopOrderId=uid("S"))
+    both[1]["stopOrderId"] = uid("R")
+    exits = [sale("S", qty=60, type="stop"), sale("R", qty=40, at=1800, type="stop")]
+    plan = decide(world(both, [*orders, *exits]))
+    assert [(of(plan, i).verdict, pnl(plan, i)) for i in ("T1", "B")] == [(Verdict.EXITED, None)] * 2
+
+
+def test_a_size_the_position_covers_is_not_lowered_by_an_older_exit() -> None:
+    """40 of 80 went out, then 24 and 40 were bought: the app's 104 are what stands."""
+    part = sale("S", qty=80, filled_qty="40", status="canceled", type="stop", at=9000)
+    orders = [entry(qty="80"), part, bought("P", 24, 102), bought("Q", 40, 92, 5400)]
+    decision = of(decide(world([trade(quantity=104, stopOrderId=uid("S"))], orders, [position(qty=104)])))
+    assert (decision.verdict, "quantity" in decision.fields) == (Verdict.LIVE, False)
+
+
+def test_a_size_is_not_lowered_while_shares_stand_that_may_be_its_scale_in() -> None:
+    """25 of A's 50 went out and 25 came in again; a hand sold B's 10, and whose these were is not known."""
+    part = sale("S", qty=50, filled_qty="25", status="canceled", type="stop", at=9000)
+    records = [trade("A", quantity=50, stopOrderId=uid("S")), trade("B", quantity=10), trade("C", quantity=60)]
+    orders = [*(entry(i, qty=q) for i, q in zip("ABC", ("50", "10", "60"), strict=True)), part]
+    traded = [bought("P", 25, 90, 5400), sale("H", qty=10)]
+    plan = decide(world(records, [*orders, *traded], [position(qty=110)]))
+    assert "quantity" not in of(plan, "A").fields
+    none_bought = decide(world(records, orders, [position(qty=95)]))
+    assert of(none_bought, "A").fields["quantity"] == 25
+
+
+def test_a_size_that_two_bookings_explain_tells_no_money() -> None:
+    """50 less the hand's 33 are 17, and 50 and 17 bought less 33 and 17 are 17 as well."""
+    sales = [sale("H", qty=33, price=108, at=6000), sale("R", qty=17, price=98, at=5000), sale("L", qty=17, price=91)]
+    decision = of(decide(world([trade(quantity=17)], [entry(qty="50"), bought("P", 17, 100), *sales])))
+    assert (decision.verdict, decision.fields["closePrice"], decision.fields["realizedPnL"]) == (
+        Verdict.EXITED,
+        None,
+        None,
+    )
+
+
+def test_each_of_two_scaled_in_trades_pays_for_its_own_purchase() -> None:
+    records = [trade("A", quantity=12, stopOrderId=uid("SA")), trade("B", quantity=25, stopOrderId=uid("SB"))]
+    orders = [entry("A", filled_avg_price="100"), entry("B", qty="20", filled_avg_price="100"), bought("P", 2, 110)]
+    orders += [bought("Q", 5, 90, 6000), sale("SA", qty=12, price=120, type="stop", at=5000)]
+    plan = decide(world(records, [*orders, sale("SB", qty=25, price=130, type="stop")]))
+    assert (pnl(plan, "A"), pnl(plan, "B")) == (220, 800)
+
+
+def test_a_scale_in_of_a_half_filled_entry_beside_another_trade_is_part_of_its_cost() -> None:
+    records = [trade("A", quantity=45, stopOrderId=uid("S")), trade("B", quantity=30)]
+    half = entry("A", qty="50", filled_qty="25", status="canceled", filled_avg_price="100")
+    orders = [half, entry("B", qty="30"), bought("P", 20, 110), sale("S", qty=45, price=120, type="stop")]
+    plan = decide(world(records, orders, [position(qty=30)]))
+    assert (of(plan, "A").verdict, pnl(plan, "A"), of(plan, "B").verdict) == (Verdict.EXITED, 700, Verdict.LIVE)
+
+
+def test_a_part_is_not_written_as_the_whole_where_the_size_is_by_chance_what_the_entry_asked_for() -> None:
+    records = [trade("A", quantity=80, stopOrderId=uid("S")), trade("B", quantity=30)]
+    half = entry("A", qty="80", filled_qty="40", status="canceled", filled_avg_price="100")
+    orders = [half, entry("B", qty="30"), bought("P", 15, 110), bought("Q", 25, 110, 6000)]
+    plan = decide(world(records, [*orders, sale("S", qty=80, price=120, type="stop")], [position(qty=30)]))
+    assert (of(plan, "A").verdict, pnl(plan, "A")) == (Verdict.EXITED, 1200)
+
+
+def test_what_is_left_of_a_shared_entry_with_copied_sizes_is_written_once() -> None:
+    copied = {"initialQuantity": 100, "filledQty": 100, "avgFillPrice": 180}
+    both = sharing(30, 70, stopOrderId=uid("S"), **copied)
+    both[1] |= copied
+    orders, left = [entry(qty="100"), sale("S", qty=30, type="stop")], [position(qty=70)]
+    first = decide(world(both, orders, left))
+    assert (of(first, "T1").verdict, of(first, "B").verdict) == (Verdict.EXITED, Verdict.LIVE)
+    assert not decide(world(after(both, first), orders, left, memory=remembered(first, Memory()))).writing
+
+
+def test_the_purchase_of_a_closed_trade_is_not_held_against_the_sale_of_another() -> None:
+    """A was enlarged by 5 and went out with 15; the 10 that a hand sold are B's."""
+    over = trade("A", status="CLOSED", quantity=15, filledQty=10, closeOrderId=uid("SA"), closedAt=ago(5000))
+    orders = [entry("A"), entry("B"), bought("P", 5, 90), sale("SA", qty=15, at=5000), sale("H", price=190)]
+    plan = decide(world([over, trade("B")], orders))
+    assert (of(plan, "B").verdict, pnl(plan, "B")) == (Verdict.EXITED, 100)
+
+
+def test_two_sales_for_two_trades_are_settled_together() -> None:
+    """A's own exit a moment ago holds B as well: what is matched together is decided together."""
+    records = [trade("A", quantity=70, stopOrderId=uid("S")), trade("B", quantity=50)]
+    orders = [entry("A", qty="70"), entry("B", qty="50"), sale("H", qty=60, at=7200), sale("R", qty=42)]
+    plan = decide(world(records, [*orders, sale("S", qty=18, at=30.0, type="stop")]))
+    assert {d.verdict for d in plan.decisions} == {Verdict.SETTLING}
+
+
+def test_the_fee_of_coins_that_came_and_went_beside_a_trade_does_not_hide_its_exit() -> None:
+    coin = {"symbol": "BTC/USD", "asset_id": "coin", "asset_class": "crypto"}
+    record = trade(ticker="BTC/USD", quantity=6.25, stopOrderId=uid("S"))
+    traded = [order("P", qty="6.875", submitted_at=ago(7200), **coin), sale("H", qty="6.875", at=6000, **coin)]
+    exit_ = sale("S", qty="6.2171875", type="stop", **coin)
+    decision = of(decide(world([record], [entry(qty="6.25", **coin), *traded, exit_])))
+    assert (decision.verdict, decision.fields["closeOrderId"]) == (Verdict.EXITED, uid("S"))
