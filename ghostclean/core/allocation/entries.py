@@ -59,7 +59,8 @@ class Entries:
         lone = [a for a in members if a.certain and a.entries and self._is_doubtful(a)]
         if closed:
             self._of_closed += self._lone_closed(set(sharing), members[0].side)
-        self.doubtful = bool(lone or unsolved or self._of_closed)
+        shared = closed or any(len(sharers) > 1 for sharers in sharing.values())
+        self.doubtful = bool(lone or unsolved or shared)
         if unallocated is not None and self.doubtful:
             unsolved = self._book_purchases(members, lone, unsolved, unallocated)
         for sharers in unsolved:
@@ -77,7 +78,7 @@ class Entries:
             return False
         bookings = self._shared(sharers, ()).bookings(Purchases())
         parts = {tuple(way.part for way in ways) for ways in bookings}
-        if len(parts) != 1:
+        if len(parts) != 1 or not self._bears_out(sharers, parts):
             return False
         told = parts.pop()
         for allocation, part in zip(sharers, told, strict=False):
@@ -104,6 +105,15 @@ class Entries:
                     whole=part,
                     sold=sold if sold > part else None,
                 )
+
+    def _bears_out(self, sharers: Sequence[Allocation], parts: set[tuple[Decimal, ...]]) -> bool:
+        """Whether sales and purchases that no record names, as far as known, leave no other parts possible."""
+        if self._unallocated is None:
+            return True
+        side, since = sharers[0].side, min(a.start for a in sharers)
+        purchases = Purchases(self._unallocated.opening(side, since))
+        found = self._shared(sharers, self._unallocated.closing(side, since)).bookings(purchases)
+        return {tuple(way.part for way in ways) for ways in found} <= parts
 
     def _closed_sharers(self, allocation: Allocation) -> list[Closed]:
         if not self._closed:
