@@ -29,6 +29,7 @@ _log = logging.getLogger("ghostclean")
 _PATIENCE = 5.0  # seconds after which a call no longer counts among those at once
 _TURN = 0.25
 _WORTH_A_PROCESS = 16  # calls
+_LIFE = 100  # calls of one process: its memory goes back with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Jobs(Generic[R]):
         if processes < 2:
             self._in_threads(names, found.__setitem__, self.at_once)
         else:
-            self._in_processes([list(names[n::processes]) for n in range(processes)], found)
+            parts = -(-len(names) // min(_LIFE, -(-len(names) // processes)))
+            self._in_processes(processes, [list(names[n::parts]) for n in range(parts)], found)
 
     # ------------------------------------------------------------------ threads
 
@@ -82,32 +84,35 @@ class Jobs(Generic[R]):
 
     # ------------------------------------------------------------------ processes
 
-    def _in_processes(self, parts: Sequence[Sequence[str]], found: MutableMapping[str, R]) -> None:
-        context: Any = multiprocessing.get_context()
-        processes, pipes = [], []
-        at_once = -(-self.at_once // len(parts))
-        for part in parts:
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=self._part, args=(theirs, part, at_once), daemon=True)
-            process.start()
-            theirs.close()
-            processes.append(process)
-            pipes.append(ours)
+    def _in_processes(self, most: int, parts: Sequence[Sequence[str]], found: MutableMapping[str, R]) -> None:
+        waiting, running = deque(parts), dict[Any, Any]()
+        at_once = -(-self.at_once // most)
         stop: KeyboardInterrupt | None = None
-        while pipes:
+        while waiting or running:
             try:
-                for pipe in wait(pipes, _TURN):
-                    _receive(pipe, pipes, found)
+                while waiting and len(running) < most:
+                    pipe, process = self._begin(waiting.popleft(), at_once)
+                    running[pipe] = process
+                for pipe in wait([*running], _TURN):
+                    if not _receive(pipe, found):
+                        running.pop(pipe).join()
             except KeyboardInterrupt as first:
-                for process in processes:
+                for process in running.values():
                     process.terminate() if stop is None else process.kill()
                 if stop is not None:
                     raise
                 stop = first
-        for process in processes:
-            process.join()
+                waiting.clear()
         if stop is not None:
             raise stop
+
+    def _begin(self, part: Sequence[str], at_once: int) -> tuple[Any, Any]:
+        context: Any = multiprocessing.get_context()
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=self._part, args=(theirs, part, at_once), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
 
     def _part(self, pipe: Connection, names: Sequence[str], at_once: int) -> None:
         """The life of one process; the terminal's Ctrl-C reaches it through the one that began it."""
@@ -119,13 +124,14 @@ class Jobs(Generic[R]):
             self._in_threads(names, lambda name, result: pipe.send((name, result)), at_once)
 
 
-def _receive(pipe: Any, pipes: list[Any], found: MutableMapping[str, Any]) -> None:
+def _receive(pipe: Any, found: MutableMapping[str, Any]) -> bool:
+    """Whether there was a result; no more come once the process has ended."""
     try:
         name, result = pipe.recv()
     except (EOFError, OSError):
-        pipes.remove(pipe)
-    else:
-        found[name] = result
+        return False
+    found[name] = result
+    return True
 
 
 def _interrupt_once(number: int, frame: object) -> None:
