@@ -64,7 +64,15 @@ def _gate(error: str, detail: str, given: Given) -> Document:
 def _explain(error: str, detail: str, given: Given) -> Document:
     del error, detail
     unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince", "held", "note"))
-    return {"id": given.get("subject"), **unknown, "entries": [], "attention": [], "candidates": [], "cure": []}
+    return {
+        "id": given.get("subject"),
+        "kind": None,
+        **unknown,
+        "entries": [],
+        "attention": [],
+        "candidates": [],
+        "cure": [],
+    }
 
 
 def _history(error: str, detail: str, given: Given) -> Document:

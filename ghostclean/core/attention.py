@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-from ghostclean.core.broker import parse_time
+from ghostclean.core.broker import parse_time, symbol_key
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
 
 
@@ -194,12 +194,14 @@ def _is_long_unknown(known: Mapping[str, Any], patience: timedelta, now: datetim
 
 
 def unexplained(plan: Plan, rows: Iterable[Decision], grace: timedelta, now: datetime) -> list[Item]:
-    """The orphans that stayed as they are; not those that a held trade may be, or that are just being traded."""
+    """The orphans that stayed as they are; not those that are a break of a trade, may be one, or are just being traded."""
+    broken = {symbol_key(d.ticker) for d in plan.decisions if _kind(d) is not None}
     kept = {r.ticker: r.reason for r in rows if r.verdict is Verdict.ORPHAN and r.action is Action.KEPT}
     found = []
     for orphan in plan.orphans:
         symbol, traded = orphan.position.symbol, plan.activity.get(orphan.position.key)
-        if symbol in kept and orphan.awaited_by is None and (traded is None or now - traded >= grace):
+        passing = orphan.awaited_by is not None or (traded is not None and now - traded < grace)
+        if symbol in kept and not passing and orphan.position.key not in broken:
             found.append(Item(Kind.ORPHAN, kept[symbol], "ghostclean reconcile --orphans adopt --dry-run", symbol))
     return found
 
