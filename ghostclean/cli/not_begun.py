@@ -63,7 +63,7 @@ def _gate(error: str, detail: str, given: Given) -> Document:
 
 def _explain(error: str, detail: str, given: Given) -> Document:
     del error, detail
-    unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince", "held", "note"))
+    unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince", "held", "note", "kind"))
     return {
         "id": given.get("subject"),
         "kind": None,

@@ -194,7 +194,7 @@ def _is_long_unknown(known: Mapping[str, Any], patience: timedelta, now: datetim
 
 
 def unexplained(plan: Plan, rows: Iterable[Decision], grace: timedelta, now: datetime) -> list[Item]:
-    """The orphans that stayed as they are; not those that are a break of a trade, may be one, or are just being traded."""
+    """The orphans that stayed as they are, but for those of a trade's break and those that may be gone in a moment."""
     broken = {symbol_key(d.ticker) for d in plan.decisions if _kind(d) is not None}
     kept = {r.ticker: r.reason for r in rows if r.verdict is Verdict.ORPHAN and r.action is Action.KEPT}
     found = []
