@@ -63,8 +63,16 @@ def _gate(error: str, detail: str, given: Given) -> Document:
 
 def _explain(error: str, detail: str, given: Given) -> Document:
     del error, detail
-    unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince", "held", "note"))
-    return {"id": given.get("subject"), **unknown, "entries": [], "attention": [], "candidates": [], "cure": []}
+    unknown = dict.fromkeys(("ticker", "status", "verdict", "verdictReason", "verdictSince", "held", "note", "kind"))
+    return {
+        "id": given.get("subject"),
+        "kind": None,
+        **unknown,
+        "entries": [],
+        "attention": [],
+        "candidates": [],
+        "cure": [],
+    }
 
 
 def _history(error: str, detail: str, given: Given) -> Document:

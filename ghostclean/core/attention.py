@@ -196,12 +196,14 @@ def _is_long_unknown(known: Mapping[str, Any], patience: timedelta, now: datetim
 
 
 def unexplained(plan: Plan, rows: Iterable[Decision], grace: timedelta, now: datetime) -> list[Item]:
-    """The orphans that stayed as they are; not those that a held trade may be, or that are just being traded."""
+    """The orphans that stayed as they are, but for those of a trade's break and those that may be gone in a moment."""
+    broken = {symbol_key(d.ticker) for d in plan.decisions if _kind(d) is not None}
     kept = {r.ticker: r.reason for r in rows if r.verdict is Verdict.ORPHAN and r.action is Action.KEPT}
     found = []
     for orphan in plan.orphans:
         symbol, traded = orphan.position.symbol, plan.activity.get(orphan.position.key)
-        if symbol in kept and orphan.awaited_by is None and (traded is None or now - traded >= grace):
+        passing = orphan.awaited_by is not None or (traded is not None and now - traded < grace)
+        if symbol in kept and not passing and orphan.position.key not in broken:
             found.append(Item(Kind.ORPHAN, kept[symbol], "ghostclean reconcile --orphans adopt --dry-run", symbol))
     return found
 

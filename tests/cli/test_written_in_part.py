@@ -133,7 +133,7 @@ def test_ctrl_c_half_way_hides_nothing(make_world: MakeWorld, monkeypatch: pytes
     with pytest.raises(Interrupted) as caught:
         world.inside(run_id="mine")
     result = caught.value.result
-    assert (result.run_id, result.error, result.closed) == ("mine", "reconcile_failed", BEFORE)
+    assert (result.run_id, result.error, result.closed) == ("mine", "interrupted", BEFORE)
     assert listed(result) == closed(world) == written(world)
     assert world.runs()[0]["closed"] == BEFORE
     converges(world)

@@ -194,6 +194,7 @@ def unread_document(detail: str, *, now: datetime) -> dict[str, Any]:
         "health": "unknown",
         "why": detail,
         "advice": "see `ghostclean doctor`",
+        "runsHealth": "unknown",
         "attention": [],
         "reconcileTelemetry": unread,
         "autoManageTelemetry": unread,

@@ -42,7 +42,7 @@ class Allocation:
     quantity it entered beyond its booked entries, by ledger or exits; `part` is its part of an
     entry order that other records name as well, None for all of it; `beside` was bought of a coin
     for nobody, and its fee was taken off the same position; `unsure` says that what it
-    entered can't be told. `disputed` is an exit order that another trade owns as well, `early`
+    entered can't be told, `doubtful` that its sizes and exits say it entered more. `disputed` is an exit order that another trade owns as well, `early`
     one that filled before the entry.
     """
 
@@ -61,6 +61,7 @@ class Allocation:
     may_show: Decimal = ZERO
     part: Decimal | None = None
     unsure: bool = False
+    doubtful: bool = False
     duplicate_of: str | None = None
     disputed: str | None = None
     early: str | None = None
@@ -72,7 +73,7 @@ class Allocation:
         self.exits = []
         self.open_qty = self.scale_in = ZERO
         self.part = self.duplicate_of = self.disputed = self.early = None
-        self.unsure = False
+        self.unsure = self.doubtful = False
 
     @property
     def side(self) -> Side:

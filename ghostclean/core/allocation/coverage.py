@@ -146,9 +146,13 @@ def _mark_split(
 
 
 def _mark_may_show(members: Sequence[Allocation], held: Decimal) -> None:
-    """How much of what exited trades sold the position may still show (it can lag behind a fill)."""
-    standing = (a for a in members if a.coverage not in (Coverage.EXITED, Coverage.UNFILLED))
-    rest = held - sum((a.open_qty for a in standing), ZERO)
+    """How much of what exited trades sold the position may still show (it can lag behind a fill).
+
+    Of a trade that is unsure all may still stand but for what others hold for certain.
+    """
+    standing = [a for a in members if a.coverage not in (Coverage.EXITED, Coverage.UNFILLED)]
+    claimed = sum((a.open_qty for a in standing), ZERO)
+    proven = sum((a.open_qty for a in standing if a.coverage is Coverage.HELD and not a.unsure), ZERO)
     for allocation in members:
         if allocation.coverage is Coverage.EXITED:
-            allocation.may_show = max(ZERO, rest)
+            allocation.may_show = max(ZERO, held - (proven if allocation.unsure else claimed))

@@ -56,7 +56,9 @@ class Entries:
             else:
                 _book_size(allocation)
         unsolved = [sharers for sharers in sharing.values() if not self._book_parts(sharers)]
-        lone = [a for a in members if a.certain and a.entries and self._is_doubtful(a)]
+        for allocation in members:
+            allocation.doubtful = allocation.certain and bool(allocation.entries) and self._is_doubtful(allocation)
+        lone = [a for a in members if a.doubtful]
         if closed:
             self._of_closed += self._lone_closed(set(sharing), members[0].side)
         shared = closed or any(len(sharers) > 1 for sharers in sharing.values())
@@ -202,6 +204,7 @@ class Entries:
         entered = {w.entered for w in ways}
         if len(ways) == 1:
             [way] = ways
+            allocation.doubtful = False
             shared = allocation.part is not None or way.part != allocation.family.filled
             self._book_part(allocation, way.part if shared else None, purchases.chosen(way.bought))
             allocation.scale_in = ZERO

@@ -26,7 +26,8 @@ def exited_by_own_orders(books: Books, allocation: Allocation) -> Decision | Non
     shown = allocation.may_show
     more = allocation.certain and total(allocation.exits) - allocation.entry_qty > allocation.tolerance
     beyond = (allocation.trade.size or ZERO) - allocation.entry_qty
-    if shown > 0 and (more or allocation.unsure or books.may_have_bought(allocation, beyond)):
+    open_question = more or allocation.unsure or allocation.doubtful
+    if shown > 0 and (open_question or books.may_have_bought(allocation, beyond)):
         sold, entered = plain(total(allocation.exits)), plain(allocation.entry_qty)
         why = f"its exits took {sold}, its entry is known for {entered}, and {plain(shown)} more stand at the broker"
         return hold(books, allocation, Verdict.MISMATCH, why)

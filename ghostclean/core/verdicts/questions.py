@@ -51,7 +51,8 @@ def own_exit(books: Books, allocation: Allocation) -> Questions:
     trade = allocation.trade
     if allocation.certain:
         told = total(allocation.exits) - allocation.entry_qty <= allocation.tolerance
-        may_be_more = allocation.may_show > 0 and (trade.size or ZERO) > allocation.entry_qty
+        beyond = (trade.size or ZERO) > allocation.entry_qty
+        may_be_more = allocation.may_show > 0 and (beyond or allocation.doubtful)
         told = told and allocation.part is None and not may_be_more
     else:
         told = trade.avg_fill_price is not None and trade.filled_qty == allocation.entry_qty

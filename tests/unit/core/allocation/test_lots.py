@@ -489,6 +489,29 @@ def test_a_part_of_a_shared_entry_beside_a_sale_that_no_record_names_is_not_clos
     assert not [d for d in plan.writing if d.trade_id == "T1" and d.action is not Action.SYNCED]
 
 
+def test_an_exit_of_exactly_the_first_entry_does_not_close_what_was_added_since() -> None:
+    """25 entered and 12 bought since; the stop took its 25, and the app wrote the 12 that stand."""
+    orders = [entry(qty="25"), bought("P", 5, 180), bought("Q", 7, 181), sale("S", qty=25, type="stop")]
+    record = trade(quantity=12, stopOrderId=uid("S"))
+    unknown = decide(world([record], [orders[0], orders[-1]], [position(qty=12)], complete=False))
+    assert not unknown.writing
+    assert unknown.questions
+    known = of(decide(world([record], orders, [position(qty=12)])))
+    assert (known.verdict, "quantity" in known.fields) == (Verdict.LIVE, False)
+    others = of(decide(world([record], [orders[0], orders[-1]], [position(qty=12)])))
+    assert (others.verdict, others.action) == (Verdict.MISMATCH, Action.HELD)
+
+
+@pytest.mark.parametrize(("beside", "held"), [([], 4), ([25], 21)])
+def test_a_size_net_of_its_exit_beside_a_copy_of_its_record_is_not_closed(beside: list[int], held: int) -> None:
+    """Ten entered, five out, and the app wrote five; a copy of the record still says ten, a hand sold some more."""
+    records = sharing(5, 10, takeProfitOrderId=uid("P"), openedAt=ago(90000))
+    records += [trade(f"N{qty}", quantity=qty) for qty in beside]
+    orders = [entry(qty="10"), sale("P", qty=5, type="limit", at=8000), *(entry(f"N{q}", qty=str(q)) for q in beside)]
+    plan = decide(world(records, orders, [position(qty=held)]))
+    assert not [d for d in plan.writing if d.action is not Action.SYNCED]
+
+
 def test_a_neighbour_that_was_enlarged_and_sold_makes_no_duplicate_of_the_other() -> None:
     """One entry of 100 for 90 and 10; the 90 became 159 by two purchases, and all of these went out."""
     orders = [entry(qty="100"), bought("P", 32, 97), bought("Q", 37, 108, 5400), sale("S", qty=159, type="stop")]
