@@ -179,12 +179,12 @@ def test_a_naked_trade_that_a_closed_market_could_not_judge_stays_one_item(world
     naked(world)
     manage(world)
     world.broker.now = "2026-11-18T23:00:00Z"
-    world.broker.open_trade("AAPL", 2, 100)  # bought just now: the trade settles
+    world.broker.add_position("AAPL", 6)  # of ten: held, and not managed
 
     run = manage(world)
 
     assert (run.document["reason"], kinds(run, "settled")) == ("market_closed", [])
-    assert "naked" in kinds(run)
+    assert kinds(run) == ["naked", "mismatch"]
 
 
 def test_a_trade_without_a_price_neither_ends_nor_repeats_an_item(world: World) -> None:
