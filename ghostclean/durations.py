@@ -1,4 +1,4 @@
-"""Durations as people write them: `60`, `0.5`, `500ms`, `3s`, `2m`, `1h`."""
+"""Durations as people write them: `60`, `0.5`, `500ms`, `3s`, `2m`, `1h`, `30d`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 DAY = 86_400.0
 
-_SHAPE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h)?", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SHAPE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY}
 
 
 def parse_duration(text: str, *, zero: bool = False, most: float = DAY) -> float:

@@ -212,11 +212,16 @@ def _of_the_other_kind(text: str, run: EndedRun) -> str:
     kept = [
         line
         for line in text.splitlines()
-        if (managed in line.partition("{")[0]) is not (run.kind == "auto-manage")
-        and "ghostclean_attention" not in line
+        if ((managed in line.partition("{")[0]) is not (run.kind == "auto-manage") or "ghostclean_attention" in line)
+        and ("ghostclean_attention" not in line or not _knows_attention(run.document))
         and (line.startswith("#") or ours in line)
     ]
     return "".join(f"{line}\n" for line in kept)
+
+
+def _knows_attention(document: Mapping[str, Any]) -> bool:
+    """The list is in the state: a run that has lost it leaves what the file says."""
+    return bool(document["error"] != "state_failed")
 
 
 def exposition(run: EndedRun, last_success: float | None) -> str:
@@ -242,9 +247,10 @@ def exposition(run: EndedRun, last_success: float | None) -> str:
     gauge(f"{prefix}last_run_ok", "1 when the last run succeeded.", [("", float(bool(document["ok"])))])
     gauge(f"{prefix}last_run_duration_seconds", "How long the last run took.", [("", document["durationMs"] / 1000)])
     kinds = Counter(item["kind"] for item in document["attention"])
-    # Every label, also at zero: a series that comes and goes cannot be alerted on.
-    waiting = [(f',kind="{kind}"', float(kinds[kind])) for kind in sorted(Kind)]
-    gauge("attention", "What needs a person, by kind.", waiting)
+    if _knows_attention(document):
+        # Every label, also at zero: a series that comes and goes cannot be alerted on.
+        waiting = [(f',kind="{kind}"', float(kinds[kind])) for kind in sorted(Kind)]
+        gauge("attention", "What needs a person, by kind.", waiting)
     if run.kind == "auto-manage":
         outcomes = [(f',outcome="{word}"', float(document["outcome"] == word)) for word in _OUTCOMES]
         gauge(f"{prefix}last_run_outcome", "1 for the outcome of the last run.", outcomes)

@@ -102,6 +102,7 @@ class _Run:
     market: Market | None = None
     counts: Counts = field(default_factory=Counts)
     active: frozenset[str] | None = None
+    looked_at: frozenset[str] = frozenset()
     duty: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orders: Sequence[Mapping[str, Any]] = ()
     skipped: str | None = None
@@ -233,7 +234,9 @@ class _Run:
             raise _Stop(ManageOutcome.SKIP, _NOTHING_OPEN)
         ready = trades.manageable()
         if not market.clock.is_open and not self.options.force:
-            list_naked(journal, trades, [h for h in ready if not h.position.is_crypto], now)
+            closed = [h for h in ready if not h.position.is_crypto]
+            list_naked(journal, trades, closed, now)
+            self.looked_at = frozenset(h.trade.id or "" for h in closed)
             ready = [h for h in ready if h.position.is_crypto]
             if not ready:
                 raise _Stop(ManageOutcome.SKIP, _CLOSED)
@@ -320,9 +323,7 @@ class _Run:
             return True
         if item.id not in self.active:
             return False
-        if self.skipped == _CLOSED:
-            return item.kind is not Kind.NAKED
-        return item.id not in self.counts.touched
+        return item.id not in self.counts.judged and not (item.kind is Kind.NAKED and item.id in self.looked_at)
 
     def _tell(self) -> None:
         if not self.run.interrupted:
@@ -348,9 +349,9 @@ class _Run:
         if result.dry_run or result.reason == "locked":
             return RunCommit(KIND, result.run_id, run)
         entries, memory = tuple(self.journal.journal.entries), self._memory()
+        if self.run.interrupted:  # perhaps before it knew what needs a person
+            return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory)
         about = self.run.about(result.attention)
-        if self.run.interrupted:
-            return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory, about=about)
         add = {"runs": 1, **dict.fromkeys(_COUNTED.values(), 0), _COUNTED[result.outcome]: 1}
         if result.reason:
             add[f"reason:{result.reason}"] = 1

@@ -21,9 +21,9 @@ from ghostclean.app.brakes import (
 from ghostclean.app.deadline import explained
 from ghostclean.app.observation import Observation, observe, read_truth
 from ghostclean.app.parts import Options, Parts
-from ghostclean.app.ports import RECONCILE_MEMORY, Lease, LedgerView, WriteOutcome
+from ghostclean.app.ports import RECONCILE_MEMORY, Lease, LedgerView, Recalled, WriteOutcome
 from ghostclean.app.recovery import recover, with_restored
-from ghostclean.app.report import KIND, record, report
+from ghostclean.app.report import KIND, is_untold, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
 from ghostclean.core.verdicts import Decision
 from ghostclean.errors import (
@@ -73,9 +73,9 @@ def _work(run: ReconcileRun) -> None:
     if not run.dry_run and not run.inner:
         # Not before the lock is ours: a run that exits 7 would leave a start without an end.
         run.told(lambda: parts.monitors.started(run.run_id, run.origin(), run.deadline.left()))
-    view = _read_ledger(run)
     _recall(run)
-    memory = run.memory
+    view = _read_ledger(run)
+    memory = _recover(run)
     if not view.complete and index.misses_something(view, memory.ledger.get(index.NAME), memory.verdicts.keys()):
         view = _read_ledger(run, whole=True)
     run.truth = read_truth(parts, run.deadline, view=view)
@@ -117,9 +117,16 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
 def _recall(run: ReconcileRun) -> None:
     try:
         memory = run.deadline.reading(lambda: run.parts.state.recall_all(RECONCILE_MEMORY))
-        run.pin, run.account = memory.pinned, memory.ledger.get("account")
-        run.recovered = recover(run, memory.intents)
-        run.memory = with_restored(run, memory)
+        run.memory, run.pin, run.account = memory, memory.pinned, memory.ledger.get("account")
+    except DeadlineExceeded:
+        raise too_late(run, "state") from None
+
+
+def _recover(run: ReconcileRun) -> Recalled:
+    try:
+        run.recovered = recover(run, run.memory.intents)
+        run.memory = with_restored(run, run.memory)
+        return run.memory
     except DeadlineExceeded:
         raise too_late(run, "state") from None
 
@@ -188,6 +195,5 @@ def _decide_again(run: ReconcileRun, observation: Observation, ids: frozenset[st
 
 
 def _tell(run: ReconcileRun) -> None:
-    # A failed run inside auto-manage is only noted: its few seconds make no alarm.
-    if not (run.inner and run.error):
+    if not is_untold(run):
         run.tell(KIND, report(run).to_dict())

@@ -14,6 +14,7 @@ from ghostclean.app.observation import Observation
 from ghostclean.app.ports import JournalEntry, RunCommit
 from ghostclean.app.run import ReconcileRun
 from ghostclean.core import attention
+from ghostclean.core.alerts import SAFETY
 from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.broker import BrokerTruth, iso
 from ghostclean.core.ledger import PENDING, Trade, json_value, order_ids, read_trade
@@ -24,6 +25,7 @@ from ghostclean.result import Result
 
 KIND = "reconcile"
 _NAMED = 5
+_WORDS = "words"  # in the state's section of the ledger
 _UNDERSTOOD = PENDING | {"ERROR", "FAILED"}  # statuses of records that are no open trades
 _TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSynced", "reopened": "totalSynced"}
 
@@ -71,18 +73,25 @@ def _counted(run: ReconcileRun) -> Result:
 
 
 def _attention(run: ReconcileRun) -> Attention:
-    """What needs a person after this run; one that has decided nothing says nothing by silence."""
-    before, found = attention.recall(run.memory.attention), []
+    """What needs a person after this run; one that has decided nothing, or is not told, says nothing by silence."""
+    before, observation = attention.recall(run.memory.attention), run.observation
+    if observation is None or is_untold(run):
+        return Attention(before)
+    found = []
     if run.error == "mass_close_stopped":
         found.append(Item(Kind.BREAKER, str(run.detail), "ghostclean reconcile --dry-run"))
-    observation = run.observation
-    if observation is None:
-        return attention.follow(before, found, lambda item: True, iso(run.started))
     now, plan, policy = observation.truth.at, run.plan, run.policy
     found += attention.breaks(plan, run.memory.verdicts, policy.patience, now)
     found += attention.unexplained(plan, run.orphan_rows, policy.grace, now)
     found += _unfit(run, observation)
-    return attention.follow(before, found, attention.stands(plan, partial=run.partial), iso(run.started))
+    sold = () if run.dry_run else (row for row in run.orphan_rows if row.action is Action.FLATTENED)
+    done = (*run.written, *sold)
+    return attention.follow(before, found, attention.stands(plan, partial=run.partial, written=done), iso(run.started))
+
+
+def is_untold(run: ReconcileRun) -> bool:
+    """Whether it is a failed run inside auto-manage: its few seconds make no alarm, unless a safety rule speaks."""
+    return run.inner and run.error is not None and run.error not in SAFETY
 
 
 def _unfit(run: ReconcileRun, observation: Observation) -> list[Item]:
@@ -90,12 +99,21 @@ def _unfit(run: ReconcileRun, observation: Observation) -> list[Item]:
     if not observation.view.exists:
         why = f"there is no ledger at {run.parts.ledger.place}"
         return [Item(Kind.LEDGER, why, "ghostclean doctor")]
-    world = observation.world()
-    words = Counter(trade.status or "none" for trade in world.others if trade.status not in _UNDERSTOOD)
-    if world.trades or not words:
+    words = _words(observation)
+    if observation.world().trades or words.keys() <= _known_words(run):
         return []
     said = ", ".join(f"{status} ({count})" for status, count in words.most_common(_NAMED))
     return [Item(Kind.LEDGER, f"no trade is open, and these statuses are not known: {said}", "ghostclean doctor")]
+
+
+def _words(observation: Observation) -> Counter[str]:
+    """The statuses of records that are neither trades nor over, as far as we know."""
+    return Counter(trade.status or "none" for trade in observation.world().others if trade.status not in _UNDERSTOOD)
+
+
+def _known_words(run: ReconcileRun) -> set[str]:
+    """Statuses that stood beside open trades: they are the app's own, and no sign that its words are not ours."""
+    return set(run.memory.ledger.get(_WORDS) or ())
 
 
 def _not_written(rows: Iterable[Decision], done: Collection[int]) -> int:
@@ -153,8 +171,7 @@ def record(run: ReconcileRun) -> RunCommit:
     memory = dict(_memory(run))
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
-    if not (run.inner and run.error):  # such a run is not told, so the next one has to find it new
-        memory["attention"] = told.attention.memory()
+    memory["attention"] = told.attention.memory()
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
     totals = _totals(entries, run.overwritten)
@@ -237,6 +254,9 @@ def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
             sections["pin"] = {"account": {"id": run.to_pin.account, "live": run.to_pin.live, "at": at}}
         scanned = run.memory.ledger.get(index.NAME)
         seen = {**seen, **index.remembered(observation.view, scanned, run.started)} if seen else {}
+        words, known = {*_words(observation)}, _known_words(run)
+        if seen and observation.world().trades and not words <= known:
+            seen = {**seen, _WORDS: sorted(words | known)}
         if run.account != run.memory.ledger.get("account"):
             seen = {**seen, "account": run.account}
     return {name: values for name, values in {**sections, index.SECTION: seen}.items() if values}

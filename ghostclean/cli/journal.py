@@ -237,13 +237,12 @@ def undo(
 
 
 def _reported(document: dict[str, Any], code: int, common: Common) -> Outcome:
-    from ghostclean.render.text import printable
+    from ghostclean.render.text import printable, row_start
 
     def lines() -> Iterator[str]:
         for row in document["results"]:
             if not common.quiet or row["action"] != "kept":
-                what = f"{row['action']:<13}{printable(row['ticker'], 24):<9} {printable(row['id'], 60)}"
-                yield f"{what}  {printable(row['reason'])}"
+                yield f"{row_start(row)}  {printable(row['reason'])}"
         if not common.quiet:
             word = "dry run" if document["dryRun"] else document["runId"].partition("-")[0]
             would = "would be changed" if document["dryRun"] else "changed"

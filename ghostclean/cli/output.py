@@ -158,11 +158,17 @@ def finish(command: str, common: Common, outcome: Outcome, *, non_fatal: bool = 
 
 def _quietly(command: str, common: Common, outcome: Outcome) -> str | None:
     """What --quiet says of a failure, and of its end; one that repeats is said now and then."""
-    from ghostclean.cli.repeated import Memo
+    from ghostclean.cli.repeated import REPEATED_INSIDE, Memo
+    from ghostclean.core.alerts import NOT_LOOKED
 
-    if outcome.error == "interrupted" or outcome.document.get("dryRun"):
+    document, error, detail = outcome.document, outcome.error, outcome.detail or ""
+    if error == "interrupted" or document.get("dryRun"):
         return outcome.detail
-    return Memo(command, common.env_file).judged(outcome.error, outcome.detail or "")
+    inside = document.get("reconcile") or {}
+    if error is None and inside.get("error"):
+        error, detail = REPEATED_INSIDE, f"the reconcile before it failed: {inside['detail']}"
+    looked = document.get("reason") != NOT_LOOKED
+    return Memo(command, common.env_file).judged(error, detail, looked=looked)
 
 
 def _print(common: Common, outcome: Outcome) -> None:

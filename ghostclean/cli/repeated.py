@@ -9,13 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ghostclean.core.alerts import ABOUT_TRADES
+
 AGAIN = timedelta(hours=1)
-_PATIENCE = {"locked": 3}  # a collision now and then is how two schedules meet
+REPEATED_INSIDE = "reconcile_before"  # the short reconcile inside auto-manage, which alone fails nothing
+# A collision now and then is how two schedules meet, and the short reconcile is soon out of time.
+_PATIENCE = {"locked": 3, REPEATED_INSIDE: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ def judge(before: Series | None, error: str | None, detail: str, now: datetime) 
     if error is None:
         if before is None or not before.said:
             return None, None
-        return None, f"runs succeed again, after {before.count} failures in a row since {before.since}"
+        failures = "1 failure" if before.count == 1 else f"{before.count} failures in a row"
+        return None, f"runs succeed again, after {failures} since {before.since}"
     series = (before or Series(since=now.isoformat(timespec="seconds"))).and_one(error)
     is_new = error not in series.said and series.counts[error] >= _PATIENCE.get(error, 1)
     is_due = series.said_at is not None and now - datetime.fromisoformat(series.said_at) >= AGAIN
@@ -55,13 +61,15 @@ class Memo:
     def __init__(self, command: str, env_file: str | None) -> None:
         from platformdirs import user_state_path
 
-        name = hashlib.sha256(f"{command}|{Path.cwd()}|{env_file}|{_places()}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"{command}|{_folder()}|{env_file}|{_places()}".encode()).hexdigest()[:16]
         self._file = user_state_path("ghostclean", appauthor=False) / "repeated" / name
 
-    def judged(self, error: str | None, detail: str) -> str | None:
-        """What is to be said of a run that ended so."""
+    def judged(self, error: str | None, detail: str, *, looked: bool = True) -> str | None:
+        """What is to be said of a run that ended so; one that has not `looked` ends no trouble of a trade."""
         try:
             before = self._read()
+            if error is None and not looked and before is not None and ABOUT_TRADES.issuperset(before.counts):
+                return None
             after, said = judge(before, error, detail, datetime.now(UTC))
             if after != before:
                 self._write(after)
@@ -87,6 +95,14 @@ class Memo:
 
 
 def _places() -> str:
-    """What tells two schedules on one machine apart, beside folder and file; no URL, it may hold a password."""
-    names = ("GHOSTCLEAN_LEDGER_KEY", "GHOSTCLEAN_KEY_PREFIX")
-    return "|".join(os.environ.get(name, "") for name in names)
+    """What tells two schedules on one machine apart, beside folder and file; of a URL without its user and password."""
+    names = ("GHOSTCLEAN_LEDGER", "GHOSTCLEAN_LEDGER_KEY", "GHOSTCLEAN_STATE", "GHOSTCLEAN_KEY_PREFIX", "REDIS_URL")
+    return "|".join(re.sub(r"//.*@", "//", os.environ.get(name, "")) for name in names)
+
+
+def _folder() -> str:
+    """The working folder, which may have been taken away."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""

@@ -10,13 +10,13 @@ from ghostclean.core.attention import describe, of
 
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
 INTERRUPTED = "interrupted"  # by a person or a scheduler: no failure of a run
-_SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
+SAFETY = frozenset({"mass_close_stopped", "account_mismatch"})
 # Why auto-manage fails about single trades.
-_ABOUT_TRADES = frozenset({
+ABOUT_TRADES = frozenset({
     "naked", "eod_missed", "eod_flatten_blocked", "flatten_unfinished", "close_waits", "close_unknown",
     "close_refused", "close_incomplete", "wrong_stop",
 })  # fmt: skip
-_NOT_LOOKED = "market_closed"
+NOT_LOOKED = "market_closed"
 _SHOWN = 5
 _REPORTED = 100
 
@@ -104,11 +104,11 @@ def manage_changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tu
     alerts = attention_changes(document)
     failing, reason = [str(told) for told in before.get("failing") or ()], document["error"]
     if reason is None:
-        if not failing or document["reason"] == _NOT_LOOKED:
+        if not failing or document["reason"] == NOT_LOOKED:
             return alerts, {"failing": failing}
         text = f"auto-manage succeeds again (it failed with {', '.join(failing)})"
         return [*alerts, Alert("manage_recovered", text)], {"failing": []}
-    if reason in failing or reason in _ABOUT_TRADES:
+    if reason in failing or reason in ABOUT_TRADES:
         return alerts, {"failing": failing}
     detail = str(document["detail"])
     why = detail if detail.startswith(f"{reason}:") else f"{reason}: {detail}"
@@ -116,7 +116,7 @@ def manage_changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tu
 
 
 def _kind(error: str | None) -> str | None:
-    return error if error is None or error in _SAFETY else "failed"
+    return error if error is None or error in SAFETY else "failed"
 
 
 def _listed(document: Mapping[str, Any]) -> str:

@@ -119,6 +119,8 @@ def follow(before: Iterable[Item], found: Iterable[Item], stands: Callable[[Item
 
 
 def _dated(item: Item, was: Item | None, at: str) -> Item:
+    if was is not None and item.kind is Kind.UNKNOWN:
+        return was  # no answer takes back what an answer has shown
     return replace(item, since=was.since if was is not None and was.kind is item.kind else item.since or at)
 
 
@@ -206,15 +208,22 @@ def unexplained(plan: Plan, rows: Iterable[Decision], grace: timedelta, now: dat
     return found
 
 
-def stands(plan: Plan, *, partial: bool) -> Callable[[Item], bool]:
-    """Whether an earlier item that a reconcile run did not find is still there: not judged in it, or not its matter."""
+def stands(plan: Plan, *, partial: bool, written: Iterable[Decision] = ()) -> Callable[[Item], bool]:
+    """Whether an earlier item that a reconcile run did not find is still there: not judged in it, or not its matter.
+
+    `written` is what the run has closed, adopted or sold.
+    """
+    written = tuple(written)
     judged = {d.trade_id for d in plan.decisions if d.verdict not in _NO_NEWS}
-    waiting = plan.own_orders.keys() - judged
-    held = {orphan.position.symbol for orphan in plan.orphans}
+    there = plan.own_orders.keys() - {d.trade_id for d in written if d.stale}
+    taken = {symbol_key(d.ticker) for d in written if d.verdict in (Verdict.ORPHAN, Verdict.REOPENED)}
+    held = {orphan.position.symbol for orphan in plan.orphans if orphan.position.key not in taken}
 
     def still(item: Item) -> bool:
         if item.kind is Kind.ORPHAN:
             return partial or item.symbol in held
-        return item.kind in MANAGED or (item.kind in _OF_TRADES and item.id in waiting)
+        if item.kind in MANAGED:
+            return item.id is None or item.id in there
+        return item.kind in _OF_TRADES and item.id in there - judged
 
     return still

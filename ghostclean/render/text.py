@@ -37,8 +37,12 @@ def shown(row: Document, *, quiet: bool, verbose: bool) -> bool:
 
 def row_line(row: Document) -> str:
     """`closed       AAPL      t-1  exited: …`."""
-    what = f"{row['action']:<13}{printable(row['ticker'] or '?', 24):<9} {printable(row['id'] or '-', 60)}"
-    return f"{what}  {row['verdict']}: {printable(row['reason'])}"
+    return f"{row_start(row)}  {row['verdict']}: {printable(row['reason'])}"
+
+
+def row_start(row: Document) -> str:
+    """`closed       AAPL      t-1`: what became of which trade; no column runs into the next."""
+    return f"{row['action']:<12} {printable(row['ticker'] or '?', 24):<9} {printable(row['id'] or '-', 60)}"
 
 
 def totals(document: Document) -> str:
@@ -104,6 +108,8 @@ def said(command: str, document: Document) -> str:
 def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:
     """What is known of a trade, or of those of a symbol, a run or an order; the cure stands last."""
     if document["kind"] != "trade":
+        if document["run"] is not None:
+            yield _run_line(document["run"])
         yield from (f"needs you: {printable(describe(item))}" for item in document["attention"])
         for trade in document["trades"]:
             yield from _trade_lines(trade, verbose=verbose)
@@ -115,6 +121,13 @@ def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]
         return
     yield "what can be done:"
     yield from (f"    {printable(command)}" for command in document["cure"])
+
+
+def _run_line(run: Document) -> str:
+    """How a listed run ended."""
+    said = printable(run["error"] or run.get("reason") or "ok", 40)
+    detail = f": {printable(run['detail'])}" if run["detail"] else ""
+    return f"run {printable(run['runId'], 80)} at {printable(run.get('ts', '?'), 40)}: {said}{detail}"
 
 
 def _trade_lines(document: Document, *, verbose: bool) -> Iterator[str]:
@@ -146,6 +159,8 @@ def choice_lines(document: Document) -> Iterator[str]:
     yield from _candidate_lines(document)
     for candidate in document["candidates"]:
         yield f"    {printable(candidate['command'])}"
+    if document["held"] == "nothing":
+        yield f"    {printable(document['vanished'])}"
 
 
 def _candidate_lines(document: Document) -> Iterator[str]:
@@ -184,7 +199,7 @@ def csv_lines(document: Document) -> Iterator[str]:
     writer = csv.DictWriter(buffer, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(document["entries"])
-    return iter(buffer.getvalue().splitlines())
+    yield buffer.getvalue().removesuffix("\n")  # as a whole: a text may hold any kind of line break
 
 
 def entry_lines(entries: Iterable[Document], *, verbose: bool = False) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_manage_contract import ON, holds, manage
-from tests.cli.world import DAY_AGO, UNKNOWN_ORDER, Run, World, long
+from tests.cli.world import DAY_AGO, UNKNOWN_ORDER, YESTERDAY, Run, World, long
 
 
 def mismatch(world: World) -> None:
@@ -75,6 +75,32 @@ def test_a_tripped_breaker_is_an_item_until_a_run_passes(world: World) -> None:
     assert [i["kind"] for i in world.reconcile("--allow-mass-close").document["settled"]] == ["mass_close_stopped"]
 
 
+@pytest.mark.parametrize("mode", ["adopt", "flatten"])
+def test_an_orphan_that_this_run_takes_in_or_sells_is_settled_by_it(world: World, mode: str) -> None:
+    world.pin()
+    world.broker.open_trade("XYZ", 5, 10, at=DAY_AGO)
+    world.ledger()
+    world.reconcile()
+
+    run = world.reconcile("--orphans", mode)
+
+    assert (kinds(run), kinds(run, "settled")) == ([], ["orphan"])
+    assert (kinds(after := world.reconcile()), kinds(after, "settled")) == ([], [])
+
+
+def test_a_ledger_that_cannot_be_read_takes_nothing_off_the_list(world: World) -> None:
+    mismatch(world)
+    metrics = world.folder / "ghostclean.prom"
+    world.reconcile()
+    world.redis.set(world.store.key, b"{")  # type: ignore[attr-defined]
+
+    run = world.reconcile(GHOSTCLEAN_METRICS_FILE=str(metrics))
+
+    assert (run.code, kinds(run), kinds(run, "settled")) == (4, ["mismatch"], [])
+    assert 'kind="mismatch"} 1' in metrics.read_text()
+    assert world.run("status", "--all", "--json").document["ledgers"][0]["needs"] == 1
+
+
 def test_records_of_another_account_are_one_item(world: World) -> None:
     world.pin()
     world.ledger(*(long(f"t{n}", "AAPL", paper=False) for n in range(3)))
@@ -134,7 +160,95 @@ def test_a_naked_trade_that_the_app_closed_is_settled(world: World) -> None:
     manage(world)
     world.ledger(world.trade("a") | {"status": "CLOSED"})
 
-    assert kinds(manage(world), "settled") == ["naked"]
+    run = manage(world)
+
+    assert (kinds(run), [i["kind"] for i in run.document["reconcile"]["settled"]]) == (["orphan"], ["naked"])
+
+
+def test_a_naked_trade_that_is_over_needs_no_auto_manage_to_be_settled(world: World) -> None:
+    naked(world)
+    manage(world)
+    world.broker.sell("AAPL", 10, 101, at=YESTERDAY)
+
+    run = world.reconcile()
+
+    assert (kinds(run), kinds(run, "settled")) == ([], ["naked"])
+
+
+def test_a_naked_trade_that_a_closed_market_could_not_judge_stays_one_item(world: World) -> None:
+    naked(world)
+    manage(world)
+    world.broker.now = "2026-11-18T23:00:00Z"
+    world.broker.add_position("AAPL", 6)  # of ten: held, and not managed
+
+    run = manage(world)
+
+    assert (run.document["reason"], kinds(run, "settled")) == ("market_closed", [])
+    assert kinds(run) == ["naked", "mismatch"]
+
+
+def test_a_trade_without_a_price_neither_ends_nor_repeats_an_item(world: World) -> None:
+    world.pin()
+    entry = holds(world, stopPrice=95)
+    stop = world.broker.add_order(
+        "AAPL", side="sell", qty="10", type="trailing_stop", trail_price="9", stop_price="91", status="new"
+    )
+    world.ledger(world.trade("a") | {"stopOrderId": stop["id"], "alpacaOrderId": entry["id"]})
+    world.broker.set_price("AAPL", 100)
+    manage(world)
+
+    world.broker.fault("data", 400, times=1000)
+    run = manage(world)
+
+    assert "no price, left alone" in " ".join(run.document["notes"])
+    assert ([i["new"] for i in run.document["attention"]], kinds(run, "settled")) == ([False], [])
+
+
+def test_a_stop_that_can_never_be_moved_stays_one_item_whatever_the_price_does(world: World) -> None:
+    world.pin()
+    entry = holds(world, qty=10.5, stopPrice=91)
+    stop = world.broker.add_order("AAPL", side="sell", qty="10.5", type="stop", stop_price="91", status="new")
+    world.ledger(world.trade("a") | {"stopOrderId": stop["id"], "alpacaOrderId": entry["id"]})
+
+    told = []
+    for price in (100, 110, 100, 110):  # at 110 it is to go to the entry
+        world.broker.set_price("AAPL", price)
+        run = manage(world)
+        told.append(([i["new"] for i in run.document["attention"]], kinds(run, "settled")))
+
+    assert told == [([], []), ([True], []), ([False], []), ([False], [])]
+
+
+def test_a_naked_trade_is_not_well_because_the_market_closes(world: World) -> None:
+    naked(world)
+    world.run("auto-manage", "--quiet", **ON)
+    world.broker.now = "2026-11-18T23:00:00Z"
+
+    run = world.run("auto-manage", "--quiet", **ON)
+
+    assert (run.code, run.stdout + run.stderr) == (0, "")
+
+
+def test_a_breaker_inside_auto_manage_is_said_once_and_stays_an_item(world: World) -> None:
+    world.pin()
+    world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(6)))
+
+    first, second = (world.run("auto-manage", "--quiet") for _ in range(2))
+
+    assert first.stdout.startswith("needs you: the ledger: mass_close_stopped: ")
+    assert second.stdout == ""
+    assert [i["kind"] for i in world.status()["attention"]] == ["mass_close_stopped"]
+
+
+def test_a_reconcile_that_keeps_failing_inside_auto_manage_is_said_with_the_third(world: World) -> None:
+    world.pin()
+    world.ledger()
+    world.broker.fault("account", 500, times=1000)
+
+    runs = [world.run("auto-manage", "--quiet") for _ in range(4)]
+
+    assert [(run.code, bool(run.stderr)) for run in runs] == [(0, False), (0, False), (0, True), (0, False)]
+    assert "the reconcile before it failed: broker truth is not observed" in runs[2].stderr
 
 
 def test_a_stop_that_cannot_be_moved_is_an_item(world: World) -> None:
@@ -171,6 +285,21 @@ def test_records_of_statuses_that_mean_nothing_to_us_are_an_item(world: World) -
 
     assert [i["kind"] for i in items] == ["ledger"]
     assert "ACTIVE (2), WON (1)" in items[0]["why"]
+
+
+def test_words_that_stood_beside_open_trades_are_the_apps_own(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("AAPL", 10, 180, at=DAY_AGO)
+    won = long("b", "MSFT", status="WON")
+    world.ledger(long("a", "AAPL", alpacaOrderId=bought["id"]), won)
+    world.reconcile()
+    world.broker.sell("AAPL", 10, 181, at=YESTERDAY)
+    world.reconcile()
+
+    assert world.reconcile().document["attention"] == []
+
+    world.ledger(won, long("c", "IBM", status="ACTIVE"))
+    assert [i["kind"] for i in world.reconcile().document["attention"]] == ["ledger"]
 
 
 def test_a_ledger_of_closed_and_failed_records_fits(world: World) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
+import os
+import pty
 import shlex
+import subprocess
+import sys
+import termios
 from typing import Any
 
 import pytest
@@ -77,6 +84,101 @@ def test_vanished_is_taken_where_the_other_trades_explain_what_stands(world: Wor
 
     assert run.code == 0, run.stderr
     assert (world.trade("A")["status"], world.trade("B")["status"]) == ("OPEN", "CLOSED")
+
+
+OPTION = "AAPL261218C00200000"
+
+
+def test_an_option_whose_record_names_the_underlying_is_looked_for_as_the_option(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade(OPTION, 10, 5, at=DAY_AGO)
+    sold = world.broker.sell(OPTION, 7, 6, at=YESTERDAY)
+    world.broker.add_position(OPTION, 6, 5)
+    world.ledger(long("o", "AAPL", quantity=10, entry=5, stop=None, alpacaOrderId=bought["id"]))
+    assert world.reconcile().row("o")["verdict"] == "mismatch"
+
+    with world.untouched():
+        refused = world.run("resolve", "o", "--vanished", "--json")
+        shown = world.run("resolve", "o", "--json").document
+        named = world.run("resolve", "o", "--exit-order", sold["id"], "--dry-run", "--json")
+
+    assert "6 long stand at the broker that no other trade explains" in refused.document["detail"]
+    assert (shown["held"], [c["orderId"] for c in shown["candidates"]]) == ("6 long", [bought["id"], sold["id"]])
+    assert named.document["results"][0]["action"] == "would_resolve", named.document
+
+
+def test_vanished_is_refused_while_the_entry_order_cannot_be_looked_up(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("IBM", 10, 100, at=DAY_AGO)
+    world.broker.sell("IBM", 10, 100, at=YESTERDAY)
+    world.ledger(long("p", "IBM", alpacaOrderId=bought["id"]))
+    world.broker.fault("order", 500, times=1000)
+
+    with world.untouched():
+        run = world.run("resolve", "p", "--vanished", "--json")
+
+    assert "its entry order cannot be looked up" in run.document["detail"]
+
+
+@pytest.mark.parametrize(("symbol", "held", "code"), [("BTC/USD", "0.00001", 0), ("BTC/USD", "0.1", 1)])
+def test_dust_of_a_coin_keeps_no_trade_from_being_ended(world: World, symbol: str, held: str, code: int) -> None:
+    world.pin()
+    world.broker.open_trade(symbol, held, 60000, at=DAY_AGO)
+    world.ledger(long("c", symbol, qty=0.5, entry=60000, stop=None))
+
+    assert world.run("resolve", "c", "--vanished", "--dry-run", "--json").code == code
+
+
+def test_a_short_is_held_by_what_stands_short(world: World) -> None:
+    world.pin()
+    sold = world.broker.open_trade("TSLA", 6, 100, at=DAY_AGO, side="sell")
+    world.ledger(long("s", "TSLA", qty=10, side="SHORT", entry=100, stop=None))
+
+    refused = world.run("resolve", "s", "--vanished", "--dry-run", "--json")
+    shown = world.run("resolve", "s").stdout
+
+    assert "6 short stand at the broker" in refused.document["detail"]
+    assert f"ghostclean resolve s --entry-order {sold['id']}" in shown
+
+
+@pytest.mark.parametrize(("typed", "code"), [("\n", 0), ("9\n", 2), ("x\n", 2), ("\x04", 130), ("\x03", 130)])
+def test_without_a_choice_nothing_is_written(world: World, typed: str, code: int) -> None:
+    two_share(world)
+    world.reconcile()
+    with world.untouched():
+        told, ended = typed_at(world, typed, "resolve", "B")
+    assert ("which order? 1-1" in told, ended) == (True, code), told
+
+
+def test_the_choice_at_a_terminal_is_the_named_order(world: World) -> None:
+    two_share(world)
+    world.reconcile()
+    (bought,) = world.broker.orders
+
+    told, ended = typed_at(world, "1\n", "resolve", "B", "--dry-run")
+
+    assert ended == 0, told
+    assert f"would_resolve NVDA      B  by an operator's word: order {bought} opened it" in told.replace("\r", "")
+
+
+def typed_at(world: World, keys: str, *args: str) -> tuple[str, int]:
+    """What a command says at a terminal of its own where a person answers its question, and its exit code."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ghostclean", *args], stdin=child, stdout=child, stderr=child,
+        env=world.environment(TERM="xterm", COLUMNS="200"), cwd=world.folder, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C must reach it
+    )  # fmt: skip
+    os.close(child)
+    said = b""
+    with contextlib.suppress(OSError):  # its end closes the terminal
+        while chunk := os.read(parent, 4096):
+            said += chunk
+            if b"for none" in chunk:
+                os.write(parent, keys.encode())
+    os.close(parent)
+    world.said.append(said.decode())
+    return said.decode(), process.wait(timeout=20)
 
 
 def test_resolve_alone_lists_who_may_have_closed_it_and_writes_nothing(world: World) -> None:
@@ -160,6 +262,52 @@ def test_explain_of_an_orphans_symbol_says_how_to_take_it_in(world: World) -> No
     assert paste(world, document["cure"][0], "--json").document["results"][0]["action"] == "would_adopt"
 
 
+def test_explain_of_a_run_that_changed_nothing_or_failed_says_how_it_ended(world: World) -> None:
+    world.pin()
+    world.ledger()
+    quiet = world.reconcile().document["runId"]
+    world.broker.fault("account", 401, times=1000)
+    failed = world.reconcile().document["runId"]
+
+    fine, bad = (world.run("explain", run_id, "--json").document for run_id in (quiet, failed))
+
+    assert (fine["kind"], fine["run"]["error"], fine["cure"]) == ("run", None, [])
+    assert (bad["run"]["error"], bad["cure"]) == ("broker_truth_failed", ["ghostclean doctor"])
+    assert "broker_truth_failed: broker truth is not observed" in world.run("explain", failed).stdout
+
+
+def test_a_run_that_only_noted_has_nothing_to_be_undone(world: World) -> None:
+    two_share(world)
+    run_id = world.reconcile().document["runId"]
+
+    assert f"ghostclean undo {run_id} --dry-run" not in world.run("explain", run_id, "--json").document["cure"]
+
+
+def test_explain_answers_without_the_broker_and_leaves_no_item_without_a_cure(world: World) -> None:
+    two_share(world)
+    run_id = world.reconcile().document["runId"]
+
+    with world.broker.offline():
+        for subject in ("B", "NVDA", run_id):
+            run = world.run("explain", subject)
+            assert (run.code, run.stdout.rstrip().endswith("ghostclean resolve B")) == (0, True), run.stdout
+            assert "its orders were not looked up" in run.stdout
+
+
+def test_a_trade_whose_orders_are_all_other_trades_is_not_said_to_be_well(world: World) -> None:
+    world.pin()
+    mine, other = (world.broker.open_trade("NVDA", 10, 100, at=DAY_AGO) for _ in range(2))
+    world.broker.add_position("NVDA", 14, 100)
+    world.ledger(
+        long("A", "NVDA", quantity=10, entry=100, alpacaOrderId=mine["id"]),
+        long("B", "NVDA", quantity=10, entry=100, alpacaOrderId=other["id"]),
+    )
+    kinds = {row["id"]: row["verdict"] for row in world.reconcile().document["results"]}
+    assert kinds["A"] == "ambiguous"
+
+    assert world.run("explain", "A", "--json").document["cure"] == ["ghostclean resolve A"]
+
+
 def test_what_nobody_knows_is_exit_1(world: World) -> None:
     run = world.run("explain", "nothing-of-that-name", "--json")
     assert (run.code, run.document["error"]) == (1, "reconcile_failed")
@@ -197,7 +345,8 @@ def test_history_of_one_symbol_and_of_a_time(world: World) -> None:
 
     assert [r["id"] for r in world.run("history", "ibm", "--json").document["entries"]] == ["x"]
     assert [r["id"] for r in world.run("history", "m", "--json").document["entries"]] == ["m"]
-    assert len(world.run("history", "--since", "1h", "--json").document["entries"]) == 2
+    for since in ("1h", "1d", "30d"):
+        assert len(world.run("history", "--since", since, "--json").document["entries"]) == 2
     assert world.run("history", "--since", "soon", "--json").code == 2
 
 
@@ -211,6 +360,27 @@ def test_an_undone_close_takes_its_money_out_again(world: World) -> None:
     sums = world.run("history", "m", "--json").document["sums"]
 
     assert [(s["reason"], s["pnl"]) for s in sums] == [("manual_close", 100), ("undone", -100)]
+
+
+def test_a_vanished_by_a_persons_word_is_an_exit_without_pnl(world: World) -> None:
+    world.pin()
+    world.ledger(long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER))
+    assert world.run("resolve", "x", "--vanished").code == 0
+
+    (row,) = world.run("history", "--json").document["sums"]
+
+    assert (row["count"], row["pnl"], row["unknown"]) == (1, 0, 1)
+
+
+def test_history_as_csv_keeps_odd_texts(world: World) -> None:
+    world.pin()
+    odd = 'a,"b"\nc\u2028d\x85e'
+    world.ledger(long(odd, "IBM", alpacaOrderId=UNKNOWN_ORDER))
+    world.reconcile()
+
+    told = world.run("history", "--csv").stdout
+
+    assert [r["id"] for r in csv.DictReader(io.StringIO(told, newline=""))] == [odd]
 
 
 def test_history_as_csv_reads_back(world: World) -> None:
@@ -251,3 +421,22 @@ def test_undo_last_is_the_last_run_that_changed_something(world: World) -> None:
 
     assert (run.code, run.document["results"][0]["id"]) == (0, "x")
     assert world.trade("x")["status"] == "OPEN"
+
+
+def test_undo_last_finds_what_an_undo_of_one_trade_has_left(world: World) -> None:
+    world.pin()
+    bought = [world.broker.open_trade(s, 10, 400, at=DAY_AGO) for s in ("MSFT", "NVDA")]
+    for symbol in ("MSFT", "NVDA"):
+        world.broker.sell(symbol, 10, 410, at=YESTERDAY)
+    world.ledger(
+        long("m", "MSFT", entry=400, alpacaOrderId=bought[0]["id"]),
+        long("n", "NVDA", entry=400, alpacaOrderId=bought[1]["id"]),
+    )
+    run_id = world.reconcile().document["runId"]
+    undone = world.run("undo", run_id, "--trade", "m", "--json").document["runId"]
+
+    assert world.run("undo", "--last", "--dry-run", "--json").document["subject"] == run_id
+    world.run("undo", undone)  # taken back: the whole run stands again
+    assert world.run("undo", "--last", "--dry-run", "--json").document["subject"] == run_id
+    assert world.run("undo", run_id).code == 0
+    assert world.run("undo", "--last", "--dry-run", "--json").code == 1

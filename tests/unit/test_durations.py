@@ -17,6 +17,7 @@ from ghostclean.durations import DAY, parse_duration, spell
         ("3s", 3.0),
         ("2m", 120.0),
         ("1h", 3600.0),
+        ("1d", DAY),
         (" 90 S ", 90.0),
         (".5", 0.5),
     ],
@@ -25,7 +26,7 @@ def test_every_written_form_is_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "-5s", "nan", "inf", "1e3", "60 sec", "one", "1d", "1:30", "٣"])
+@pytest.mark.parametrize("text", ["", "-1", "-5s", "nan", "inf", "1e3", "60 sec", "one", "1w", "1:30", "٣"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write it like 60"):
         parse_duration(text)

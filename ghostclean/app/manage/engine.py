@@ -30,13 +30,17 @@ _BOOKED = frozenset({CloseState.DONE, CloseState.OVER})
 
 @dataclass(slots=True)
 class Counts:
-    """What a run counts: trades worked on, changed and closed, and why it failed (first first)."""
+    """What a run counts: trades worked on, changed and closed, and why it failed (first first).
+
+    `touched` are those it tried, `judged` those of which it now knows what they need.
+    """
 
     checked: int = 0
     updated: int = 0
     flattened: int = 0
     failures: list[str] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    judged: set[str] = field(default_factory=set)
 
     @property
     def reason(self) -> str | None:
@@ -122,6 +126,8 @@ class Engine:
             self.journal.note(managed.trade, f"the broker failed: {error}")
             self.counts.failures.append("broker_failed")
             return
+        if managed.price is not None:
+            self.counts.judged.add(managed.name)
         if outcome is None:
             return
         if outcome.failed is not None:

@@ -292,12 +292,14 @@ class StopKeeper:
         self, managed: ManagedTrade, order: Order, wanted: StopTarget, price: Decimal, outcome: StopOutcome
     ) -> StopOutcome:
         target, rule, qty = self._change_of(managed, order, wanted, price)
-        if target is None:
-            return outcome
-        fixed = why_fixed(order)
-        if fixed is not None:
+        fixed, memory = why_fixed(order), self.journal.of(managed.trade)
+        # Once it was to be moved it stays an item: a price that comes and goes must not begin and end it.
+        if fixed is not None and (target is not None or memory.get("fixed") == order.id):
+            memory["fixed"] = order.id
             self.journal.once(managed.trade, f"stop {order.id} is left as it is: {fixed}")
             self.journal.need(Kind.STOP, managed.trade, f"stop {order.id} cannot be moved: {fixed}")
+            return outcome
+        if target is None:
             return outcome
         answer = self.gateway.move(managed.exposure, order, target, qty=qty)
         if answer.is_done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -13,13 +13,14 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.observation import Observation, observe, read_truth, refuse_other_account
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import RECONCILE_MEMORY
-from ghostclean.core.broker import FillsSince, Order, OrdersOf, RecordsOf, iso, plain
+from ghostclean.core.broker import FillsSince, Order, OrdersOf, RecordsOf, Side, iso, plain
 from ghostclean.core.inputs import Policy
 from ghostclean.core.ledger import Trade, json_value, order_ids, read_trade, record_id
 from ghostclean.core.verdicts import Action, Decision
 
 _BEFORE_OPENING = timedelta(days=1)
 _LOOK_BACK = timedelta(days=90)
+THIS = "this trade"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Candidate:
     at: datetime | None
     owner: str | None
     command: str
+
+    @property
+    def enters(self) -> bool:
+        """Whether it may have opened the trade, not closed it."""
+        return "--entry-order" in self.command
 
     def to_dict(self) -> dict[str, Any]:
         fields: dict[str, Any] = json_value({"filledQty": self.qty, "price": self.price})
@@ -59,6 +65,11 @@ class Choice:
     held: str
     candidates: tuple[Candidate, ...]
 
+    @property
+    def vanished(self) -> str:
+        """The command where nothing is left of the trade and nothing known of its end."""
+        return f"ghostclean resolve {shlex.quote(self.trade.id or '')} --vanished --dry-run"
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "id": self.trade.id,
@@ -66,6 +77,7 @@ class Choice:
             "verdict": str(self.decision.verdict),
             "reason": self.decision.reason,
             "held": self.held,
+            "vanished": self.vanished,
             "candidates": [candidate.to_dict() for candidate in self.candidates],
         }
 
@@ -85,15 +97,31 @@ def find_candidates(parts: Parts, deadline: Deadline, policy: Policy, record: Ma
     if decision is None:
         return None
     since = max((trade.opening or truth.at) - _BEFORE_OPENING, truth.at - _LOOK_BACK)
-    observation.lookups.answer([OrdersOf(trade.key, trade.symbol, since), FillsSince(since), RecordsOf(trade.key)])
-    position = next((p for p in truth.positions.rows if p.key == trade.key), None)
-    held = f"{plain(position.qty)} {position.side.lower()}" if position is not None else "nothing"
-    return Choice(trade, decision, held, _candidates(observation, trade, since))
+    keys = instruments(observation, trade)
+    asked = [OrdersOf(key, trade.symbol if key == trade.key else key, since) for key in keys]
+    observation.lookups.answer([*asked, FillsSince(since), RecordsOf(trade.key)])
+    positions = [p for p in truth.positions.rows if p.key in keys]
+    held = ", ".join(f"{plain(p.qty)} {p.side.lower()}" for p in positions) or "nothing"
+    return Choice(trade, decision, held, _candidates(observation, trade, keys, since))
 
 
-def _candidates(observation: Observation, trade: Trade, since: datetime) -> tuple[Candidate, ...]:
+def instruments(observation: Observation, trade: Trade) -> dict[str, Side]:
+    """The symbol keys that a trade is of, each with its side: those of its entry order, else of its ticker."""
+    evidence = observation.evidence
+    entry = next((order for name in trade.entry_orders if (order := evidence.find_entry(name)) is not None), None)
+    if entry is None:
+        return {trade.key: trade.side}
+    if not entry.is_multi_leg:
+        return {entry.key: trade.side}
+    legs = [leg for name in entry.legs if (leg := evidence.get(name)) is not None]
+    return {leg.key: Side.LONG if leg.side == Side.LONG.opening else Side.SHORT for leg in legs}
+
+
+def _candidates(
+    observation: Observation, trade: Trade, keys: Collection[str], since: datetime
+) -> tuple[Candidate, ...]:
     evidence, owners = observation.evidence, _owners(observation, trade)
-    filled = [o for o in evidence.orders.values() if o.key == trade.key and o.filled_qty and not o.is_multi_leg]
+    filled = [o for o in evidence.orders.values() if o.key in keys and o.filled_qty and not o.is_multi_leg]
     found = [
         Candidate(
             order.id,
@@ -117,7 +145,7 @@ def _owners(observation: Observation, trade: Trade) -> dict[str, str]:
     closed = observation.lookups.closed.get(trade.key, ())
     owners = {name: f"closed trade {record_id(record)}" for record in closed for name in order_ids(record)}
     for other, names in observation.plan.own_orders.items():
-        owners |= dict.fromkeys(names, "this trade" if other == trade.id else f"trade {other}")
+        owners |= dict.fromkeys(names, THIS if other == trade.id else f"trade {other}")
     return owners
 
 
@@ -126,24 +154,24 @@ def _command(trade: Trade, order: Order) -> str:
     return f"ghostclean resolve {shlex.quote(trade.id or '')} {option} {order.id}"
 
 
-def unexplained_without(observation: Observation, trade: Trade) -> str | None:
-    """What stands or works in a trade's instrument, on its side, that no other trade explains.
+def unexplained_without(observation: Observation, key: str, side: Side) -> str | None:
+    """What stands or works in an instrument, on that side, that no other trade explains.
 
-    `observation` is of the ledger without that trade.
+    `observation` is of the ledger without the trade that is of it.
     """
     plan = observation.plan
     for orphan in plan.orphans:
-        if (orphan.position.key, orphan.position.side) == (trade.key, trade.side):
-            return f"{plain(orphan.qty)} {trade.side.lower()} stand at the broker that no other trade explains"
-    position = next((p for p in observation.truth.positions.rows if p.key == trade.key), None)
-    others = {t.id for t in observation.world().trades if (t.key, t.side) == (trade.key, trade.side)}
+        if (orphan.position.key, orphan.position.side) == (key, side):
+            return f"{plain(orphan.qty)} {side.lower()} stand at the broker that no other trade explains"
+    position = next((p for p in observation.truth.positions.rows if p.key == key), None)
+    others = {t.id for t in observation.world().trades if (t.key, t.side) == (key, side)}
     rival = next((d for d in plan.decisions if d.trade_id in others and d.action is Action.HELD), None)
-    if rival is not None and position is not None and position.side is trade.side:
+    if rival is not None and position is not None and position.side is side:
         return f"{plain(position.qty)} stand at the broker, and trade {rival.trade_id} beside it is {rival.verdict}"
     owned = frozenset().union(*plan.own_orders.values())
-    closes = position is not None and position.side is not trade.side
+    closes = position is not None and position.side is not side
     for order in observation.truth.orders:
-        enters = order.works and order.side == trade.side.opening and not order.intent.endswith("_to_close")
-        if order.key == trade.key and enters and not closes and not owned & {order.id, order.client_id}:
+        enters = order.works and order.side == side.opening and not order.intent.endswith("_to_close")
+        if order.key == key and enters and not closes and not owned & {order.id, order.client_id}:
             return f"order {order.id} ({order.side}) works there and is no other trade's"
     return None

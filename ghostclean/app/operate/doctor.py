@@ -238,8 +238,8 @@ def _history(found: Installation) -> Iterator[Check]:
     items = attention.recall(found.stores.state.recall("attention"))
     health = judge(telemetry.summary, Needs(), datetime.now(UTC), found.interval)
     ok = {"healthy": True, "stale": None, "broken": False}[health.word]
-    what = f"{health.word}: {health.why}; expected every {spell(found.interval.total_seconds())}"
-    yield Check("runs", ok, what, "" if ok else health.advice)
+    every = "" if "expected every" in health.why else f"; expected every {spell(found.interval.total_seconds())}"
+    yield Check("runs", ok, f"{health.word}: {health.why}{every}", "" if ok else health.advice)
     needs = Needs.of(items)
     more = f" ({needs.number} items, `ghostclean status` lists them)" if needs.number > 1 else ""
     yield Check("attention", not items, f"{needs.first}{more}" or "nothing needs a person", needs.command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ghostclean.app.journal import WRITTEN
@@ -16,9 +16,10 @@ from ghostclean.core.ledger import order_ids, record_id, text
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError, LedgerFailed
 
-from .candidates import Choice
+from .candidates import THIS, Choice
 from .undo import UNDONE
 
+_RUNS, _RUNS_LOOKED_AT = ("reconcile", "auto-manage"), 200
 _BREAKS = frozenset(str(verdict) for verdict in Verdict if verdict.needs_person)
 
 Find = Callable[[Record], Choice | None]
@@ -35,16 +36,21 @@ def explain(stores: Stores, subject: str, find: Find) -> dict[str, Any]:
         return document
     items = attention.recall(stores.state.recall("attention"))
     of_symbol = [i for i in items if i.id is None and i.symbol and symbol_key(i.symbol) == symbol_key(subject)]
-    kind, ids = _named_otherwise(stores, subject)
-    if not ids and not of_symbol:
+    entries = stores.state.journal(run_id=subject)
+    run = _listed(stores.state, subject)
+    kind, ids = ("run", _ids(entries)) if entries or run else _named_otherwise(stores, subject)
+    if not ids and not of_symbol and run is None:
         return document
     trades = [explain_trade(stores, trade_id, find) for trade_id in ids]
-    cure = [f"ghostclean undo {shlex.quote(subject)} --dry-run"] if kind == "run" else [i.command for i in of_symbol]
+    cure = [f"ghostclean undo {shlex.quote(subject)} --dry-run"] if any(map(_changed, entries)) else []
+    cure += ["ghostclean doctor"] if run is not None and run.get("error") else []
+    cure += [item.command for item in of_symbol] if kind == "symbol" else []
     cure += [command for trade in trades for command in trade["cure"]]
     return {
         "ok": True,
         "id": subject,
         "kind": kind,
+        "run": run,
         "attention": [item.to_dict() for item in of_symbol],
         "trades": trades,
         "cure": [*dict.fromkeys(cure)],
@@ -53,11 +59,26 @@ def explain(stores: Stores, subject: str, find: Find) -> dict[str, Any]:
     }
 
 
+def _listed(state: State, run_id: str) -> Mapping[str, Any] | None:
+    """How that run ended, as the telemetry lists it; `error` is why it failed."""
+    for kind in _RUNS:
+        for run in state.telemetry(kind, _RUNS_LOOKED_AT).runs:
+            if run.get("runId") == run_id:
+                failed = run.get("reason") if run.get("outcome") == "FAIL" else None
+                return {"error": failed, "detail": None, **run}
+    return None
+
+
+def _ids(entries: Iterable[JournalEntry]) -> list[str]:
+    return [*dict.fromkeys(entry.trade_id for entry in entries)]
+
+
+def _changed(entry: JournalEntry) -> bool:
+    return entry.outcome == WRITTEN and entry.after is not None
+
+
 def _named_otherwise(stores: Stores, subject: str) -> tuple[str, list[str]]:
-    """What else the subject is, and the trades of it: a run, an order, else a symbol."""
-    run = [entry.trade_id for entry in stores.state.journal(run_id=subject)]
-    if run:
-        return "run", [*dict.fromkeys(run)]
+    """What else the subject is, and the trades of it: an order, else a symbol."""
     entries, active = stores.state.journal(), stores.ledger.read().active
     key, name = symbol_key(subject), canonical_id(subject)
     of_order = [i for r in active if name in order_ids(r) and (i := record_id(r))]
@@ -122,12 +143,12 @@ def _choice(record: Record | None, items: Sequence[Item], find: Find) -> tuple[C
 def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry], choice: Choice | None) -> list[str]:
     """Commands to paste, the likeliest first; none where nothing needs doing."""
     name = shlex.quote(trade_id)
-    commands = [c.command for c in choice.candidates if c.owner in (None, "this trade")] if choice is not None else []
-    if choice is not None and choice.held == "nothing":
-        commands.append(f"ghostclean resolve {name} --vanished --dry-run")
-    if choice is None:
-        commands += [attention.cure(item.kind, trade_id) for item in items]
-    written = [e for e in entries if e.outcome == WRITTEN and e.after is not None]
+    commands = []
+    if choice is not None:
+        commands += [c.command for c in choice.candidates if c.owner in (None, THIS) and not (c.owner and c.enters)]
+        commands += [choice.vanished] if choice.held == "nothing" else []
+    commands += [attention.cure(i.kind, trade_id) for i in items if not commands or i.kind not in _BREAKS]
+    written = [entry for entry in entries if _changed(entry)]
     if written and written[-1].action != UNDONE:
         commands.append(f"ghostclean undo {shlex.quote(written[-1].run_id)} --trade {name} --dry-run")
     return [*dict.fromkeys(commands)]

@@ -18,7 +18,8 @@ from .undo import UNDONE
 
 _BOOKED = frozenset({*map(str, (Action.CLOSED, Action.REDUCED, Action.ADOPTED, Action.FLATTENED, Action.REOPENED))})
 _EXITS = frozenset({str(Action.CLOSED), str(Action.REDUCED)})
-_BY_A_PERSON = frozenset({UNDONE, "resolved"})
+_RESOLVED = "resolved"
+_BY_A_PERSON = frozenset({UNDONE, _RESOLVED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class Row:
     def close_reason(self) -> str | None:
         found = (self.entry.after or {}).get("closeReason")
         return found if isinstance(found, str) else None
+
+    @property
+    def is_exit(self) -> bool:
+        """Whether it ended the trade or a part of it; a person's word may also relink it."""
+        closed = (self.entry.after or {}).get("status") == "CLOSED"
+        return self.entry.action in _EXITS or (self.entry.action == _RESOLVED and closed)
 
     def to_dict(self) -> dict[str, Any]:
         entry = self.entry
@@ -93,7 +100,7 @@ def _sums(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def _sum(reason: str, rows: Sequence[Row]) -> dict[str, Any]:
     known = [row.pnl for row in rows if row.pnl is not None]
     total: dict[str, Any] = json_value({"pnl": sum(known, ZERO)})
-    unknown = sum(1 for row in rows if row.pnl is None and row.entry.action in _EXITS)
+    unknown = sum(1 for row in rows if row.pnl is None and row.is_exit)
     return {"reason": reason, "count": len(rows), **total, "unknown": unknown}
 
 

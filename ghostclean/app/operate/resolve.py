@@ -6,7 +6,7 @@ the broker still holds or works the trade.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from ghostclean.core.ledger import Trade, changed, is_open, is_pending, read_tra
 from ghostclean.core.verdicts import Action, Decision, Verdict, vanished_fields
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
-from .candidates import unexplained_without
+from .candidates import instruments, unexplained_without
 from .corrections import Correction, NothingToDo, Report, carry_out, journal_of, locked
 
 KIND = "resolve"
@@ -64,17 +64,17 @@ def resolve_trade(
         trade = read_trade(record)
         truth = read_truth(parts, deadline)
         refuse_other_account(parts.state.recall_all(["pin"]).pinned, truth.account, live=parts.broker.live)
-        order = _named(parts, claim, trade)
+        look = partial(_observed, parts, deadline, policy, view, record, truth)
+        unclaimed = look({})
+        order = _named(parts, claim, trade, {trade.key, *instruments(unclaimed, trade)})
         if order is not None:
             claim = claim.named(order.id)
-        look = partial(_observed, parts, deadline, policy, view, record, truth)
-        decision = _judged(look(claim.link), trade)
         # What a run sees without the claim: an undo of this is held for as long as that stays the same.
-        facts = (_judged(look({}), trade) if claim.link else decision).facts
+        facts = _judged(unclaimed, trade).facts
+        decision = _judged(look(claim.link) if claim.link else unclaimed, trade)
         change, refusal = _change(decision, record, claim, policy, at)
-        if claim.vanished:
-            refusal = refusal or truth.positions.why_unobserved(trade.key)
-            refusal = refusal or unexplained_without(look(None), trade)
+        if claim.vanished and refusal is None:
+            refusal = _why_not_vanished(unclaimed, look(None), trade)
         journal = journal_of(parts.ledger, parts.state, lease, kind=KIND, run_id=run_id, now=at)
         verdict = str(Verdict.VANISHED if claim.vanished else decision.verdict)
         reason = f"by an operator's word: {claim}" + ("" if claim.vanished else f"; {decision.reason}")
@@ -97,7 +97,16 @@ def open_record(view: LedgerView, trade_id: str) -> Record:
     )
 
 
-def _named(parts: Parts, claim: Claim, trade: Trade) -> Order | None:
+def _why_not_vanished(observation: Observation, without: Observation, trade: Trade) -> str | None:
+    """What of the trade's instruments is not seen, or still there; `without` is of the ledger without the trade."""
+    if any(observation.evidence.unanswered.get(name) for name in trade.entry_orders):
+        return "its entry order cannot be looked up, so nobody knows what may be left of it; try again"
+    keys = instruments(observation, trade)
+    unseen = without.truth.positions.why_unobserved(*keys)
+    return unseen or next((why for key, side in keys.items() if (why := unexplained_without(without, key, side))), None)
+
+
+def _named(parts: Parts, claim: Claim, trade: Trade, keys: Collection[str]) -> Order | None:
     """The order the person names, checked to be one that can have done it; raises NothingToDo."""
     order_id = claim.exit_order or claim.entry_order
     if order_id is None:
@@ -106,7 +115,7 @@ def _named(parts: Parts, claim: Claim, trade: Trade) -> Order | None:
     order = found[0]
     wanted = trade.side.closing if claim.exit_order else trade.side.opening
     why = None
-    if trade.key not in {leg.key for leg in found}:
+    if not any(leg.key in keys for leg in found):
         why = f"is of {order.symbol}, the trade of {trade.symbol}"
     elif order.side and order.side != wanted:
         why = f"is a {order.side}, a {wanted} is needed"

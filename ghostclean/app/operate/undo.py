@@ -20,7 +20,6 @@ from .corrections import Correction, NothingToDo, Report, carry_out, journal_of,
 
 KIND = "undo"
 UNDONE = "undone"
-_RUNS_LOOKED_AT = 100
 
 # What the undone run concluded from the facts: kept, it would itself look like a change of facts.
 CONCLUDED = ("exits", "unproven")
@@ -38,12 +37,14 @@ class _Trace:
 
 
 def last_run(state: State) -> str:
-    """The last run that changed the ledger and was not undone since; raises NothingToDo."""
-    undone = {run.get("subject") for run in state.telemetry(KIND, _RUNS_LOOKED_AT).runs}
+    """The last run with a change of the ledger that was not undone since; raises NothingToDo."""
+    undone = set()
     for entry in reversed(state.journal()):
-        changes = entry.outcome == WRITTEN and entry.after is not None and entry.action != UNDONE
-        if changes and entry.run_id not in undone:
+        if entry.outcome != WRITTEN or entry.after is None or (entry.trade_id, _reason(entry.run_id)) in undone:
+            continue
+        if entry.action != UNDONE:
             return entry.run_id
+        undone.add((entry.trade_id, entry.reason))
     raise NothingToDo("the journal knows no run that could be undone: nothing was changed")
 
 
@@ -135,9 +136,13 @@ def _hold(trace: _Trace, run_id: str) -> dict[str, Any] | None:
 
 def _correction(trace: _Trace, record: Record | None, trade_id: str, run_id: str, journal: Journal) -> Correction:
     change, last = _change(trace, record, trade_id, run_id, journal.now()), trace.last
-    reason = f"put back to what it was before run {run_id}"
-    made = journal.entry(trade_id, last.ticker, last.verdict, UNDONE, reason, change=change)
+    made = journal.entry(trade_id, last.ticker, last.verdict, UNDONE, _reason(run_id), change=change)
     return Correction.of(change, made, _refusal(trace, record, journal.state))
+
+
+def _reason(run_id: str) -> str:
+    """Said of what was undone, and how it is found again."""
+    return f"put back to what it was before run {run_id}"
 
 
 def _change(trace: _Trace, record: Record | None, trade_id: str, run_id: str, now: datetime) -> Change:

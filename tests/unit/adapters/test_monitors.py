@@ -352,6 +352,19 @@ def test_both_kinds_of_run_keep_their_series_in_one_file(tmp_path: Path) -> None
     assert (found["auto_manage_naked", ""], found["attention", "naked"], found["last_run_ok", ""]) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("kind", ["reconcile", "auto-manage"])
+def test_a_lost_state_leaves_what_needs_a_person_in_the_file(tmp_path: Path, kind: str) -> None:
+    metrics = MetricsFile(tmp_path / "m.prom")
+    send(metrics.ended(ended(run(attention=NAKED), now=NOW.timestamp())))
+
+    lost = ended(run(error="state_failed", detail="gone"), now=NOW.timestamp())
+    send(metrics.ended(lost if kind == "reconcile" else managed(ManageOutcome.FAIL, reason="state_failed")))
+
+    text = (tmp_path / "m.prom").read_text()
+    assert parse(text)["attention", "naked"] == 1
+    assert text.count("# TYPE ghostclean_attention gauge") == 1
+
+
 def test_the_heartbeat_fails_while_a_position_is_naked_and_logs_an_interruption(eye: Eye) -> None:
     heartbeat = Heartbeat(eye.url)
 

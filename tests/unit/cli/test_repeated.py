@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostclean.cli.repeated import Series, judge
+from ghostclean.cli.repeated import Memo, Series, judge
 
 START = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 DOWN = "broker_truth_failed"
@@ -34,6 +36,7 @@ def test_it_is_said_when_it_begins_hourly_with_its_count_and_when_it_ends() -> N
     assert [number for number, line in enumerate(told) if line] == [0, 12, 24, 25]
     assert told[0] == "broker_truth_failed."
     assert told[12] == "broker_truth_failed. (13 failures in a row since 2026-11-24T03:00:00+00:00)"
+    assert said([DOWN, None])[1] == "runs succeed again, after 1 failure since 2026-11-24T03:00:00+00:00"
     assert told[25] == "runs succeed again, after 25 failures in a row since 2026-11-24T03:00:00+00:00"
 
 
@@ -59,3 +62,40 @@ def test_what_was_said_to_begin_is_said_to_end_and_nothing_else(errors: list[str
             heard = False
         else:
             heard = heard or line is not None
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("GHOSTCLEAN_LEDGER", "file:/a.json")
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "other", [("GHOSTCLEAN_LEDGER", "file:/b.json"), ("REDIS_URL", "redis://:secret@host/2"), ("GHOSTCLEAN_STATE", "x")]
+)
+def test_two_accounts_in_one_folder_are_two_series(monkeypatch: pytest.MonkeyPatch, other: tuple[str, str]) -> None:
+    assert Memo("reconcile", None).judged(DOWN, "one is down") == "one is down"
+    monkeypatch.setenv(*other)
+
+    assert Memo("reconcile", None).judged(None, "") is None
+    assert Memo("reconcile", None).judged(DOWN, "the other too") == "the other too"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_changed_password_is_no_other_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://u:one@host/2")
+    assert Memo("reconcile", None).judged(DOWN, "down")
+    monkeypatch.setenv("REDIS_URL", "redis://u:p@ss/word@host/2")
+
+    assert Memo("reconcile", None).judged(DOWN, "down") is None
+
+
+@pytest.mark.usefixtures("home")
+def test_a_run_that_has_not_looked_ends_no_trouble_of_a_trade_but_every_other() -> None:
+    def series(error: str) -> list[bool]:
+        told = [Memo(error, None).judged(error, "why"), Memo(error, None).judged(None, "", looked=False)]
+        return [bool(line) for line in (*told, Memo(error, None).judged(None, ""))]
+
+    assert series("naked") == [True, False, True]
+    assert series(DOWN) == [True, True, False]

@@ -98,6 +98,31 @@ def test_an_unanswered_trade_is_an_item_after_two_intervals() -> None:
     assert not attention.breaks(plan, {}, PATIENCE, NOW)
 
 
+def test_look_ups_that_fail_for_long_take_back_nothing() -> None:
+    verdicts = {"a": {"verdict": "unknown", "since": ago(3600)}}
+    before = follow(Attention(), plan_of(decided("a", Verdict.MISMATCH)))
+    plan = plan_of(decided("a", Verdict.UNKNOWN))
+
+    found = attention.breaks(plan, verdicts, PATIENCE, NOW)
+    now = attention.follow(before.items, found, attention.stands(plan, partial=False), iso(NOW))
+
+    assert (now.items, now.began, now.ended) == (before.items, (), ())
+
+
+@pytest.mark.parametrize("kind", sorted(attention.MANAGED))
+def test_what_auto_manage_found_ends_with_its_trade(kind: Kind) -> None:
+    item = attention.about(kind, "AAPL", "a", "why")
+    closed = decided("a", Verdict.EXITED, Action.CLOSED)
+
+    def still(plan: Plan, *written: Decision) -> bool:
+        return attention.stands(plan, partial=False, written=written)(item)
+
+    assert still(plan_of(listed=["a"]))
+    assert not still(plan_of(closed), closed)
+    assert not still(plan_of(listed=["b"]))
+    assert attention.stands(plan_of(), partial=False)(replace(item, id=None)), "of an orphan's sale"
+
+
 def test_what_an_operator_took_back_is_an_item_while_it_is_held() -> None:
     held = decided("a", Verdict.VANISHED, undone=True)
     synced = decided("b", Verdict.LIVE, Action.KEPT, undone=True)

@@ -167,6 +167,18 @@ def test_the_summary_of_a_document_without_ok_is_no_failure() -> None:
     )
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("action", ["would_flatten", "closed"])
+def test_no_column_of_a_run_runs_into_the_next(monkeypatch: pytest.MonkeyPatch, width: int, action: str) -> None:
+    monkeypatch.setattr("ghostclean.render.screen._width", lambda: width)
+    ticker = "AAPL261218C00200000"
+
+    _, line, *_ = reconcile_screen(document(row(action, "filled_but_gone", ticker=ticker, reason="why")))
+
+    assert line.split() == [action, ticker, "filled_but_gone", "why"]
+    assert len(line) <= width
+
+
 # --------------------------------------------------------------------------- all ledgers
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ghostclean.core.verdicts import Action
 from ghostclean.render.terminal import folded
-from ghostclean.render.text import check_line, entry_lines, printable, reconcile_lines, totals
+from ghostclean.render.text import check_line, entry_lines, printable, reconcile_lines, row_line, totals
 from tests.builders import document, row
 
 
@@ -28,6 +29,23 @@ def test_a_quiet_run_says_one_line_a_change() -> None:
     )
     assert [line.split()[0] for line in lines] == ["closed", "would_sync"]
     assert lines[0] == "closed       AAPL      t1  exited: its stop filled"
+
+
+ACTIONS = [
+    *Action,
+    *(a.would() for a in Action if a.writes),
+    "refused",
+    "undone",
+    "resolved",
+    "would_undo",
+    "would_resolve",
+]
+
+
+@pytest.mark.parametrize("action", [*map(str, ACTIONS)])
+@pytest.mark.parametrize("symbol", ["F", "BTC/USD", "AAPL261218C00200000"])
+def test_no_column_runs_into_the_next(action: str, symbol: str) -> None:
+    assert row_line(row(action, ticker=symbol)).split() == [action, symbol, "t1", "exited:", "its", "stop", "filled"]
 
 
 def test_what_stayed_is_counted_and_not_listed() -> None:
