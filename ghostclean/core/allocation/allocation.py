@@ -41,9 +41,9 @@ class Allocation:
     `key` and `crypto` are its instrument, `opened` its opening or first sight; `scale_in` is the
     quantity it entered beyond its booked entries, by ledger or exits; `part` is its part of an
     entry order that other records name as well, None for all of it; `beside` was bought of a coin
-    for nobody, and its fee was taken off the same position; `unsure` says that what it
-    entered can't be told, `doubtful` that its sizes and exits say it entered more. `disputed` is an exit order that another trade owns as well, `early`
-    one that filled before the entry.
+    for nobody, and its fee was taken off the same position. `unsure` says that what it entered
+    can't be told, `doubtful` that its sizes and exits say it entered more. `disputed` is an exit
+    order that another trade owns as well, `early` one that filled before the entry.
     """
 
     trade: Trade
