@@ -159,7 +159,7 @@ def choice_lines(document: Document) -> Iterator[str]:
     yield from _candidate_lines(document)
     for candidate in document["candidates"]:
         yield f"    {printable(candidate['command'])}"
-    if document["held"] == "nothing":
+    if document["vanished"]:
         yield f"    {printable(document['vanished'])}"
 
 

@@ -174,8 +174,9 @@ def typed_at(world: World, keys: str, *args: str) -> tuple[str, int]:
     with contextlib.suppress(OSError):  # its end closes the terminal
         while chunk := os.read(parent, 4096):
             said += chunk
-            if b"for none" in chunk:
+            if b"for none" in said and keys:
                 os.write(parent, keys.encode())
+                keys = ""
     os.close(parent)
     world.said.append(said.decode())
     return said.decode(), process.wait(timeout=20)
@@ -196,6 +197,21 @@ def test_resolve_alone_lists_who_may_have_closed_it_and_writes_nothing(world: Wo
     assert (rows[sale["id"]]["side"], rows[sale["id"]]["filledQty"], rows[sale["id"]]["price"]) == ("sell", 10, 410)
     assert f"ghostclean resolve m --exit-order {sale['id']}" in told
     assert f"ghostclean resolve m --entry-order {bought['id']}" in told
+
+
+@pytest.mark.parametrize(("order", "offered"), [(UNKNOWN_ORDER, True), (None, False)])
+def test_resolve_alone_offers_vanished_only_where_it_would_be_taken(
+    world: World, order: str | None, offered: bool
+) -> None:
+    world.pin()
+    works = world.broker.add_order("IBM", side="buy", qty="10", type="limit", limit_price="1", status="new")
+    symbol, named = ("TSLA", order) if order else ("IBM", works["id"])
+    world.ledger(long("x", symbol, alpacaOrderId=named))
+
+    told = world.run("resolve", "x").stdout
+    assert ("ghostclean resolve x --vanished --dry-run" in told) is offered
+    taken = world.run("resolve", "x", "--vanished", "--dry-run").code == 0
+    assert taken is offered
 
 
 def test_resolve_alone_of_no_open_trade_says_so(world: World) -> None:

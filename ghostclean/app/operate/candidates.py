@@ -16,11 +16,13 @@ from ghostclean.app.ports import RECONCILE_MEMORY
 from ghostclean.core.broker import FillsSince, Order, OrdersOf, RecordsOf, Side, iso, plain
 from ghostclean.core.inputs import Policy
 from ghostclean.core.ledger import Trade, json_value, order_ids, read_trade, record_id
-from ghostclean.core.verdicts import Action, Decision
+from ghostclean.core.verdicts import Action, Decision, Verdict
 
 _BEFORE_OPENING = timedelta(days=1)
 _LOOK_BACK = timedelta(days=90)
 THIS = "this trade"
+# No person's word ends these.
+ALIVE = frozenset({Verdict.LIVE, Verdict.REDUCED, Verdict.WORKING, Verdict.SETTLING, Verdict.OTHER_ACCOUNT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,10 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
     @property
-    def vanished(self) -> str:
-        """The command where nothing is left of the trade and nothing known of its end."""
+    def vanished(self) -> str | None:
+        """The command for a trade of which nothing is left and whose end nobody knows."""
+        if self.held != "nothing" or self.decision.verdict in ALIVE:
+            return None
         return f"ghostclean resolve {shlex.quote(self.trade.id or '')} --vanished --dry-run"
 
     def to_dict(self) -> dict[str, Any]:

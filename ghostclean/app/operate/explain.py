@@ -146,7 +146,7 @@ def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry],
     commands = []
     if choice is not None:
         commands += [c.command for c in choice.candidates if c.owner in (None, THIS) and not (c.owner and c.enters)]
-        commands += [choice.vanished] if choice.held == "nothing" else []
+        commands += [choice.vanished] if choice.vanished else []
     commands += [attention.cure(i.kind, trade_id) for i in items if not commands or i.kind not in _BREAKS]
     written = [entry for entry in entries if _changed(entry)]
     if written and written[-1].action != UNDONE:

@@ -22,12 +22,10 @@ from ghostclean.core.ledger import Trade, changed, is_open, is_pending, read_tra
 from ghostclean.core.verdicts import Action, Decision, Verdict, vanished_fields
 from ghostclean.errors import BrokerError, BrokerTruthFailed
 
-from .candidates import instruments, unexplained_without
+from .candidates import ALIVE, instruments, unexplained_without
 from .corrections import Correction, NothingToDo, Report, carry_out, journal_of, locked
 
 KIND = "resolve"
-
-_ALIVE = frozenset({Verdict.LIVE, Verdict.REDUCED, Verdict.WORKING, Verdict.SETTLING, Verdict.OTHER_ACCOUNT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,7 @@ def _change(
     trade_id = record_id(record) or ""
     if claim.vanished:
         fields = changed(record, vanished_fields(policy.close_reason, now, record), now)
-        alive = decision.verdict in _ALIVE
+        alive = decision.verdict in ALIVE
         return Change(trade_id, record, fields), f"it is {decision.verdict}: {decision.reason}" if alive else None
     fields = {**claim.link}
     proven = decision.action.writes and not decision.unproven
