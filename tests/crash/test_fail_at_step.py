@@ -171,7 +171,7 @@ def test_a_telemetry_key_of_another_type_is_named(make_scene: MakeScene) -> None
 
 def test_the_record_of_a_failed_run_says_when(make_scene: MakeScene) -> None:
     scene = make_scene()
-    answer = scene.run(fault={"at": 4, "how": "error_before"})
+    answer = scene.run(fault={"at": 5, "how": "error_before"})
     assert answer.document["error"] == "ledger_failed"
     listed = json.loads(scene.client.lindex(f"{scene.name}:telemetry:reconcile:runs", 0))
     assert (listed["ok"], listed["error"], listed["closed"]) == (False, "ledger_failed", 0)
