@@ -232,7 +232,7 @@ class Books:
 
         All orders since the first entry that no closed record names must net to nothing, as the position does.
         """
-        if allocation.key not in self._untold:
+        if allocation.key not in self._untold or allocation.key in self.evidence.truncated:
             return None
         members = same_side(self.groups[allocation.key], allocation.side)
         unsure = {o.id for a in members if a.unsure for o in a.family.chain}

@@ -214,10 +214,12 @@ class Entries:
         elif ways:
             self._book_untold(allocation, max(entered))
             allocation.unsure = len(entered) > 1
-        elif allocation.scale_in and not purchases.sums[1:]:
+        elif not purchases.sums[1:]:
+            # Nobody bought more: a size above its entry was only a wish, unless it is just what stands.
+            allocation.doubtful = allocation.trade.size == self._held
             left = allocation.entry_qty + allocation.scale_in - total(self._exits.get(allocation.name, ()))
             if left != self._held:
-                allocation.scale_in = ZERO  # nobody bought it: it was only a wish
+                allocation.scale_in = ZERO
 
     def _book_untold(self, allocation: Allocation, qty: Decimal) -> None:
         """Books a quantity of which nobody can say what it cost."""

@@ -502,6 +502,14 @@ def test_an_exit_of_exactly_the_first_entry_does_not_close_what_was_added_since(
     assert (others.verdict, others.action) == (Verdict.MISMATCH, Action.HELD)
 
 
+@pytest.mark.parametrize("size", [10, 12, 4])
+def test_its_stop_ends_a_trade_beside_shares_that_stood_before_whatever_its_size_says(size: int) -> None:
+    """Nothing was bought since: the five that stand can be nobody's scale-in."""
+    orders = [entry(), sale("S", type="stop")]
+    decision = of(decide(world([trade(quantity=size, stopOrderId=uid("S"))], orders, [position(qty=5)])))
+    assert (decision.verdict, decision.action) == (Verdict.EXITED, Action.CLOSED)
+
+
 @pytest.mark.parametrize(("beside", "held"), [([], 4), ([25], 21)])
 def test_a_size_net_of_its_exit_beside_a_copy_of_its_record_is_not_closed(beside: list[int], held: int) -> None:
     """Ten entered, five out, and the app wrote five; a copy of the record still says ten, a hand sold some more."""
