@@ -214,11 +214,13 @@ class Entries:
         elif ways:
             self._book_untold(allocation, max(entered))
             allocation.unsure = len(entered) > 1
-        elif not purchases.sums[1:]:
-            # Nobody bought more: a size above its entry was only a wish, unless it is just what stands.
-            allocation.doubtful = allocation.trade.size == self._held
-            left = allocation.entry_qty + allocation.scale_in - total(self._exits.get(allocation.name, ()))
-            if left != self._held:
+        else:
+            gone = total(self._exits.get(allocation.name, ()))
+            nobody_bought = not purchases.sums[1:]
+            if nobody_bought:  # a size above its entry was only a wish, unless it is just what stands
+                allocation.doubtful = allocation.trade.size == self._held
+            over = nobody_bought or gone >= allocation.entry_qty
+            if over and allocation.entry_qty + allocation.scale_in - gone != self._held:
                 allocation.scale_in = ZERO
 
     def _book_untold(self, allocation: Allocation, qty: Decimal) -> None:

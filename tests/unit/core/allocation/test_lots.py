@@ -510,6 +510,13 @@ def test_its_stop_ends_a_trade_beside_shares_that_stood_before_whatever_its_size
     assert (decision.verdict, decision.action) == (Verdict.EXITED, Action.CLOSED)
 
 
+def test_a_size_that_no_purchase_makes_up_takes_nothing_of_what_a_hand_has_bought() -> None:
+    """The stop took all ten; the record says twelve, a hand bought five: two of these are not the trade's."""
+    orders = [entry(), bought("P", 5, 180), sale("S", type="stop")]
+    plan = decide(world([trade(quantity=12, stopOrderId=uid("S"))], orders, [position(qty=5)]))
+    assert (of(plan).verdict, of(plan).action, plan.holdings) == (Verdict.MISMATCH, Action.HELD, {})
+
+
 @pytest.mark.parametrize(("beside", "held"), [([], 4), ([25], 21)])
 def test_a_size_net_of_its_exit_beside_a_copy_of_its_record_is_not_closed(beside: list[int], held: int) -> None:
     """Ten entered, five out, and the app wrote five; a copy of the record still says ten, a hand sold some more."""
