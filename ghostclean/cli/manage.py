@@ -6,8 +6,7 @@ import typer
 
 from ghostclean.cli.command import command
 from ghostclean.cli.options import DeadlineText, DryRun, RunId, Source, name, seconds
-from ghostclean.cli.output import Common, Outcome
-from ghostclean.cli.process import stopped_code
+from ghostclean.cli.output import Common, Outcome, carried_out
 from ghostclean.cli.reconcile import warnings
 
 _HELP = """Reconcile, then manage the open trades: stops, cut loss, end of day.
@@ -37,7 +36,6 @@ def auto_manage(
     from ghostclean import api
     from ghostclean.render.terminal import progress
     from ghostclean.render.text import auto_manage_lines
-    from ghostclean.result import Interrupted
 
     options: dict[str, Any] = {
         "settings": common.settings(),
@@ -47,12 +45,10 @@ def auto_manage(
         "run_id": None if run_id is None else name(run_id, "--run-id"),
         "deadline": seconds(deadline),
     }
-    try:
-        with progress("managing the open trades", common.json or common.quiet):
-            result = api.auto_manage(**options, counted_from_start=common.COUNTED_FROM_START)
-        document, exit_code = result.to_dict(), result.exit_code
-    except Interrupted as stop:
-        document, exit_code = stop.result.to_dict(), stopped_code(stop)
+    with progress("managing the open trades", common.json or common.quiet):
+        document, exit_code = carried_out(
+            lambda: api.auto_manage(**options, counted_from_start=common.COUNTED_FROM_START)
+        )
     return Outcome(
         document,
         exit_code,

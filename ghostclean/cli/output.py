@@ -21,6 +21,7 @@ from ghostclean.errors import BadSettings, BrokerError, BrokerTruthFailed, Ghost
 from ghostclean.scrub import scrub
 
 if TYPE_CHECKING:
+    from ghostclean.result import ManageResult, Result
     from ghostclean.settings import Settings
 
 _STOPPED = "interrupted; what was written stays and is journaled, the next run goes on from there"
@@ -118,6 +119,17 @@ def perform(
         outcome = failure_of(error, common).outcome(command, given)
     hold_signals()
     raise typer.Exit(finish(command, common, outcome, non_fatal=non_fatal))
+
+
+def carried_out(run: Callable[[], Result | ManageResult]) -> tuple[dict[str, Any], int]:
+    """The document and the exit code of a run, also of one that was interrupted."""
+    from ghostclean.result import Interrupted
+
+    try:
+        result = run()
+    except Interrupted as stop:
+        return stop.result.to_dict(), stopped_code(stop)
+    return result.to_dict(), result.exit_code
 
 
 def interrupted(arguments: Sequence[str], stop: BaseException) -> int:

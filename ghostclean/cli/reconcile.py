@@ -7,8 +7,7 @@ import typer
 
 from ghostclean.cli.command import command
 from ghostclean.cli.options import DeadlineText, DryRun, RunId, Source, name, seconds
-from ghostclean.cli.output import Common, Outcome
-from ghostclean.cli.process import stopped_code
+from ghostclean.cli.output import Common, Outcome, carried_out
 
 _HELP = """Close ghosts and sync live trades: one run.
 
@@ -50,7 +49,6 @@ def reconcile(
 ) -> Outcome:
     from ghostclean import api
     from ghostclean.render.terminal import progress
-    from ghostclean.result import Interrupted
 
     options: dict[str, Any] = {
         "settings": common.settings(),
@@ -65,12 +63,10 @@ def reconcile(
         "orphans": orphans,
         "allow_mass_close": allow_mass_close,
     }
-    try:
-        with progress("asking the broker", common.json or common.quiet):
-            result = api.reconcile(**options, counted_from_start=common.COUNTED_FROM_START)
-        document, exit_code = result.to_dict(), result.exit_code
-    except Interrupted as stop:
-        document, exit_code = stop.result.to_dict(), stopped_code(stop)
+    with progress("asking the broker", common.json or common.quiet):
+        document, exit_code = carried_out(
+            lambda: api.reconcile(**options, counted_from_start=common.COUNTED_FROM_START)
+        )
     return Outcome(
         document,
         exit_code,
