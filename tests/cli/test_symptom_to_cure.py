@@ -36,28 +36,28 @@ def two_share(world: World) -> None:
 # --------------------------------------------------------------------------- resolve
 
 
+def why_not_vanished(world: World, trade_id: str) -> str:
+    """Why a person's word is refused, and nothing written."""
+    with world.untouched():
+        run = world.run("resolve", trade_id, "--vanished", "--json")
+    assert (run.code, run.document["results"][0]["action"]) == (1, "refused")
+    return str(run.document["detail"])
+
+
 def test_vanished_is_refused_while_shares_stand_that_no_other_trade_explains(world: World) -> None:
     world.pin()
     world.broker.open_trade("NVDA", 6, 100, at=DAY_AGO)
     world.ledger(long("n", "NVDA", quantity=10, entry=100))
     assert world.reconcile().row("n")["verdict"] == "mismatch"
 
-    with world.untouched():
-        run = world.run("resolve", "n", "--vanished", "--json")
-
-    assert (run.code, run.document["results"][0]["action"]) == (1, "refused")
-    assert "6 long stand at the broker that no other trade explains" in run.document["detail"]
+    assert "6 long stand at the broker that no other trade explains" in why_not_vanished(world, "n")
 
 
 def test_vanished_is_refused_while_a_trade_beside_it_is_not_settled(world: World) -> None:
     two_share(world)
     assert world.reconcile().row("B")["verdict"] == "ambiguous"
 
-    with world.untouched():
-        run = world.run("resolve", "B", "--vanished", "--json")
-
-    assert (run.code, run.document["results"][0]["action"]) == (1, "refused")
-    assert "trade A beside it" in run.document["detail"]
+    assert "trade A beside it" in why_not_vanished(world, "B")
 
 
 def test_vanished_is_refused_while_an_entry_works_that_is_nobody_elses(world: World) -> None:
@@ -65,11 +65,7 @@ def test_vanished_is_refused_while_an_entry_works_that_is_nobody_elses(world: Wo
     world.ledger(long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER))
     world.broker.add_order("IBM", side="buy", qty="10", type="limit", limit_price="1", status="new")
 
-    with world.untouched():
-        run = world.run("resolve", "x", "--vanished", "--json")
-
-    assert (run.code, run.document["results"][0]["action"]) == (1, "refused")
-    assert "works there" in run.document["detail"]
+    assert "works there" in why_not_vanished(world, "x")
 
 
 def test_vanished_is_taken_where_the_other_trades_explain_what_stands(world: World) -> None:
