@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ghostclean.adapters.alpaca import AlpacaBroker
     from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
-    from ghostclean.app.parts import Parts, Stores
+    from ghostclean.app.parts import Parts, Progress, Stores
     from ghostclean.app.ports import State, Trouble
     from ghostclean.settings import Settings
 
@@ -135,8 +135,8 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 
 @contextlib.contextmanager
-def connected(settings: Settings) -> Iterator[Parts]:
-    from ghostclean.app.parts import Parts
+def connected(settings: Settings, progress: Progress | None = None) -> Iterator[Parts]:
+    from ghostclean.app.parts import Parts, unseen
 
     with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
         yield Parts(
@@ -145,4 +145,5 @@ def connected(settings: Settings) -> Iterator[Parts]:
             kept.spool,
             broker=asked,
             monitors=_monitors(settings, kept.ledger.place),
+            progress=progress or unseen,
         )

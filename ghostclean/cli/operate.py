@@ -11,6 +11,7 @@ import typer
 from ghostclean.cli.command import command
 from ghostclean.cli.options import DryRun
 from ghostclean.cli.output import Common, Outcome, bad_option
+from ghostclean.counts import counted
 
 _SNAPSHOT_SECONDS = 120.0
 
@@ -64,14 +65,15 @@ def snapshot(
     from ghostclean.render.terminal import progress
     from ghostclean.wiring import connected, recorder
 
-    settings, deadline = common.settings(), Deadline(_SNAPSHOT_SECONDS)
-    with progress("reading the broker", common.quiet), connected(settings) as parts:
+    settings, deadline = common.settings(), Deadline(_SNAPSHOT_SECONDS, writes=False)
+    watched = progress("asking the broker", common.quiet, _SNAPSHOT_SECONDS)
+    with watched as told, connected(settings, told) as parts:
         recording = recorder(settings)
         document = recording.document(record(replace(parts, broker=recording), deadline, settings.policy()))
     if output == "-":
         return Outcome(document)
     written = _save(document, output)
-    counts = f"{len(document['positions'])} positions, {len(document['orders'])} working orders"
+    counts = f"{counted(len(document['positions']), 'position')}, {counted(len(document['orders']), 'working order')}"
     line = f"{written}: {counts}; replay it with GHOSTCLEAN_BROKER=file:{written}"
     about = {"ok": True, "file": written, "error": None, "detail": None}
     return Outcome(about, 0, lambda: () if common.quiet else (line,))
@@ -94,7 +96,7 @@ def doctor(
 
     checks = _checks(common, pin=pin)
     failed = [check for check in checks if check["ok"] is False]
-    detail = f"{len(failed)} of {len(checks)} checks failed" if failed else None
+    detail = f"{len(failed)} of {counted(len(checks), 'check')} failed" if failed else None
     error = "reconcile_failed" if failed else None
     document = {"ok": not failed, "checks": checks, "error": error, "detail": detail}
 
@@ -153,7 +155,7 @@ def migrate(
             raise bad_option(argument, str(error)) from None
     document = copy_ledger(*places, layout=layout, dry_run=dry_run)
     would = "would copy" if dry_run else "copied and verified"
-    trades = f"{document['trades']} trade{'' if document['trades'] == 1 else 's'}"
+    trades = counted(document["trades"], "trade")
     line = f"{would} {trades} from {document['from']} to {document['to']} ({document['layout']})"
     return Outcome(document, 0, lambda: () if common.quiet else (line,))
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ghostclean.core.alerts import ABOUT_TRADES
+from ghostclean.counts import counted
 
 AGAIN = timedelta(hours=1)
 REPEATED_INSIDE = "reconcile_before"  # the short reconcile inside auto-manage, which alone fails nothing
@@ -43,8 +44,8 @@ def judge(before: Series | None, error: str | None, detail: str, now: datetime) 
     if error is None:
         if before is None or not before.said:
             return None, None
-        failures = "1 failure" if before.count == 1 else f"{before.count} failures in a row"
-        return None, f"runs succeed again, after {failures} since {before.since}"
+        in_a_row = " in a row" if before.count > 1 else ""
+        return None, f"runs succeed again, after {counted(before.count, 'failure')}{in_a_row} since {before.since}"
     series = (before or Series(since=now.isoformat(timespec="seconds"))).and_one(error)
     is_new = error not in series.said and series.counts[error] >= _PATIENCE.get(error, 1)
     is_due = series.said_at is not None and now - datetime.fromisoformat(series.said_at) >= AGAIN

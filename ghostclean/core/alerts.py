@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghostclean.core.attention import describe, of
+from ghostclean.counts import counted
 
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
 INTERRUPTED = "interrupted"  # by a person or a scheduler: no failure of a run
@@ -63,7 +64,7 @@ def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[lis
     overwritten = [note for note in document.get("notes", ()) if note.startswith(OVERWRITTEN)]
     alerts += [Alert("close_overwritten", note) for note in overwritten]
     if document["closed"] and not closing and not overwritten:
-        alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
+        alerts.append(Alert("ghosts_closed", f"{counted(document['closed'], 'ghost')} closed{_listed(document)}"))
     if error is None or document["closed"]:
         closing = bool(document["closed"])
     return alerts, {"error": before.get("error") if error == INTERRUPTED else error, "closing": closing}
@@ -120,7 +121,9 @@ def _kind(error: str | None) -> str | None:
 
 
 def _listed(document: Mapping[str, Any]) -> str:
-    closed = [f"{row['ticker']} ({row['verdict']})" for row in document["results"] if row["action"] == "closed"]
+    closed = [
+        f"{row['ticker']} {row['id']} ({row['verdict']})" for row in document["results"] if row["action"] == "closed"
+    ]
     more = f" and {len(closed) - _SHOWN} more" if len(closed) > _SHOWN else ""
     return f": {', '.join(closed[:_SHOWN])}{more}" if closed else ""
 

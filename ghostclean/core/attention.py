@@ -138,6 +138,11 @@ def describe(item: Mapping[str, Any]) -> str:
     return f"{of(item)}: {item['kind']}: {item['why']} -> {item['command']}"
 
 
+def told_by(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The items that a failed run's own line tells of."""
+    return [item for item in document["attention"] if item["why"] in (document["detail"] or "")]
+
+
 # --------------------------------------------------------------------------- what a run finds
 
 
@@ -177,7 +182,7 @@ def breaks(plan: Plan, verdicts: Mapping[str, Any], patience: timedelta, now: da
         if kind is not None:
             found.append(about(kind, decision.ticker, decision.trade_id, decision.reason))
     if plan.about_elsewhere is not None:
-        found.append(Item(Kind.OTHER_ACCOUNT, plan.about_elsewhere, "ghostclean doctor"))
+        found.append(Item(Kind.OTHER_ACCOUNT, plan.about_elsewhere, "ghostclean reconcile --dry-run --verbose"))
     return found
 
 

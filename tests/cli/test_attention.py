@@ -70,7 +70,8 @@ def test_a_tripped_breaker_is_an_item_until_a_run_passes(world: World) -> None:
     world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(6)))
 
     items = world.reconcile().document["attention"]
-    assert [(i["kind"], i["command"]) for i in items] == [("mass_close_stopped", "ghostclean reconcile --dry-run")]
+    command = "ghostclean reconcile --dry-run --allow-mass-close"
+    assert [(i["kind"], i["command"]) for i in items] == [("mass_close_stopped", command)]
 
     assert [i["kind"] for i in world.reconcile("--allow-mass-close").document["settled"]] == ["mass_close_stopped"]
 

@@ -25,6 +25,7 @@ from ghostclean.core.broker import Account, BrokerTruth, iso
 from ghostclean.core.health import judge
 from ghostclean.core.ledger import is_open, is_pending, read_trade
 from ghostclean.core.safety import short
+from ghostclean.counts import counted
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
 
@@ -163,7 +164,9 @@ def _state(stores: Stores) -> Iterator[Check]:
     yield from _rehearsed("state", state.rehearse)
     waiting = stores.spool.waiting()
     if waiting:
-        yield Check("spool", None, f"{waiting} run records wait for the state", "the next run delivers them")
+        yield Check(
+            "spool", None, f"{counted(waiting, 'run record')} waiting for the state", "the next run delivers them"
+        )
 
 
 def _distance(place: str, latency: float) -> Check:
@@ -192,8 +195,8 @@ def _broker(found: Installation, *, state_works: bool, pin: bool) -> Iterator[Ch
     skew = (broker.now() - datetime.now(UTC)).total_seconds()
     orders, positions = broker.working_orders(), broker.positions()
     left = broker.requests_left()
-    rate = f", {left} more requests this minute" if left is not None else ""
-    yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders{rate}")
+    rate = f", {counted(left, 'request')} left this minute" if left is not None else ""
+    yield Check("broker", True, f"{counted(len(positions), 'position')}, {counted(len(orders), 'working order')}{rate}")
     for row in positions.unread:
         yield Check("broker", None, str(row), "its trades are held until the broker tells; ask Alpaca if it lasts")
     why = BrokerTruth(account, orders, positions, broker.now()).contradiction()
