@@ -156,6 +156,22 @@ _CURES = {
 }
 
 
+_BY_HAND = {
+    Kind.NAKED: "protect or close it at the broker, or give it a stop in the app, which the next auto-manage places; "
+    "with AUTO_MANAGE_CUT_LOSS_ENABLED=1 that closes what is through its stop",
+    Kind.MISSED: "close it at the broker, or leave it to the end of the next session",
+    Kind.UNFINISHED: "the next auto-manage goes on with it; if the broker keeps refusing, close it there",
+    Kind.STOP: "move it at the broker, or correct the record in the app",
+    Kind.UNREADABLE: "correct the record in the app",
+    Kind.UNKNOWN: "the first run that gets an answer settles it",
+}
+
+
+def by_hand(kind: str) -> str | None:
+    """What a person can do where no command settles it."""
+    return _BY_HAND.get(Kind(kind))
+
+
 def cure(kind: Kind, trade_id: str) -> str:
     """What is done about a trade once it was looked at."""
     return _CURES.get(kind, f"ghostclean resolve {shlex.quote(trade_id)}")

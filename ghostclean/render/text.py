@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ghostclean.core.attention import describe, of
+from ghostclean.core.attention import by_hand, describe, of
 from ghostclean.counts import counted
 from ghostclean.durations import spell
 
@@ -150,9 +150,11 @@ def _trade_lines(document: Document, *, verbose: bool) -> Iterator[str]:
     if document["verdictSince"]:
         verdict, reason = printable(document["verdict"], 40), printable(document["verdictReason"])
         yield f"{verdict} since {printable(document['verdictSince'], 40)}: {reason}"
-    verdicts = (document["verdict"], "unknown")
-    for item in (item for item in document["attention"] if item["kind"] not in verdicts):
-        yield f"{item['kind']} since {printable(item['since'], 40)}: {printable(item['why'])}"
+    for item in document["attention"]:
+        if item["kind"] != document["verdict"]:
+            yield f"{item['kind']} since {printable(item['since'], 40)}: {printable(item['why'])}"
+        if (way := by_hand(item["kind"])) is not None:
+            yield f"    {way}"
     if not document["entries"]:
         yield "no run has changed it, or its verdict, as far back as the journal keeps"
     yield from entry_lines(document["entries"], verbose=verbose)
