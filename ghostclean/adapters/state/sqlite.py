@@ -331,19 +331,31 @@ class SqliteState(StoredState):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        # In one statement: another process may be creating it between two.
+        application, tables = db.execute(
+            "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id"
+        ).fetchone()
         if tables and application != _APPLICATION:
             raise StateFailed(
                 f"The state {self.path} is another program's database; nothing was changed. "
                 "Cure: point GHOSTCLEAN_STATE elsewhere."
             )
-        if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            db.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead(db)
         db.execute("PRAGMA synchronous = FULL")
         if not tables:
             self._create(db)
         check_schema(db.execute("PRAGMA user_version").fetchone()[0], self.place)
+
+    def _write_ahead(self, db: sqlite3.Connection) -> None:
+        """Turns WAL on; SQLite does not wait with this while another process does the same."""
+        patience = time.monotonic() + _BUSY_SECONDS
+        while db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > patience:
+                    raise
+                time.sleep(0.01)
 
     def _create(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")
