@@ -10,7 +10,7 @@ from ghostclean.errors import GhostcleanError
 
 if TYPE_CHECKING:
     from ghostclean.adapters.alpaca import AlpacaBroker
-    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+    from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
     from ghostclean.app.ports import State, Trouble
@@ -66,7 +66,7 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
 
 def broker(settings: Settings) -> AlpacaBroker:
     if settings.broker.kind == "file":
-        from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
+        from ghostclean.adapters.snapshot import SnapshotBroker
 
         return SnapshotBroker.load(settings.broker.path)
     from ghostclean.adapters.alpaca import AlpacaBroker
@@ -76,7 +76,7 @@ def broker(settings: Settings) -> AlpacaBroker:
 
 def recorder(settings: Settings) -> RecordingBroker | SnapshotBroker:
     """As `broker`, with a `document` of what it was asked."""
-    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+    from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
 
     if settings.broker.kind == "file":
         return SnapshotBroker.load(settings.broker.path)
