@@ -23,7 +23,7 @@ from ghostclean.errors import StateFailed
 
 from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, NEIGHBOURS, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
-from .takeover import Inherited, Shared
+from .upgrade import Inherited, Shared
 
 _PAGE = 500
 _INTENTS_AT_THE_HEAD = 100  # of the journal, that trimming looks past in one transaction

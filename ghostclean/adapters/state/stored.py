@@ -36,7 +36,7 @@ from .form import (
     run_from,
     value_from,
 )
-from .takeover import Inherited, Shared, taken_over
+from .upgrade import Inherited, Shared, upgraded
 
 _INTENTS = "intents"
 
@@ -243,7 +243,7 @@ class StoredState(ABC):
             add = dict(commit.add)
             for entry_id, name in commit.totals.items():
                 add[name] = add.get(name, 0) + (not _is_written(found.entries.get(entry_id)))
-            inherited = None if found.shared is None else taken_over(commit.kind, found.shared)
+            inherited = None if found.shared is None else upgraded(commit.kind, found.shared)
             return Changes(_standing(commit.entries, found), commit.memory, commit, add, unlock, inherited)
 
         named = dict.fromkeys([*(entry.id for entry in commit.entries), *commit.totals])
@@ -253,7 +253,7 @@ class StoredState(ABC):
         """Summary as stored and the newest runs; of a state kept for all together, this ledger's part."""
         summary, runs = self._telemetry(kind, max(1, limit))
         if not runs:
-            inherited = taken_over(kind, self._shared(kind))
+            inherited = upgraded(kind, self._shared(kind))
             summary, runs = inherited.summary, inherited.runs
         return Telemetry(summary, tuple(run_from(text) for text in runs[: max(0, limit)]))
 
