@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostclean.adapters.room import room_in
+from ghostclean.adapters.disk import disk_troubles
 from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
@@ -111,7 +111,7 @@ class SqliteState(StoredState):
 
     def rehearse(self) -> list[Trouble]:
         """What keeps a run from using it."""
-        return room_in(self.path.parent)
+        return disk_troubles(self.path.parent)
 
     # ------------------------------------------------------------------ lock
 
