@@ -110,13 +110,11 @@ class SqliteState(StoredState):
             self._turn.release()
 
     def rehearse(self) -> list[Trouble]:
-        """What keeps a run from using it."""
         return disk_troubles(self.path.parent)
 
     # ------------------------------------------------------------------ lock
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """The lock for at most that long, None while another holds it."""
         with self._writing("Taking the lock") as db:
             row = db.execute("SELECT fence, token, expires, seconds FROM lock WHERE ns = ?", (self._ns,)).fetchone()
             if row is not None and row[1] is not None and self._left(row[2], row[3]) > 0:
@@ -130,7 +128,6 @@ class SqliteState(StoredState):
         return StateLease(token, self)
 
     def lock_info(self) -> LockInfo | None:
-        """Who holds the lock, None when nobody does."""
         with self._reading("Reading the lock") as db:
             row = db.execute("SELECT holder, expires, seconds, token FROM lock WHERE ns = ?", (self._ns,)).fetchone()
         if row is None or row[3] is None:
@@ -139,7 +136,6 @@ class SqliteState(StoredState):
         return LockInfo(row[0], left) if left > 0 else None
 
     def holds(self, token: str) -> bool:
-        """Whether the lock is still held by this token."""
         with self._reading("Checking the lock") as db:
             row = db.execute(
                 "SELECT expires, seconds FROM lock WHERE ns = ? AND token = ?", (self._ns, token)
