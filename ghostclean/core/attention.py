@@ -100,7 +100,7 @@ class Needs(NamedTuple):
         if not items:
             return cls()
         worst = items[0]
-        return cls(len(items), f"{of(worst.to_dict())}: {worst.kind}: {worst.why}", worst.command)
+        return cls(len(items), _said(worst.to_dict()), worst.command)
 
 
 def recall(stored: Mapping[str, Any]) -> tuple[Item, ...]:
@@ -135,7 +135,12 @@ def of(item: Mapping[str, Any]) -> str:
 
 def describe(item: Mapping[str, Any]) -> str:
     """An item's document as one line for a person: of what, which kind, why, and what to do next."""
-    return f"{of(item)}: {item['kind']}: {item['why']} -> {item['command']}"
+    return f"{_said(item)} -> {item['command']}"
+
+
+def _said(item: Mapping[str, Any]) -> str:
+    kind = "" if item["kind"] == Kind.LEDGER else f"{item['kind']}: "  # "the ledger: ledger: …" says it twice
+    return f"{of(item)}: {kind}{item['why']}"
 
 
 def told_by(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
