@@ -206,6 +206,7 @@ class Engine:
             self.counts.failures.append(failed)
         self.counts.flattened += state in (CloseState.DONE, CloseState.WOULD)
         if state in _BOOKED:
+            self.counts.judged.add(managed.name)
             self._ended.append(managed)
 
     def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome) -> None:
