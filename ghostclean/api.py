@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostclean.durations import parse_duration
 from ghostclean.errors import BadSettings
-from ghostclean.wiring import connected
+from ghostclean.wiring import for_a_run
 
 if TYPE_CHECKING:
     from ghostclean.app.deadline import Deadline
@@ -61,7 +61,7 @@ def reconcile(
         max_trades=max,
     )
     limit = _deadline(deadline, counted_from_start=counted_from_start)
-    with connected(loaded) as parts:
+    with for_a_run(loaded) as parts:
         return run_reconcile(parts, Options(run_id, source, limit, policy, dry_run))
 
 
@@ -97,7 +97,7 @@ def auto_manage(
         dry_run=dry_run,
         force=force,
     )
-    with connected(loaded) as parts:
+    with for_a_run(loaded) as parts:
 
         def reconcile_first(lease: Lease | None) -> Result:
             short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))

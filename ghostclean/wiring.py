@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ghostclean.errors import GhostcleanError
@@ -94,25 +96,32 @@ def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
     )
 
 
-def _monitors(settings: Settings, ledger: str) -> Monitors:
+def monitors(settings: Settings, ledger: str) -> Monitors:
+    """Those that are set, with what they have told of the ledger at that place; raises BadSettings."""
     from ghostclean.app.monitors import Monitors
 
     if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
         return Monitors()
-    from ghostclean.adapters.monitors import CHANNELS, LocalMemo
+    from ghostclean.adapters.alerts import SETTING, LocalMemo
+    from ghostclean.adapters.monitors import CHANNELS
 
-    channels = [build(value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
-    alert_url = settings.value("GHOSTCLEAN_ALERT_URL")
-    return Monitors(channels, LocalMemo(alert_url, ledger) if alert_url else None)
+    given = [(build, value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
+    channels = [channel for build, value in given for channel in build(value)]
+    alert_urls = settings.value(SETTING)
+    return Monitors(channels, LocalMemo(alert_urls, ledger) if alert_urls else None)
 
 
 def rehearsals(settings: Settings, kept: Stores) -> dict[str, Callable[[], list[Trouble]]]:
     """What else a run writes on this machine, by name."""
     found = {"spool": kept.spool.rehearse}
     if settings.metrics_file:
-        from ghostclean.adapters.monitors import MetricsFile
+        from ghostclean.adapters.metrics import MetricsFile
 
         found["metrics"] = MetricsFile(settings.metrics_file).rehearse
+    if settings.alert_url is not None:
+        from ghostclean.adapters import alerts
+
+        found["alerts"] = partial(alerts.rehearse, settings.alert_url.get_secret_value())
     return found
 
 
@@ -136,13 +145,15 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Parts]:
+    """The stores and the broker; nobody is told what is done with them."""
     from ghostclean.app.parts import Parts
 
     with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
-        yield Parts(
-            kept.ledger,
-            kept.state,
-            kept.spool,
-            broker=asked,
-            monitors=_monitors(settings, kept.ledger.place),
-        )
+        yield Parts(kept.ledger, kept.state, kept.spool, broker=asked)
+
+
+@contextlib.contextmanager
+def for_a_run(settings: Settings) -> Iterator[Parts]:
+    """As `connected`, with the monitors."""
+    with connected(settings) as parts:
+        yield replace(parts, monitors=monitors(settings, parts.ledger.place))

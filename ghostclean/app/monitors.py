@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from ghostclean.errors import DeadlineExceeded, GhostcleanError
 SECTION = "alerts"  # of the state: what the next run compares with
 MEMORY = {"reconcile": "last", "auto-manage": "auto-manage"}  # its id there, by kind of run
 
-_MOST_SECONDS = 2.0
+_MEMO_SECONDS = 2.0
 _KEPT_FOR_THE_RECORD = 0.6
 _MOST_UNSENT = 20
 
@@ -42,7 +42,7 @@ class Monitors:
     def started(self, run_id: str, origin: Origin, left: float) -> None:
         """A reconcile run has begun; `left` are the seconds until its deadline."""
         for channel in self.channels:
-            self._send(channel, channel.started(run_id, origin), min(_MOST_SECONDS, left / 8))
+            self._send(channel, channel.started(run_id, origin), min(channel.patience, left / 8))
 
     def ended(
         self,
@@ -64,14 +64,22 @@ class Monitors:
         memory = None if state is None else self._recall(state, MEMORY[kind], left())
         local = self._asked(lambda memo: memo.recall())
         alerts, after = _news(kind, document, memory, local, now)
-        unsent = [Alert(str(event), str(text)) for event, text in after.pop("untold", ())]
-        told = [*unsent, *alerts][-_MOST_UNSENT:]
-        run = EndedRun(kind, origin, document, told, parse_time(after.get("lastSuccess")), now)
-        sent = self._tell(run, left)
-        self._keep_local(run, local, lost=memory is None, sent=sent)
+        run = EndedRun(kind, origin, document, alerts, parse_time(after.get("lastSuccess")), now)
+        waited = {address: [Alert(*alert) for alert in kept] for address, kept in after.pop("undelivered", {}).items()}
+        waiting = self._tell(run, waited, left)
+        self._keep_local(run, local, lost=memory is None, sent=len(waiting) < len(self._receivers()))
         if memory is None:
             return None
-        return after if sent else {**after, "untold": [[alert.event, alert.text] for alert in run.alerts]}
+        return {**after, "undelivered": waiting} if waiting else after
+
+    def rehearse(self, run: EndedRun) -> Iterator[tuple[str, str | None]]:
+        """Sends an alert by every channel that sends any; its name, and why it did not arrive."""
+        for channel in self._receivers():
+            arrived = self._send(channel, channel.ended(run), channel.patience)
+            yield channel.name, None if arrived else self.failures[-1]
+
+    def _receivers(self) -> list[Monitor]:
+        return [channel for channel in self.channels if channel.address]
 
     def _keep_local(self, run: EndedRun, local: str | None, *, lost: bool, sent: bool) -> None:
         """What was told while the state is lost; forgotten with the first reconcile that has it again."""
@@ -80,11 +88,17 @@ class Monitors:
         elif local and not lost and run.kind == "reconcile":
             self._asked(lambda memo: memo.remember(None))
 
-    def _tell(self, run: EndedRun, left: Callable[[], float]) -> bool:
-        """Whether no alert waits any more; what reached no channel is told by the next run."""
-        receivers = [channel for channel in self.channels if channel.sends_alerts]
-        reached = [c for c in self.channels if self._send(c, c.ended(run), _share(left())) and c.sends_alerts]
-        return bool(reached) or not (run.alerts and receivers)
+    def _tell(
+        self, run: EndedRun, waited: Mapping[str, Sequence[Alert]], left: Callable[[], float]
+    ) -> dict[str, list[list[str]]]:
+        """What has not arrived, by address: the next run tells it again there, and only there."""
+        waiting = {}
+        for channel in self.channels:
+            told = [*waited.get(channel.address, ()), *run.alerts][-_MOST_UNSENT:]
+            send = channel.ended(replace(run, alerts=told))
+            if not self._send(channel, send, _share(left(), channel.patience)) and channel.address and told:
+                waiting[channel.address] = [[alert.event, alert.text] for alert in told]
+        return waiting
 
     def _recall(self, state: State, name: str, left: float) -> Memory | None:
         found: list[Any] = []
@@ -96,7 +110,7 @@ class Monitors:
     def _asked(self, ask: Callable[[AlertMemo], str | None]) -> str | None:
         memo, found = self.memo, list[str | None]()
         if memo is not None:
-            self._bounded("alert", lambda: found.append(ask(memo)), _MOST_SECONDS)
+            self._bounded("alert", lambda: found.append(ask(memo)), _MEMO_SECONDS)
         return found[0] if found else None
 
     def _send(self, channel: Monitor, send: Callable[[float], None] | None, seconds: float) -> bool:
@@ -138,6 +152,6 @@ def _news(
     return alerts, {**known, **after}
 
 
-def _share(left: float) -> float:
+def _share(left: float, most: float) -> float:
     """Half of what the run's own record leaves over, and never long."""
-    return min(_MOST_SECONDS, max(0.0, left - _KEPT_FOR_THE_RECORD) / 2)
+    return min(most, max(0.0, left - _KEPT_FOR_THE_RECORD) / 2)
