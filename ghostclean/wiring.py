@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
-    from ghostclean.app.ports import State, Trouble
+    from ghostclean.app.ports import Monitor, State, Trouble
     from ghostclean.settings import Settings
 
 AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
@@ -96,19 +95,24 @@ def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
     )
 
 
-def monitors(settings: Settings, ledger: str) -> Monitors:
-    """Those that are set, with what they have told of the ledger at that place; raises BadSettings."""
-    from ghostclean.app.monitors import Monitors
-
+def channels(settings: Settings) -> list[Monitor]:
+    """The monitors that are set; raises BadSettings. Loading what sends alerts may take a second."""
     if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
-        return Monitors()
-    from ghostclean.adapters.alerts import SETTING, LocalMemo
+        return []
     from ghostclean.adapters.monitors import CHANNELS
 
     given = [(build, value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
-    channels = [channel for build, value in given for channel in build(value)]
-    alert_urls = settings.value(SETTING)
-    return Monitors(channels, LocalMemo(alert_urls, ledger) if alert_urls else None)
+    return [channel for build, value in given for channel in build(value)]
+
+
+def _monitors(settings: Settings, told: Sequence[Monitor], ledger: str) -> Monitors:
+    from ghostclean.app.monitors import Monitors
+
+    if not told or settings.alert_url is None:
+        return Monitors(told)
+    from ghostclean.adapters.alerts import LocalMemo
+
+    return Monitors(told, LocalMemo(settings.alert_url.get_secret_value(), ledger))
 
 
 def rehearsals(settings: Settings, kept: Stores) -> dict[str, Callable[[], list[Trouble]]]:
@@ -144,16 +148,10 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 
 @contextlib.contextmanager
-def connected(settings: Settings) -> Iterator[Parts]:
-    """The stores and the broker; nobody is told what is done with them."""
+def connected(settings: Settings, told: Sequence[Monitor] = ()) -> Iterator[Parts]:
+    """The stores, the broker, and the `channels` that shall be told."""
     from ghostclean.app.parts import Parts
 
     with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
-        yield Parts(kept.ledger, kept.state, kept.spool, broker=asked)
-
-
-@contextlib.contextmanager
-def for_a_run(settings: Settings) -> Iterator[Parts]:
-    """As `connected`, with the monitors."""
-    with connected(settings) as parts:
-        yield replace(parts, monitors=monitors(settings, parts.ledger.place))
+        monitors = _monitors(settings, told, kept.ledger.place)
+        yield Parts(kept.ledger, kept.state, kept.spool, broker=asked, monitors=monitors)

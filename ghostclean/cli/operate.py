@@ -161,7 +161,7 @@ def _checks(common: Common, question: _Question | None, *, test_alert: bool) -> 
             env_file=common.env_file or ENV_FILE,
             account_kind=settings.account_kind,
             interval=timedelta(seconds=settings.interval),
-            monitors=lambda: wiring.monitors(settings, stores.ledger.place),
+            channels=lambda: wiring.channels(settings),
         )
         return [check.to_dict() for check in examine(installation, agrees=question, test_alert=test_alert)]
 

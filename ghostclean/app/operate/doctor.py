@@ -21,7 +21,7 @@ from ghostclean.app.deadline import bounded
 from ghostclean.app.monitors import Monitors
 from ghostclean.app.operate.pinning import Proposal, accept, propose
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import Broker, EndedRun, Record, Trouble
+from ghostclean.app.ports import Broker, EndedRun, Monitor, Record, Trouble
 from ghostclean.core import attention
 from ghostclean.core.alerts import Alert, Origin
 from ghostclean.core.attention import Needs
@@ -79,7 +79,7 @@ class Installation:
     env_file: str
     account_kind: str
     interval: timedelta
-    monitors: Callable[[], Monitors]
+    channels: Callable[[], Sequence[Monitor]]
 
 
 def examine(
@@ -270,7 +270,7 @@ def _accepted(found: Installation, proposal: Proposal) -> Iterator[Check]:
 def _alerts(found: Installation) -> Iterator[Check]:
     """One alert by every channel; what is wrong with the setting has a check already."""
     try:
-        monitors = found.monitors()
+        monitors = Monitors(found.channels())
     except BadSettings:
         return
     origin = Origin(found.stores.ledger.place, "", found.account_kind == "live", socket.gethostname())
