@@ -89,7 +89,7 @@ def test_doctor_pins_on_purpose(world: World) -> None:
     assert world.recall("pin") == pinned
 
     accepted = world.run("doctor", "--pin", "--yes")
-    assert f"paper account {new} is now this ledger's: {known}" in accepted.stdout
+    assert f"paper account {new} is now this ledger's (before: {known})" in accepted.stdout
     world.ledger(world.trade("nvda"))
     run = world.reconcile()
     assert run.code == 0

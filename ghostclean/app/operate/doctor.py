@@ -264,7 +264,7 @@ def _proposed(found: Installation, proposals: list[Proposal]) -> Iterator[Check]
 
 
 def _accepted(found: Installation, proposal: Proposal) -> Iterator[Check]:
-    yield Check("pin", True, f"{accept(found.stores.state, proposal)} is now this ledger's: {proposal.text}")
+    yield Check("pin", True, f"{accept(found.stores.state, proposal)} is now this ledger's (before: {proposal.text})")
 
 
 def _alerts(found: Installation) -> Iterator[Check]:
