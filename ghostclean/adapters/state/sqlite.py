@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostclean.adapters.room import room_in
+from ghostclean.adapters.disk import disk_troubles
 from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
 from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, NEIGHBOURS, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
-from .takeover import Shared
+from .upgrade import Shared
 
 _APPLICATION = 0x47434C4E  # "GCLN", so that another program's database is never written to
 _BUSY_SECONDS = 5.0
@@ -110,13 +110,11 @@ class SqliteState(StoredState):
             self._turn.release()
 
     def rehearse(self) -> list[Trouble]:
-        """What keeps a run from using it."""
-        return room_in(self.path.parent)
+        return disk_troubles(self.path.parent)
 
     # ------------------------------------------------------------------ lock
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """The lock for at most that long, None while another holds it."""
         with self._writing("Taking the lock") as db:
             row = db.execute("SELECT fence, token, expires, seconds FROM lock WHERE ns = ?", (self._ns,)).fetchone()
             if row is not None and row[1] is not None and self._left(row[2], row[3]) > 0:
@@ -130,7 +128,6 @@ class SqliteState(StoredState):
         return StateLease(token, self)
 
     def lock_info(self) -> LockInfo | None:
-        """Who holds the lock, None when nobody does."""
         with self._reading("Reading the lock") as db:
             row = db.execute("SELECT holder, expires, seconds, token FROM lock WHERE ns = ?", (self._ns,)).fetchone()
         if row is None or row[3] is None:
@@ -139,7 +136,6 @@ class SqliteState(StoredState):
         return LockInfo(row[0], left) if left > 0 else None
 
     def holds(self, token: str) -> bool:
-        """Whether the lock is still held by this token."""
         with self._reading("Checking the lock") as db:
             row = db.execute(
                 "SELECT expires, seconds FROM lock WHERE ns = ? AND token = ?", (self._ns, token)
