@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -18,7 +17,7 @@ from ghostclean.core.broker import parse_time
 from ghostclean.counts import counted
 from ghostclean.durations import spell
 
-from .terminal import is_terminal
+from .terminal import is_plain, is_terminal
 from .text import changes, printable, shown, totals, why
 
 Document = Mapping[str, Any]
@@ -40,7 +39,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def console_lines(*parts: Any) -> Iterator[str]:
     """The parts as finished lines, folded at the width of the terminal and not at all in a pipe."""
-    plain = bool(os.environ.get("NO_COLOR"))  # no bold either: who asks for it wants bare text
+    plain = is_plain()
     buffer = io.StringIO()
     console = Console(
         file=buffer,
