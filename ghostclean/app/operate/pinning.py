@@ -9,6 +9,7 @@ from ghostclean.app.ports import Broker, State
 from ghostclean.core.broker import Account, is_uuid, iso
 from ghostclean.core.ledger import order_ids
 from ghostclean.core.safety import short
+from ghostclean.counts import counted
 from ghostclean.errors import BrokerError
 
 _MOST_ASKED = 20  # orders: one request each
@@ -60,7 +61,7 @@ def _knowledge(stores: Stores, broker: Broker) -> str:
     answers = [_knows(broker, order_id) for order_id in named[:_MOST_ASKED]]
     unasked = len(named) - len(answers) + answers.count(None)
     rest = f" ({unasked} not asked)" if unasked else ""
-    return f"which knows {answers.count(True)} of the {len(named)} orders that the ledger names{rest}"
+    return f"which knows {answers.count(True)} of the {counted(len(named), 'order')} that the ledger names{rest}"
 
 
 def _knows(broker: Broker, order_id: str) -> bool | None:
