@@ -26,9 +26,7 @@ from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import KIND, is_untold, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
 from ghostclean.core.verdicts import Decision
-from ghostclean.errors import (
-    DeadlineExceeded,
-)
+from ghostclean.errors import Cause, DeadlineExceeded
 from ghostclean.result import Interrupted, Result
 
 _ROUNDS_AGAINST_THE_APP = 4
@@ -50,12 +48,13 @@ def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None)
         policy=options.policy,
     )
     task = Task(
+        kind=KIND,
         work=lambda: _work(run),
         report=lambda: report(run),
         tell=lambda: _tell(run),
         record=lambda: record(run),
         failure="reconcile_failed",
-        broker_failed="broker truth is not observed ({}): nothing was closed",
+        broker_failed="broker truth is not observed: {}; nothing was closed",
     )
     try:
         carry_out(run, task)
@@ -131,18 +130,19 @@ def _recover(run: ReconcileRun) -> Recalled:
         raise too_late(run, "state") from None
 
 
-def _why_partial(run: ReconcileRun) -> tuple[str, str]:
+def _why_partial(run: ReconcileRun) -> tuple[str, str, Cause | None]:
     if run.out_of_time:
         return (
             "deadline_exceeded",
             "time ran out: what was written stays and is journaled, the next run starts with the rest",
+            None,
         )
     observation = run.observed()
     held, lookups = "those trades are held, the next run starts with them", observation.lookups
     if lookups.wrong and not lookups.open and observation.reread_failed is None:
-        return "broker_truth_failed", f"a look-up was answered wrongly ({lookups.wrong[0]}): {held}"
+        return "broker_truth_failed", f"a look-up was answered wrongly ({lookups.wrong[0]}): {held}", Cause.WRONG
     why = lookups.open[0] if lookups.open else f"the second reading failed ({observation.reread_failed})"
-    return "deadline_exceeded", f"not everything could be looked up ({why}): {held}"
+    return "deadline_exceeded", f"not everything could be looked up ({why}): {held}", None
 
 
 # --------------------------------------------------------------------------- writing

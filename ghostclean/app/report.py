@@ -43,6 +43,8 @@ def report(run: ReconcileRun) -> Result:
         notes=tuple(run.notes),
         error=run.error,
         detail=run.detail,
+        cause=run.cause,
+        failing=run.failing,
     )
 
 
@@ -166,7 +168,7 @@ def record(run: ReconcileRun) -> RunCommit:
     delivery, listed = f"{run.run_id}@{iso(run.started)}", run.signed(_listed(run, told))
     if run.dry_run or run.error == "locked":
         return RunCommit(KIND, delivery, listed)
-    add, put = ({}, {}) if run.interrupted else _summary(run, told)
+    add, put = _summary(run, told) if run.counts else ({}, {})
     entries = (*run.recovered, *run.journal.entries, *_verdict_changes(run))
     memory = dict(_memory(run))
     for name, values in run.restored.items():
@@ -192,6 +194,7 @@ def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str,
         "lastSynced": str(told.synced),
         "lastChecked": str(told.checked),
         "lastError": told.error or "",
+        **run.series(),
         **({"lastSuccessAt": iso(run.started)} if told.ok else {}),
     }
     return add, put
@@ -221,6 +224,7 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
         "dryRun": told.dry_run,
         "error": told.error,
         "detail": told.detail,
+        "cause": told.cause,
         "outsideFailed": len(run.parts.monitors.failures),
     }
 

@@ -9,22 +9,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Self
 
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import parse_time
 from ghostclean.durations import spell
+from ghostclean.errors import Cause
 
 NEEDS_YOU = "needs you"
 WORST_FIRST = ("broken", NEEDS_YOU, "stale", "healthy")
 
 _CURES = {
-    "broker_truth_failed": "check the keys and Alpaca's status, then `ghostclean doctor`",
+    "broker_truth_failed": "`ghostclean doctor` tells which part of the broker fails",
     "ledger_failed": "check the ledger with `ghostclean doctor`",
     "state_failed": "check the state with `ghostclean doctor`",
     "account_mismatch": "check which account the keys belong to; `ghostclean doctor --pin` accepts the present one",
     "mass_close_stopped": "look at `ghostclean reconcile --dry-run`; --allow-mass-close if every close is right",
     "deadline_exceeded": "the next run goes on where this one stopped; raise --deadline if it repeats",
 }
+
+
+class Failing(NamedTuple):
+    """Failed runs in a row, and when the first of them began."""
+
+    since: str
+    runs: int
+
+    def __str__(self) -> str:
+        return f"since {self.since}" if self.runs == 1 else f"{self.runs} failed runs in a row since {self.since}"
+
+    @classmethod
+    def recall(cls, summary: Mapping[str, str]) -> Self | None:
+        """Those that a summary knows of."""
+        runs = summary.get("failsInARow", "")
+        return cls(summary.get("failingSince", ""), int(runs)) if runs.isdecimal() and int(runs) else None
+
+    @classmethod
+    def after(cls, summary: Mapping[str, str], at: str) -> Self:
+        """The same with one more, that began at this time."""
+        before = cls.recall(summary)
+        return cls(at, 1) if before is None else before._replace(runs=before.runs + 1)
+
+    @staticmethod
+    def ended() -> dict[str, str]:
+        """The fields of a summary after a success."""
+        return {"failingSince": "", "failsInARow": "0", "lastCause": ""}
+
+    def to_summary(self, cause: Cause | None) -> dict[str, str]:
+        return {"failingSince": self.since, "failsInARow": str(self.runs), "lastCause": cause or ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +78,11 @@ def judge(summary: Mapping[str, str], needs: Needs, now: datetime, interval: tim
     last_success = parse_time(summary.get("lastSuccessAt"))
     if summary.get("lastOk") == "false":
         error = summary.get("lastError") or "reconcile_failed"
-        cure = _CURES.get(error, "see `ghostclean doctor`")
-        return Health("broken", f"the last run failed: {error}", cure, last_success)
+        cause, failing = Cause.of(summary.get("lastCause")), Failing.recall(summary)
+        cure = cause.cure if cause else _CURES.get(error, "see `ghostclean doctor`")
+        what = f"{error}: {cause.said}" if cause else error
+        often = f" ({failing})" if failing else ""
+        return Health("broken", f"the last run failed: {what}{often}", cure, last_success)
     if needs.number:
         more = f", and {needs.number - 1} more" if needs.number > 1 else ""
         return Health(NEEDS_YOU, f"{needs.first}{more}", needs.command, last_success)

@@ -26,7 +26,7 @@ from ghostclean.core.health import judge
 from ghostclean.core.ledger import is_open, is_pending, read_trade
 from ghostclean.core.safety import short
 from ghostclean.durations import spell
-from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
+from ghostclean.errors import BadSettings, BrokerError, GhostcleanError
 
 _PART_SECONDS = 15.0  # one part's time: longer than a store that is silent takes to be called so
 _ROUND_TRIPS = 10  # of a quiet run to its store
@@ -105,7 +105,9 @@ def _part(name: str, checks: Iterator[Check]) -> list[Check]:
         bounded(lambda: found.extend(checks), _PART_SECONDS)
     except BadSettings as error:
         return [*found, Check(name, False, str(error), "set it right and ask again")]
-    except (GhostcleanError, BrokerError, DeadlineExceeded) as error:
+    except BrokerError as error:
+        return [*found, Check(name, False, error.line, error.cure)]
+    except GhostcleanError as error:
         return [*found, Check(name, False, str(error), cure)]
     return found
 

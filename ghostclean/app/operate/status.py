@@ -21,6 +21,7 @@ from .gate import Gate, entries
 # Fields of the summaries that stay text even when they look like a number (a run id may).
 _TEXTS = frozenset(
     {"lastRunAt", "lastSuccessAt", "lastOk", "lastError", "lastSource", "lastRunId", "lastOutcome", "lastReason"}
+    | {"lastCause", "failingSince"}
 )
 _COUNTED = ("runs", "success", "fail", "totalClosed", "totalSynced", "lastRunAt", "lastRunId")
 

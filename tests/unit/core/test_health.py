@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import iso
-from ghostclean.core.health import WORST_FIRST, judge
+from ghostclean.core.health import WORST_FIRST, Failing, judge
+from ghostclean.errors import Cause
 from tests.fakes import NOW
 
 INTERVAL = timedelta(minutes=5)
@@ -39,6 +40,26 @@ def test_a_failed_last_run_is_broken_and_says_what_to_do() -> None:
     assert "broker_truth_failed" in found.why
     assert "doctor" in found.advice
     assert found.last_success == NOW - timedelta(minutes=5)
+
+
+def test_a_failure_in_a_row_says_which_since_when_and_how_often() -> None:
+    found = judge(
+        summary(
+            ok=False, lastError="broker_truth_failed", lastCause="keys_refused", failsInARow="3", failingSince="03:00"
+        ), Needs(), NOW, INTERVAL,
+    )  # fmt: skip
+    assert found.why == (
+        "the last run failed: broker_truth_failed: the broker refuses the keys (3 failed runs in a row since 03:00)"
+    )
+    assert found.advice == Cause.KEYS.cure
+
+
+def test_failures_are_counted_until_a_success() -> None:
+    first = Failing.after({}, "03:00")
+    second = Failing.after(first.to_summary(None), "03:05")
+
+    assert (first, second) == (("03:00", 1), ("03:00", 2))
+    assert Failing.after({**second.to_summary(Cause.DOWN), **Failing.ended()}, "04:00") == ("04:00", 1)
 
 
 def test_broken_comes_before_stale_and_the_longest_without_success_before_others() -> None:
