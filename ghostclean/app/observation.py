@@ -108,11 +108,11 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
         account, orders, positions = deadline.reading(
             lambda: (broker.account(), broker.working_orders(), broker.positions())
         )
-        truth = BrokerTruth(account, orders, positions, broker.now())
+        truth = BrokerTruth.of(account, orders, positions, broker.now())
         if truth.contradiction() is not None:
             parts.pause(min(_SECOND_LOOK_AFTER, deadline.left_for_reading() / 4))
             account, positions = deadline.reading(lambda: (broker.account(), broker.positions()))
-            truth = BrokerTruth(account, orders, positions, broker.now())
+            truth = BrokerTruth.of(account, orders, positions, broker.now())
     except BrokerError as error:
         raise BrokerTruthFailed(
             f"broker truth is not observed: {error.line}; nothing was closed; {error.cure}",

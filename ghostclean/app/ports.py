@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.alerts import Alert, Origin
-from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions, Session
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions, Session, WorkingOrders
 from ghostclean.core.inputs import Memory
 from ghostclean.core.safety import Pin
 
@@ -73,8 +73,8 @@ class Broker(Protocol):
 
     def account(self) -> Account: ...
 
-    def working_orders(self) -> tuple[Order, ...]:
-        """All working orders, every page, legs flattened; complete or BrokerError."""
+    def working_orders(self) -> WorkingOrders:
+        """All working orders, every page, legs flattened; a row that cannot be read is in it as such."""
 
     def positions(self) -> Positions:
         """The whole list; a row that cannot be read is in it as such."""

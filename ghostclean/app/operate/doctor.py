@@ -196,9 +196,10 @@ def _broker(found: Installation, *, state_works: bool, pin: bool) -> Iterator[Ch
     left = broker.requests_left()
     rate = f", {left} more requests this minute" if left is not None else ""
     yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders{rate}")
-    for row in positions.unread:
+    truth = BrokerTruth.of(account, orders, positions, broker.now())
+    for row in truth.positions.unread:
         yield Check("broker", None, str(row), "its trades are held until the broker tells; ask Alpaca if it lasts")
-    why = BrokerTruth(account, orders, positions, broker.now()).contradiction()
+    why = truth.contradiction()
     if why is not None:
         yield Check("broker", False, f"it contradicts itself: {why}", "runs close nothing until it agrees; ask Alpaca")
     yield _account(found, account)
