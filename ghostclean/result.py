@@ -59,6 +59,7 @@ class Result:
     detail: str | None = None
     cause: Cause | None = None
     failing: Failing | None = None
+    fit: Mapping[str, Any] | None = None
     changed: bool = field(default=False)
 
     @property
@@ -88,6 +89,7 @@ class Result:
             "broker": dict(self.broker) if self.broker is not None else None,
             "results": [dict(row) for row in self.results],
             "notes": list(self.notes),
+            "fit": self.fit,
             **self.attention.to_dict(),
             "error": self.error,
             "detail": self.detail,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
     from ghostclean.app.ports import State, Trouble
+    from ghostclean.places import Place
     from ghostclean.settings import Settings
 
 AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
@@ -42,7 +43,29 @@ def stores(settings: Settings) -> Stores:
         settings.ledger_at, server=lambda url: _server(url, servers), seen_before=seen_before, full_scan=full_scan
     )
     later.append(_state(settings, ledger.place, servers))
-    return Stores(ledger, later[0], FolderSpool(settings.spool_at, ledger_place=ledger.place))
+    return Stores(
+        ledger,
+        later[0],
+        FolderSpool(settings.spool_at, ledger_place=ledger.place),
+        around=lambda: _around(settings, servers),
+        met=lambda known: _met(settings.ledger_at, known=known),
+    )
+
+
+def _around(settings: Settings, servers: dict[str, Any]) -> list[str]:
+    """Which file of settings was read, and what looks like a ledger near the place of this one."""
+    from ghostclean.adapters.nearby import nearby
+
+    found = nearby(settings.ledger_at, lambda url: _server(url, servers))
+    return [*filter(None, [settings.read_from]), *([f"it may be {' or '.join(found)}"] if found else [])]
+
+
+def _met(place: Place, *, known: bool) -> int:
+    if place.kind != "file":
+        return 0
+    from ghostclean.adapters.ledgers.replaced_file import ReplacedFile
+
+    return ReplacedFile(place.path).met(known=known)
 
 
 def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> State:
@@ -143,6 +166,8 @@ def connected(settings: Settings) -> Iterator[Parts]:
             kept.ledger,
             kept.state,
             kept.spool,
+            around=kept.around,
+            met=kept.met,
             broker=asked,
             monitors=_monitors(settings, kept.ledger.place),
         )

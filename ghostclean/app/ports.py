@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from ghostclean.core.alerts import Alert, Origin
 from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions, Session, WorkingOrders
 from ghostclean.core.inputs import Memory
+from ghostclean.core.ledger import Fit
 from ghostclean.core.safety import Pin
 
 Record = Mapping[str, Any]
@@ -162,6 +163,10 @@ class LedgerView:
     exists: bool = True
     repeated: frozenset[str] = frozenset()
 
+    def fit(self) -> Fit:
+        """What its statuses mean, and which orders it names."""
+        return Fit.of(self.active, total=self.total, strangers=len(self.strangers), exists=self.exists)
+
 
 class Lease(Protocol):
     """The right to write, held for a bounded time."""
@@ -222,6 +227,7 @@ class Ledger(Protocol):
 
 # --------------------------------------------------------------------------- state
 
+WORDS = "words"  # in the section of the ledger: statuses that once stood beside open trades
 OWED = "owed_stops"  # the section of stops that the sale of an orphan took away, by the orphan's name
 
 

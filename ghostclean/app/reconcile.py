@@ -5,6 +5,7 @@ Behind `ghostclean reconcile`, `auto-manage` and the Python function; failures e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from ghostclean.app.brakes import (
     find_left,
     find_overwritten,
     hold_back,
+    note_forgetting,
     note_lost_memory,
 )
 from ghostclean.app.deadline import explained
@@ -26,7 +28,7 @@ from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import KIND, is_untold, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
 from ghostclean.core.verdicts import Decision
-from ghostclean.errors import Cause, DeadlineExceeded
+from ghostclean.errors import Cause, DeadlineExceeded, LedgerFailed
 from ghostclean.result import Interrupted, Result
 
 _ROUNDS_AGAINST_THE_APP = 4
@@ -87,6 +89,8 @@ def _work(run: ReconcileRun) -> None:
     run.account = {"number": account.number or account.id, "live": observation.live}
     run.notes += (f"{row}; its trades are held" for row in run.truth.positions.unread)
     note_lost_memory(run)
+    note_forgetting(run)
+    run.around = _look_around(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)
     if run.plan.about_neighbours is not None:
@@ -111,6 +115,15 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
     for stranger in view.strangers:
         run.notes.append(f"ledger: {stranger} is no trade and was left alone")
     return view
+
+
+def _look_around(run: ReconcileRun) -> list[str]:
+    """What the ledger may be that was meant; where it is there, or cannot be looked for, nothing."""
+    if run.ledger_seen:
+        return []
+    with contextlib.suppress(LedgerFailed, DeadlineExceeded):
+        return run.deadline.reading(run.parts.around)
+    return []
 
 
 def _recall(run: ReconcileRun) -> None:

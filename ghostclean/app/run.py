@@ -22,6 +22,7 @@ from ghostclean.core.attention import Attention, Needs
 from ghostclean.core.broker import BrokerTruth, iso
 from ghostclean.core.health import Failing
 from ghostclean.core.inputs import Policy
+from ghostclean.core.ledger import Fit
 from ghostclean.core.safety import Pin
 from ghostclean.core.verdicts import Decision, Plan
 from ghostclean.errors import (
@@ -151,6 +152,7 @@ class ReconcileRun(Run):
     """The facts of one reconcile run.
 
     `recovered`, `restored`: entries and memory of a dead run. `skipped`: changes the app got in the way of.
+    `around`: what may be meant where there is no ledger. `met`: how often in a row the state had never seen it.
     `left`: trades that left the ledger but not the broker, with symbol key and side. `overwritten`: by trade, the
     run whose close the app took back. `is_stranger`: the ledger names orders, and the account knows none.
     """
@@ -172,11 +174,20 @@ class ReconcileRun(Run):
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
     overwritten: dict[str, str] = field(default_factory=dict)
     ledger_seen: bool = False
+    around: list[str] = field(default_factory=list)
+    met: int = 0
+    fit: Fit | None = None
     result: Result | None = None
 
     def observed(self) -> Observation:
         assert self.observation is not None
         return self.observation
+
+    def fitting(self) -> Fit:
+        """Whether the ledger fits, as last read."""
+        if self.fit is None:
+            self.fit = self.observed().view.fit()
+        return self.fit
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.app.deadline import bounded
+from ghostclean.app.operate.fit import orders, statuses
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import Broker, Record, Trouble
+from ghostclean.app.ports import WORDS, Broker, Record, Trouble
 from ghostclean.core import attention
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import Account, BrokerTruth, iso
 from ghostclean.core.health import judge
-from ghostclean.core.ledger import is_open, is_pending, read_trade
+from ghostclean.core.ledger import Fit, is_open, is_pending, read_trade
 from ghostclean.core.safety import short
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, GhostcleanError
@@ -70,6 +71,7 @@ class Installation:
     settings: Sequence[Setting]
     unread: Mapping[str, str]
     env_file: str
+    read_from: str
     account_kind: str
     interval: timedelta
 
@@ -77,14 +79,17 @@ class Installation:
 def examine(found: Installation, *, pin: bool = False) -> Iterator[Check]:
     """Every check in order; with `pin` the account that answers becomes the ledger's."""
     yield from _settings(found)
-    yield from (ledger := _part("ledger", _ledger(found.stores)))
+    fits: list[Fit] = []
+    yield from _part("ledger", _ledger(found.stores, fits))
     yield from (state := _part("state", _state(found.stores)))
-    ledger_works, state_works = (all(check.ok is not False for check in part) for part in (ledger, state))
+    ledger_works, state_works = bool(fits), all(check.ok is not False for check in state)
+    for fit in (fit for fit in fits if fit.exists):
+        yield from _part("ledger", _statuses(found.stores, fit, state_works=state_works))
     if ledger_works:
         yield from _part("ledger", _writing(found.stores, state_works=state_works))
     for name, rehearse in found.rehearsals.items():
         yield from _part(name, _rehearsed(name, rehearse))
-    yield from _part("broker", _broker(found, state_works=state_works, pin=pin))
+    yield from _part("broker", _broker(found, fits, state_works=state_works, pin=pin))
     if state_works:
         yield from _part("runs", _history(found))
     yield from _environment(found)
@@ -122,6 +127,8 @@ def _rehearsed(name: str, rehearse: Callable[[], list[Trouble]]) -> Iterator[Che
 
 
 def _settings(found: Installation) -> Iterator[Check]:
+    if found.read_from:
+        yield Check("settings", True, found.read_from)
     if not found.settings:
         yield Check("settings", True, "all defaults")
     for setting in found.settings:
@@ -131,15 +138,25 @@ def _settings(found: Installation) -> Iterator[Check]:
         yield Check("settings", None, f"{name} is set and is no setting of ghostclean", cure)
 
 
-def _ledger(stores: Stores) -> Iterator[Check]:
+def _ledger(stores: Stores, fits: list[Fit]) -> Iterator[Check]:
     ledger = stores.ledger
     view = ledger.read()
+    fits.append(view.fit())
+    if not view.exists:
+        cure = "set REDIS_URL or GHOSTCLEAN_LEDGER, and GHOSTCLEAN_LEDGER_KEY, to where the app keeps its trades"
+        yield Check("ledger", False, "; ".join([f"there is no ledger at {ledger.place}", *stores.around()]), cure)
+        return
     opened, pending = ([r for r in view.active if belongs(r)] for belongs in (is_open, is_pending))
     yield Check("ledger", True, f"{ledger.place}: {ledger.describe()}; {len(opened)} open, {len(pending)} pending")
     yield from _unreadable((*opened, *pending))
     for stranger in view.strangers[:_SHOWN]:
         cure = "repair it in the app; remove it only if it never was a trade"
         yield Check("ledger", None, f"not readable as a trade: {stranger}", cure)
+
+
+def _statuses(stores: Stores, fit: Fit, *, state_works: bool) -> Iterator[Check]:
+    memory = stores.state.recall("ledger", [WORDS]) if state_works else {}
+    yield Check("ledger", *statuses(fit, memory.get(WORDS) or ()))
 
 
 def _unreadable(records: Iterable[Record]) -> Iterator[Check]:
@@ -188,15 +205,15 @@ def _writing(stores: Stores, *, state_works: bool) -> Iterator[Check]:
             stores.state.release(lease)
 
 
-def _broker(found: Installation, *, state_works: bool, pin: bool) -> Iterator[Check]:
+def _broker(found: Installation, fits: Iterable[Fit], *, state_works: bool, pin: bool) -> Iterator[Check]:
     broker = found.broker()
     account = broker.account()
     skew = (broker.now() - datetime.now(UTC)).total_seconds()
-    orders, positions = broker.working_orders(), broker.positions()
+    working, positions = broker.working_orders(), broker.positions()
     left = broker.requests_left()
     rate = f", {left} more requests this minute" if left is not None else ""
-    yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders{rate}")
-    truth = BrokerTruth.of(account, orders, positions, broker.now())
+    yield Check("broker", True, f"{len(positions)} positions, {len(working)} working orders{rate}")
+    truth = BrokerTruth.of(account, working, positions, broker.now())
     for row in truth.positions.unread:
         yield Check("broker", None, str(row), "its trades are held until the broker tells; ask Alpaca if it lasts")
     why = truth.contradiction()
@@ -209,6 +226,8 @@ def _broker(found: Installation, *, state_works: bool, pin: bool) -> Iterator[Ch
         yield Check("clock", None if wrong else True, what, "set this machine's clock (NTP)" if wrong else "")
     if state_works:
         yield _pin(found, broker, account, pin=pin)
+    for fit in fits:
+        yield from (Check("orders", *finding) for finding in orders(fit, broker))
 
 
 def _account(found: Installation, account: Account) -> Check:

@@ -1,5 +1,6 @@
 """The app's record of a trade, and its fields."""
 
+from .fit import Fit
 from .jsontext import (
     COMPACT,
     PRETTY,
