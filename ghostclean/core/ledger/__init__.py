@@ -22,6 +22,7 @@ from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
     NOT_FOUND,
+    ORDER_ID_FIELDS,
     PENDING,
     POSITION_OPEN,
     SIZE_FIELDS,
