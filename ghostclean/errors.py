@@ -89,6 +89,10 @@ class LedgerFailed(GhostcleanError):
     exit_code = 4
 
 
+class LedgerGone(LedgerFailed):
+    """There is no ledger where an earlier run has read one."""
+
+
 class StateFailed(GhostcleanError):
     """ghostclean's own memory is out of reach: without lock and journal nothing is written."""
 

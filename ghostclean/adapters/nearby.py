@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from ghostclean.adapters.redis_client import RedisServer
+from ghostclean.adapters.redis_client import Command, RedisServer, checked
 from ghostclean.errors import LedgerFailed
 from ghostclean.places import Place
 
@@ -23,7 +23,8 @@ def nearby(place: Place, server: Callable[[str], RedisServer]) -> list[str]:
     """Places of the same kind whose beginning reads like trades; raises LedgerFailed."""
     if place.kind == "redis":
         return [f"the key {name}" for name in islice(_keys(server(place.where)), _NAMED)]
-    return [f"the file {path}" for path in islice(_files(place.path.parent, Path.cwd()), _NAMED)]
+    files = _files(place.path.parent, Path.cwd()) if place.kind == "file" else ()
+    return [f"the file {path}" for path in islice(files, _NAMED)]
 
 
 def _keys(server: RedisServer) -> Iterator[str]:
@@ -32,21 +33,28 @@ def _keys(server: RedisServer) -> Iterator[str]:
         while seen < _MOST_KEYS:
             cursor, page = server.answer("SCAN", cursor, "COUNT", _PAGE)
             seen += len(page)
-            kinds = server.ask(*(("TYPE", name) for name in page)) if page else []
-            for name, kind in zip(page, kinds, strict=True):
-                if _RECORDS.match(_beginning(server, name, kind)):
+            for name, beginning in _beginnings(server, page):
+                if _RECORDS.match(beginning):
                     yield name.decode(errors="backslashreplace")
             if not int(cursor):
                 return
 
 
-def _beginning(server: RedisServer, name: bytes, kind: bytes) -> bytes:
-    if kind == b"string":
-        return bytes(server.answer("GETRANGE", name, 0, _BEGINNING))
-    if kind != b"hash":
-        return b""
-    fields = server.answer("HSCAN", name, 0, "COUNT", 1)[1]
-    return bytes(next(iter(fields.values()), b""))[:_BEGINNING]
+def _beginnings(server: RedisServer, names: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """How the strings among these keys begin, and a value of the hashes, in two round trips."""
+    kinds = checked(server.ask(*(("TYPE", name) for name in names))) if names else ()
+    asked: dict[bytes, Command] = {}
+    for name, kind in zip(names, kinds, strict=True):
+        if kind == b"string":
+            asked[name] = ("GETRANGE", name, 0, _BEGINNING)
+        elif kind == b"hash":
+            asked[name] = ("HSCAN", name, 0, "COUNT", 1)
+    answers = server.ask(*asked.values()) if asked else ()
+    for name, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, tuple):
+            answer = next(iter(answer[1].values()), b"")
+        if isinstance(answer, bytes):  # a key that has gone, or is another's, is none
+            yield name, answer
 
 
 def _files(*folders: Path) -> Iterator[Path]:

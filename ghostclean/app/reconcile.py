@@ -28,10 +28,11 @@ from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import KIND, is_untold, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
 from ghostclean.core.verdicts import Decision
-from ghostclean.errors import Cause, DeadlineExceeded, LedgerFailed
+from ghostclean.errors import Cause, DeadlineExceeded, LedgerFailed, LedgerGone
 from ghostclean.result import Interrupted, Result
 
 _ROUNDS_AGAINST_THE_APP = 4
+_LOOKING_AROUND = 2.0  # seconds
 
 
 def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None) -> Result:
@@ -90,7 +91,8 @@ def _work(run: ReconcileRun) -> None:
     run.notes += (f"{row}; its trades are held" for row in run.truth.positions.unread)
     note_lost_memory(run)
     note_forgetting(run)
-    run.around = _look_around(run)
+    if not run.ledger_seen:
+        run.around = _look_around(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)
     if run.plan.about_neighbours is not None:
@@ -111,6 +113,9 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
         view = run.deadline.reading(lambda: run.parts.ledger.read(whole=whole))
     except DeadlineExceeded:
         raise too_late(run, "ledger") from None
+    except LedgerGone as error:
+        around = "; ".join(_look_around(run))
+        raise LedgerFailed(f"{error} ({around})" if around else str(error)) from None
     run.ledger_seen = view.exists
     for stranger in view.strangers:
         run.notes.append(f"ledger: {stranger} is no trade and was left alone")
@@ -118,11 +123,9 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
 
 
 def _look_around(run: ReconcileRun) -> list[str]:
-    """What the ledger may be that was meant; where it is there, or cannot be looked for, nothing."""
-    if run.ledger_seen:
-        return []
+    """What the ledger may be that was meant, as far as a moment shows it."""
     with contextlib.suppress(LedgerFailed, DeadlineExceeded):
-        return run.deadline.reading(run.parts.around)
+        return run.deadline.within(run.parts.around, min(_LOOKING_AROUND, run.deadline.left_for_reading() / 2))
     return []
 
 

@@ -57,6 +57,24 @@ def test_a_file_that_was_never_there_names_the_files_and_the_settings_that_were_
     )
 
 
+@pytest.mark.parametrize("layout", ["string", "file"])
+def test_a_ledger_that_has_gone_names_what_may_have_become_of_it(make_world: MakeWorld, layout: str) -> None:
+    world = make_world(layout)
+    world.ledger(long("a", "AAPL", status="CLOSED"))
+    world.reconcile()
+    if layout == "file":
+        (world.folder / "trades.json").rename(world.folder / "trades-v2.json")
+    else:
+        world.redis.rename(LEDGER_KEY, "trades:v2:test")
+
+    run = world.reconcile()
+
+    meant = "the key trades:v2:test" if layout == "string" else f"the file {world.folder}/trades-v2.json"
+    assert run.code == 4
+    assert f"it may be {meant}" in run.document["detail"]
+    assert any(ok is False and f"it may be {meant}" in said for ok, said in doctor(world, "ledger"))
+
+
 def test_records_without_any_status_are_watched_in_vain(world: World) -> None:
     records = [{**long(name, "AAPL"), "state": "open"} for name in "abc"]
     for record in records:

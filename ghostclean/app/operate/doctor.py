@@ -27,7 +27,7 @@ from ghostclean.core.health import judge
 from ghostclean.core.ledger import Fit, is_open, is_pending, read_trade
 from ghostclean.core.safety import short
 from ghostclean.durations import spell
-from ghostclean.errors import BadSettings, BrokerError, GhostcleanError
+from ghostclean.errors import BadSettings, BrokerError, GhostcleanError, LedgerGone
 
 _PART_SECONDS = 15.0  # one part's time: longer than a store that is silent takes to be called so
 _ROUND_TRIPS = 10  # of a quiet run to its store
@@ -140,7 +140,11 @@ def _settings(found: Installation) -> Iterator[Check]:
 
 def _ledger(stores: Stores, fits: list[Fit]) -> Iterator[Check]:
     ledger = stores.ledger
-    view = ledger.read()
+    try:
+        view = ledger.read()
+    except LedgerGone as error:
+        yield Check("ledger", False, "; ".join([str(error), *stores.around()]), _CURES["ledger"])
+        return
     fits.append(view.fit())
     if not view.exists:
         cure = "set REDIS_URL or GHOSTCLEAN_LEDGER, and GHOSTCLEAN_LEDGER_KEY, to where the app keeps its trades"
@@ -275,7 +279,7 @@ def _environment(found: Installation) -> Iterator[Check]:
             what = "the state is a local file that this machine forgets after the job: no pin, journal or telemetry"
             yield Check("environment", None, what, "set REDIS_URL or GHOSTCLEAN_STATE to a Redis")
     elif not os.environ.get("TERM") and not os.environ.get("DISPLAY"):
-        yield Check("environment", True, f"looks like cron or a service; {found.env_file} is read from {Path.cwd()}")
+        yield Check("environment", True, f"looks like cron or a service, at work in {Path.cwd()}")
     else:
         what = "a terminal; cron needs absolute paths and the same settings (ghostclean schedule)"
         yield Check("environment", True, what)
