@@ -13,7 +13,10 @@ REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A Redis (URL without fragment), a JSON file or a SQLite file, or Alpaca; `key` only for a Redis ledger."""
+    """A Redis (URL without fragment), a file, or Alpaca; `key` only for a Redis ledger.
+
+    The adapter of a ledger, a state or a broker is named like its `kind`.
+    """
 
     kind: str
     where: str = field(default="", repr=False)
@@ -98,7 +101,7 @@ def broker_place(text: str) -> Place:
     if text.lower() == "alpaca":
         return Place("alpaca")
     if text.lower().startswith("file:"):
-        return Place("file", _path(text, "broker.json"))
+        return Place("snapshot", _path(text, "broker.json"))
     raise ValueError("it must be alpaca or file:PATH of a snapshot")
 
 

@@ -305,7 +305,7 @@ class Settings(BaseSettings):
     @property
     def account_kind(self) -> str:
         """`snapshot`, `live` or `paper`."""
-        return "snapshot" if self.broker.kind == "file" else "live" if self.live else "paper"
+        return "snapshot" if self.broker.kind == "snapshot" else "live" if self.live else "paper"
 
     @property
     def key_mark(self) -> str:

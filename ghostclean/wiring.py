@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from ghostclean.errors import GhostcleanError
+from ghostclean.errors import BadSettings, GhostcleanError
 
 if TYPE_CHECKING:
-    from ghostclean.adapters.alpaca import AlpacaBroker
-    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+    from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
-    from ghostclean.app.ports import State, Trouble
+    from ghostclean.app.ports import Broker, State, Trouble
     from ghostclean.places import Place
     from ghostclean.settings import Settings
-
-AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
 
 
 def stores(settings: Settings) -> Stores:
@@ -87,34 +85,34 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
     return servers[url]
 
 
-def broker(settings: Settings) -> AlpacaBroker:
-    if settings.broker.kind == "file":
-        from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
-
-        return SnapshotBroker.load(settings.broker.path)
-    from ghostclean.adapters.alpaca import AlpacaBroker
-
-    return _connected(AlpacaBroker, settings)
+def broker(settings: Settings) -> Broker:
+    """The broker as set: each kind is a module or package of the adapters with an `open_broker`."""
+    module = import_module(f"ghostclean.adapters.{settings.broker.kind}")
+    found: Broker = module.open_broker(settings.broker, access=lambda: _access(settings))
+    return found
 
 
 def recorder(settings: Settings) -> RecordingBroker | SnapshotBroker:
-    """As `broker`, with a `document` of what it was asked."""
-    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+    """As `broker`, with a `document` of what it was asked; raises BadSettings where there can be none."""
+    from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
 
-    if settings.broker.kind == "file":
-        return SnapshotBroker.load(settings.broker.path)
-    return _connected(RecordingBroker, settings)
+    if settings.broker.kind == "alpaca":
+        return RecordingBroker.connect(**_access(settings))
+    found = broker(settings)
+    if not isinstance(found, SnapshotBroker):
+        raise BadSettings(f"GHOSTCLEAN_BROKER is {settings.broker.kind}, which cannot be recorded (nothing was done)")
+    return found
 
 
-def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
+def _access(settings: Settings) -> dict[str, Any]:
     keys = settings.require_credentials()
-    return kind.connect(
-        trading_url=settings.trading_url,
-        data_url=settings.data_url,
-        api_key=keys.key.get_secret_value(),
-        secret_key=keys.secret.get_secret_value(),
-        live=settings.live,
-    )
+    return {
+        "trading_url": settings.trading_url,
+        "data_url": settings.data_url,
+        "api_key": keys.key.get_secret_value(),
+        "secret_key": keys.secret.get_secret_value(),
+        "live": settings.live,
+    }
 
 
 def _monitors(settings: Settings, ledger: str) -> Monitors:

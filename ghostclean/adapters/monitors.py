@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_state_path
 
-from ghostclean.adapters.room import room_in
+from ghostclean.adapters.disk import disk_troubles
 from ghostclean.app.ports import EndedRun, Monitor, Trouble
 from ghostclean.core.alerts import Origin, interrupted, manage_report, report
 from ghostclean.core.attention import Kind
@@ -166,7 +166,7 @@ class MetricsFile:
     def rehearse(self) -> list[Trouble]:
         """What keeps a run from writing it; its folder must be there."""
         folder = self._path.absolute().parent
-        return room_in(folder) if folder.is_dir() else [Trouble(f"{folder} is no folder", "make it")]
+        return disk_troubles(folder) if folder.is_dir() else [Trouble(f"{folder} is no folder", "make it")]
 
     def started(self, run_id: str, origin: Origin) -> Send | None:
         del run_id, origin

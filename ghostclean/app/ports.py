@@ -112,6 +112,8 @@ class Broker(Protocol):
     def cancel(self, order_id: str) -> None:
         """Asks for a cancel; success means asked, not canceled."""
 
+    def close(self) -> None: ...
+
 
 # --------------------------------------------------------------------------- what may be in the way
 

@@ -45,9 +45,9 @@ from .allocation import (
     same_side,
     within,
 )
+from .attribution import Purchases
 from .booking import Booking
 from .coverage import share_out
-from .entering import Purchases
 from .execution import Execution, total
 from .family import read_family
 from .matching import Matches, match_gone, match_part

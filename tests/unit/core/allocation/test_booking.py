@@ -270,6 +270,14 @@ def test_less_than_a_dollar_left_is_dust_and_more_is_not() -> None:
     assert decision.verdict is Verdict.REDUCED
 
 
+def test_a_tenth_of_a_trade_is_no_dust_however_little_it_is_worth() -> None:
+    record = trade(quantity=5, entryPrice=0.1, stopOrderId=uid("S"))
+    for sold, left, verdict in (("4", "1", Verdict.REDUCED), ("4.6", "0.4", Verdict.EXITED)):
+        orders = [entry(qty="5", filled_avg_price="0.1"), sale("S", qty=sold, price="0.12", type="stop")]
+        held = [position(qty=left, market_value="0.1", avg_entry_price="0.1")]
+        assert decided([record], orders, held).verdict is verdict
+
+
 def test_the_last_cent_comes_from_the_fills_and_not_from_a_rounded_average() -> None:
     exit_ = sale("S", qty=3000, price="10.3333", type="stop")
     rows = [fill("f1", "S", qty=1000, price=10), fill("f2", "S", qty=2000, price=10.5)]
