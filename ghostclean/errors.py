@@ -152,7 +152,10 @@ class BrokerError(Exception):
 
     @property
     def cure(self) -> str:
-        return self.cause.cure if self.cause else "the next run tries again"
+        """What to do, and whether waiting helps."""
+        if self.cause is not None:
+            return self.cause.cure
+        return "the next run tries again" if self.transient else "see `ghostclean doctor`"
 
 
 class WrongAnswer(BrokerError):

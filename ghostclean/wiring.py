@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ghostclean.errors import BadSettings, GhostcleanError
+from ghostclean.errors import BadSettings, GhostcleanError, LedgerFailed
 
 if TYPE_CHECKING:
     from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
@@ -54,7 +54,9 @@ def _around(settings: Settings, servers: dict[str, Any]) -> list[str]:
     """Which file of settings was read, and what looks like a ledger near the place of this one."""
     from ghostclean.adapters.nearby import nearby
 
-    found = nearby(settings.ledger_at, lambda url: _server(url, servers))
+    found: list[str] = []
+    with contextlib.suppress(LedgerFailed):  # a user of Redis that may not look
+        found = nearby(settings.ledger_at, lambda url: _server(url, servers))
     return [*filter(None, [settings.read_from]), *([f"it may be {' or '.join(found)}"] if found else [])]
 
 

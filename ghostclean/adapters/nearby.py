@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from ghostclean.adapters.redis_client import Command, RedisServer, checked
+from ghostclean.adapters.redis_client import Command, RedisServer
 from ghostclean.errors import LedgerFailed
 from ghostclean.places import Place
 
@@ -16,6 +16,7 @@ _PAGE = 1000
 _MOST_FILES = 200
 _BEGINNING = 4096  # bytes
 _NAMED = 5
+_OURS = re.compile(rb"(ghostclean|telemetry):")  # under any prefix
 _RECORDS = re.compile(rb'^\s*[\[{].*?"(ticker|symbol)"\s*:', re.DOTALL)
 
 
@@ -33,7 +34,8 @@ def _keys(server: RedisServer) -> Iterator[str]:
         while seen < _MOST_KEYS:
             cursor, page = server.answer("SCAN", cursor, "COUNT", _PAGE)
             seen += len(page)
-            for name, beginning in _beginnings(server, page):
+            foreign = [name for name in page if not _OURS.search(name)]
+            for name, beginning in _beginnings(server, foreign):
                 if _RECORDS.match(beginning):
                     yield name.decode(errors="backslashreplace")
             if not int(cursor):
@@ -42,7 +44,7 @@ def _keys(server: RedisServer) -> Iterator[str]:
 
 def _beginnings(server: RedisServer, names: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """How the strings among these keys begin, and a value of the hashes, in two round trips."""
-    kinds = checked(server.ask(*(("TYPE", name) for name in names))) if names else ()
+    kinds = server.ask(*(("TYPE", name) for name in names)) if names else ()
     asked: dict[bytes, Command] = {}
     for name, kind in zip(names, kinds, strict=True):
         if kind == b"string":
@@ -53,7 +55,7 @@ def _beginnings(server: RedisServer, names: list[bytes]) -> Iterator[tuple[bytes
     for name, answer in zip(asked, answers, strict=True):
         if isinstance(answer, tuple):
             answer = next(iter(answer[1].values()), b"")
-        if isinstance(answer, bytes):  # a key that has gone, or is another's, is none
+        if isinstance(answer, bytes):  # not of a key that has gone, or that is not ours to read
             yield name, answer
 
 

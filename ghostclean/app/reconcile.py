@@ -124,7 +124,7 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
 
 def _look_around(run: ReconcileRun) -> list[str]:
     """What the ledger may be that was meant, as far as a moment shows it."""
-    with contextlib.suppress(LedgerFailed, DeadlineExceeded):
+    with contextlib.suppress(DeadlineExceeded):
         return run.deadline.within(run.parts.around, min(_LOOKING_AROUND, run.deadline.left_for_reading() / 2))
     return []
 

@@ -37,6 +37,8 @@ def test_a_key_that_was_never_there_names_the_keys_that_may_be_meant(make_world:
     world = make_world(layout)
     world.ledger(long("a", "AAPL"))
     world.redis.set("prices", "[1, 2]")
+    world.reconcile()
+    world.reconcile(GHOSTCLEAN_KEY_PREFIX="bot:")
     wrong = {"GHOSTCLEAN_LEDGER_KEY": "trades:v1:typo", "GHOSTCLEAN_LEDGER": None}
 
     everywhere_needs_you(world, f"no .env in {world.folder}; it may be the key {LEDGER_KEY}", **wrong)
