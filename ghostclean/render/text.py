@@ -81,7 +81,7 @@ def fit_line(fit: Document) -> str:
     words = [f"{s['count']} {printable(s['status'], 40)} ({s['means']})" for s in fit["statuses"]]
     known = "{known} of {named}".format_map(fit["orders"])
     counts = ", ".join([*words, f"{fit['over']} over"])
-    return f"ledger: {counts}; the account knows {known} order ids, {fit['withoutOrder']} trades name none"
+    return f"ledger: {counts}; the account knows {known} order ids, trades without one: {fit['withoutOrder']}"
 
 
 def attention_lines(document: Document) -> Iterator[str]:
