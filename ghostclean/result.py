@@ -94,7 +94,7 @@ class Result:
             "error": self.error,
             "detail": self.detail,
             "cause": self.cause,
-            "failing": self.failing and self.failing._asdict(),
+            "failing": self.failing and {"since": self.failing.since, "runs": self.failing.runs},
         }
 
 
@@ -170,5 +170,5 @@ class ManageResult:
             "error": None if self.ok else self.reason,
             "detail": self.detail,
             "cause": self.cause,
-            "failing": self.failing and self.failing._asdict(),
+            "failing": self.failing and {"since": self.failing.since, "runs": self.failing.runs},
         }

@@ -352,12 +352,15 @@ class _Run:
         entries, memory = tuple(self.journal.journal.entries), self._memory()
         if self.run.interrupted:  # perhaps before it knew what needs a person
             return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory)
-        about = self.run.about(result.attention)
+        inside = self.reconciled
+        failing = inside.get("failing") and {**inside["failing"], "cause": inside["cause"]}
+        about = self.run.about(result.attention, failing)
+        if result.reason != NOT_LOOKED:
+            memory |= self.run.row_of_failures(KIND)
         add = {"runs": 1, **dict.fromkeys(_COUNTED.values(), 0), _COUNTED[result.outcome]: 1}
         if result.reason:
             add[f"reason:{result.reason}"] = 1
         put = {
-            **({} if result.reason == NOT_LOOKED else self.run.series()),
             "lastRunAt": result.started_at,
             "lastOutcome": str(result.outcome),
             "lastReason": result.reason or "",

@@ -229,6 +229,7 @@ class Ledger(Protocol):
 
 # --------------------------------------------------------------------------- state
 
+FAILING = "failing"  # the section of failed runs in a row, by kind of run
 WORDS = "words"  # in the section of the ledger: statuses that once stood beside open trades
 OWED = "owed_stops"  # the section of stops that the sale of an orphan took away, by the orphan's name
 

@@ -177,10 +177,11 @@ def record(run: ReconcileRun) -> RunCommit:
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
     memory["attention"] = told.attention.memory()
+    memory |= run.row_of_failures(KIND)
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
     totals = _totals(entries, run.overwritten)
-    about = run.about(told.attention)
+    about = run.about(told.attention, run.failing and run.failing._asdict())
     return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, about, _word(run))
 
 
@@ -197,7 +198,6 @@ def _summary(run: ReconcileRun, told: Result) -> tuple[dict[str, int], dict[str,
         "lastSynced": str(told.synced),
         "lastChecked": str(told.checked),
         "lastError": told.error or "",
-        **run.series(),
         **({"lastSuccessAt": iso(run.started)} if told.ok else {}),
     }
     return add, put

@@ -16,7 +16,7 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import Journal
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
+from ghostclean.app.ports import FAILING, JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
 from ghostclean.core.alerts import Origin
 from ghostclean.core.attention import Attention, Needs
 from ghostclean.core.broker import BrokerTruth, iso
@@ -96,11 +96,11 @@ class Run:
         """Whether it is one of the runs that the summary is about."""
         return not self.dry_run and not self.interrupted and self.error != "locked"
 
-    def series(self) -> dict[str, str]:
-        """The fields of the summary that tell of failures in a row; what could not be read stays as it is."""
-        if self.error is None:
-            return Failing.ended()
-        return self.failing.to_summary(self.cause) if self.failing is not None else {}
+    def row_of_failures(self, kind: str) -> dict[str, Mapping[str, Any]]:
+        """What is remembered of failures in a row after this run; what could not be read stays as it is."""
+        if not self.counts or (self.error is not None and self.failing is None):
+            return {}
+        return {FAILING: {kind: self.failing and self.failing._asdict()}}
 
     def duration_ms(self) -> int:
         return int((self.began - self.deadline.left()) * 1000)
@@ -116,8 +116,8 @@ class Run:
         origin = self.origin()
         return {**listed, "ledger": origin.ledger, "account": origin.account or None}
 
-    def about(self, attention: Attention) -> dict[str, Any]:
-        """What `status --all` must know of a ledger besides its runs."""
+    def about(self, attention: Attention, failing: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What `status --all` must know of a ledger besides its runs; `failing` are reconcile runs in a row."""
         origin, needs = self.origin(), Needs.of(attention.items)
         return {
             "ledger": origin.ledger,
@@ -126,6 +126,7 @@ class Run:
             "host": origin.host,
             "interval": self.interval.total_seconds(),
             "needs": [*needs],
+            "failing": failing,
         }
 
     def told(self, tell: Callable[[], None]) -> None:
@@ -306,8 +307,8 @@ def _failing(run: Run, kind: str) -> Failing | None:
     """The failed runs in a row, this one included, by what the state has of the ones before."""
     state, seconds = run.parts.state, max(_LAST_WORDS, run.deadline.left() / 4)
     with contextlib.suppress(GhostcleanError):
-        before = run.deadline.within(lambda: state.telemetry(kind, 0).summary, seconds)
-        return Failing.after(before, iso(run.started))
+        before = run.deadline.within(lambda: state.recall(FAILING, [kind]).get(kind), seconds)
+        return Failing.after(before, iso(run.started), run.cause)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import parse_time
@@ -30,33 +30,25 @@ _CURES = {
 
 
 class Failing(NamedTuple):
-    """Failed runs in a row, and when the first of them began."""
+    """Failed runs in a row, when the first of them began, and the cause of the last."""
 
     since: str
     runs: int
+    cause: str | None = None
 
     def __str__(self) -> str:
         return f"since {self.since}" if self.runs == 1 else f"{self.runs} failed runs in a row since {self.since}"
 
     @classmethod
-    def recall(cls, summary: Mapping[str, str]) -> Self | None:
-        """Those that a summary knows of."""
-        runs = summary.get("failsInARow", "")
-        return cls(summary.get("failingSince", ""), int(runs)) if runs.isdecimal() and int(runs) else None
+    def parse(cls, raw: Mapping[str, Any] | None) -> Self | None:
+        """The stored row; None where none is."""
+        return cls(str(raw["since"]), int(raw["runs"]), raw.get("cause")) if raw else None
 
     @classmethod
-    def after(cls, summary: Mapping[str, str], at: str) -> Self:
-        """The same with one more, that began at this time."""
-        before = cls.recall(summary)
-        return cls(at, 1) if before is None else before._replace(runs=before.runs + 1)
-
-    @staticmethod
-    def ended() -> dict[str, str]:
-        """The fields of a summary after a success."""
-        return {"failingSince": "", "failsInARow": "0", "lastCause": ""}
-
-    def to_summary(self, cause: Cause | None) -> dict[str, str]:
-        return {"failingSince": self.since, "failsInARow": str(self.runs), "lastCause": cause or ""}
+    def after(cls, raw: Mapping[str, Any] | None, at: str, cause: Cause | None) -> Self:
+        """The stored row with one more run, that began at this time."""
+        before = cls.parse(raw)
+        return cls(before.since if before else at, before.runs + 1 if before else 1, cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +65,14 @@ class Health:
         return WORST_FIRST.index(self.word), self.last_success or datetime.min.replace(tzinfo=UTC)
 
 
-def judge(summary: Mapping[str, str], needs: Needs, now: datetime, interval: timedelta) -> Health:
-    """The health of a ledger whose runs are expected every `interval`."""
+def judge(
+    summary: Mapping[str, str], needs: Needs, now: datetime, interval: timedelta, failing: Failing | None = None
+) -> Health:
+    """The health of a ledger whose runs are expected every `interval`; `failing` are its last runs where they fail."""
     last_success = parse_time(summary.get("lastSuccessAt"))
     if summary.get("lastOk") == "false":
         error = summary.get("lastError") or "reconcile_failed"
-        cause, failing = Cause.of(summary.get("lastCause")), Failing.recall(summary)
+        cause = Cause.of(failing.cause) if failing else None
         cure = cause.cure if cause else _CURES.get(error, "see `ghostclean doctor`")
         what = f"{error}: {cause.said}" if cause else error
         often = f" ({failing})" if failing else ""

@@ -81,7 +81,11 @@ def test_a_broker_that_is_down_is_waited_for(world: World) -> None:
     inside = second.document["reconcile"]
     assert (second.document["cause"], inside["failing"]["runs"]) == ("broker_down", 2)
     assert second.document["failing"]["runs"] == 1, "auto-manage counts its own runs"
-    assert world.status()["autoManageTelemetry"]["summary"]["failsInARow"] == 1
+    [row] = world.run("status", "--all", "--json").document["ledgers"]
+    assert row["why"].startswith("the last run failed: broker_truth_failed: the broker is down (2 failed runs in a row")
+    assert manage(world, "--deadline", "2s").document["failing"]["runs"] == 2
+    world.broker.clear_faults()
+    assert (manage(world).document["failing"], world.recall("failing")) == (None, {})
 
 
 def test_no_connection_is_no_fault_of_the_keys(world: World) -> None:

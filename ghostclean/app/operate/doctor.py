@@ -19,11 +19,11 @@ from typing import Any, NamedTuple, Protocol
 from ghostclean.app.deadline import bounded
 from ghostclean.app.operate.fit import orders, statuses
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import WORDS, Broker, Record, Trouble
+from ghostclean.app.ports import FAILING, WORDS, Broker, Record, Trouble
 from ghostclean.core import attention
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import Account, BrokerTruth, iso
-from ghostclean.core.health import judge
+from ghostclean.core.health import Failing, judge
 from ghostclean.core.ledger import Fit, is_open, is_pending, read_trade
 from ghostclean.core.safety import short
 from ghostclean.durations import spell
@@ -262,7 +262,8 @@ def _pin(found: Installation, broker: Broker, account: Account, *, pin: bool) ->
 def _history(found: Installation) -> Iterator[Check]:
     telemetry = found.stores.state.telemetry("reconcile", 0)
     items = attention.recall(found.stores.state.recall("attention"))
-    health = judge(telemetry.summary, Needs(), datetime.now(UTC), found.interval)
+    failing = Failing.parse(found.stores.state.recall(FAILING, ["reconcile"]).get("reconcile"))
+    health = judge(telemetry.summary, Needs(), datetime.now(UTC), found.interval, failing)
     ok = {"healthy": True, "stale": None, "broken": False}[health.word]
     every = "" if "expected every" in health.why else f"; expected every {spell(found.interval.total_seconds())}"
     yield Check("runs", ok, f"{health.word}: {health.why}{every}", "" if ok else health.advice)

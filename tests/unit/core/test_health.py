@@ -43,23 +43,19 @@ def test_a_failed_last_run_is_broken_and_says_what_to_do() -> None:
 
 
 def test_a_failure_in_a_row_says_which_since_when_and_how_often() -> None:
-    found = judge(
-        summary(
-            ok=False, lastError="broker_truth_failed", lastCause="keys_refused", failsInARow="3", failingSince="03:00"
-        ), Needs(), NOW, INTERVAL,
-    )  # fmt: skip
+    failing = Failing("03:00", 3, "keys_refused")
+    found = judge(summary(ok=False, lastError="broker_truth_failed"), Needs(), NOW, INTERVAL, failing)
     assert found.why == (
         "the last run failed: broker_truth_failed: the broker refuses the keys (3 failed runs in a row since 03:00)"
     )
     assert found.advice == Cause.KEYS.cure
 
 
-def test_failures_are_counted_until_a_success() -> None:
-    first = Failing.after({}, "03:00")
-    second = Failing.after(first.to_summary(None), "03:05")
+def test_failures_are_counted_from_the_first() -> None:
+    first = Failing.after(None, "03:00", Cause.DOWN)
+    second = Failing.after(first._asdict(), "03:05", None)
 
-    assert (first, second) == (("03:00", 1), ("03:00", 2))
-    assert Failing.after({**second.to_summary(Cause.DOWN), **Failing.ended()}, "04:00") == ("04:00", 1)
+    assert (first, second) == (("03:00", 1, "broker_down"), ("03:00", 2, None))
 
 
 def test_broken_comes_before_stale_and_the_longest_without_success_before_others() -> None:
