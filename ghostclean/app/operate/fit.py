@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple, Self
 
 from ghostclean.app.ports import Broker
 from ghostclean.core.broker import is_uuid
 from ghostclean.core.ledger import Fit
+from ghostclean.errors import BrokerError
 
 _MOST_ASKED = 20  # orders: one request each
 
@@ -28,16 +29,39 @@ def statuses(fit: Fit, known: Iterable[str]) -> Finding:
     return Finding(True, f"by status: {fit.line()}")
 
 
+class Known(NamedTuple):
+    """How many of the orders an account knows; `unasked` are those too many to ask for, or without an answer."""
+
+    known: int
+    named: int
+    unasked: int
+
+    def __str__(self) -> str:
+        rest = f" ({self.unasked} not asked)" if self.unasked else ""
+        return f"{self.known} of the {self.named} orders that the ledger names{rest}"
+
+    @classmethod
+    def of(cls, named: Collection[str], broker: Broker) -> Self:
+        answers = [_knows(broker, order_id) for order_id in sorted(named)[:_MOST_ASKED]]
+        return cls(answers.count(True), len(named), len(named) - len(answers) + answers.count(None))
+
+
+def _knows(broker: Broker, order_id: str) -> bool | None:
+    """None where the broker gives no answer."""
+    try:
+        return (broker.order if is_uuid(order_id) else broker.order_by_client_id)(order_id) is not None
+    except BrokerError:
+        return None
+
+
 def orders(fit: Fit, broker: Broker) -> Iterator[Finding]:
-    """How many of the order ids this account knows; raises BrokerError."""
+    """How many trades name an order, and how many of these this account knows."""
     if fit.nameless:
         found = f"{fit.nameless} of {fit.trades} trades name no order: positions and fills alone decide"
         yield Finding(None, found, "let the app store the entry order's id as alpacaOrderId")
-    asked = sorted(fit.orders)[:_MOST_ASKED]
-    if not asked:
+    if not fit.orders:
         return
-    knows = sum((broker.order if is_uuid(i) else broker.order_by_client_id)(i) is not None for i in asked)
-    more = f" ({len(fit.orders) - len(asked)} not asked for)" if len(fit.orders) > len(asked) else ""
-    found = f"this account knows {knows} of the {len(asked)} order ids of the ledger's trades{more}"
+    known = Known.of(fit.orders, broker)
+    ok = True if known.known else None if known.unasked == known.named else False
     cure = "use the keys of the ledger's account (paper or live?), or let the app store Alpaca's order ids"
-    yield Finding(knows > 0, found, "" if knows else cure)
+    yield Finding(ok, f"this account knows {known}", "" if ok else cure)

@@ -248,6 +248,13 @@ def test_a_closed_record_without_a_size_takes_of_a_shared_exit_what_its_entry_fi
     assert (decision.verdict, money(decision)) == (Verdict.EXITED, (190, 100))
 
 
+def test_beside_a_closed_record_without_a_size_a_shared_entry_is_judged_by_its_exits() -> None:
+    closed = trade("B", status="CLOSED", quantity=None, alpacaOrderId=uid("E-T1"), closeOrderId=uid("X"))
+    orders = [entry(), sale("X", qty=4)]
+    assert decided([trade(quantity=6), closed], orders, [position(qty=6)]).verdict is Verdict.LIVE
+    assert decided([trade(quantity=7), closed], orders, [position(qty=6)]).verdict is Verdict.MISMATCH
+
+
 # --------------------------------------------------------------------------- dust and cents
 
 
