@@ -1,5 +1,6 @@
 """The app's record of a trade, and its fields."""
 
+from .fit import Fit
 from .jsontext import (
     COMPACT,
     PRETTY,
@@ -21,6 +22,7 @@ from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
     NOT_FOUND,
+    ORDER_ID_FIELDS,
     PENDING,
     POSITION_OPEN,
     SIZE_FIELDS,
