@@ -1,5 +1,6 @@
 """The app's record of a trade, and its fields."""
 
+from .account import account_marks, other_account
 from .fit import Fit
 from .jsontext import (
     COMPACT,
@@ -39,4 +40,3 @@ from .trade import (
     status_of,
     text,
 )
-from .whose import account_marks, other_account
