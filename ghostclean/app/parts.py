@@ -27,11 +27,17 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The ledger, and ghostclean's own memory of it."""
+    """The ledger, and ghostclean's own memory of it.
+
+    `around` tells, where there is no ledger, what else was meant perhaps. `met` counts the runs in a row, this one
+    included, whose state had never seen the ledger, and is told whether this one's has.
+    """
 
     ledger: Ledger
     state: State
     spool: Spool
+    around: Callable[[], list[str]] = field(default=list, kw_only=True)
+    met: Callable[[bool], int] = field(default=lambda known: 0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

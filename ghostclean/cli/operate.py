@@ -161,6 +161,7 @@ def _checks(common: Common, question: _Question | None, *, test_alert: bool) -> 
             settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
             unread=unread(common.env_file),
             env_file=common.env_file or ENV_FILE,
+            read_from=settings.read_from,
             account_kind=settings.account_kind,
             interval=timedelta(seconds=settings.interval),
             channels=lambda: wiring.channels(settings),

@@ -25,7 +25,7 @@ class Kind(StrEnum):
     AMBIGUOUS = "ambiguous"
     FILLED_BUT_GONE = "filled_but_gone"
     ORPHAN = "orphan"
-    LEDGER = "ledger"  # it fits nothing: never seen, or of words that mean nothing to us
+    LEDGER = "ledger"  # it fits nothing (never seen, words or orders that mean nothing), or its state is forgotten
     UNREADABLE = "unreadable"
     UNKNOWN = "unknown"
     UNDONE = "undone"

@@ -74,6 +74,8 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
     if quiet:
         yield from attention_lines(document)
         return
+    if verbose and document["fit"] is not None:
+        yield fit_line(document["fit"])
     for note in document["notes"]:
         yield f"note: {printable(note)}"
     word = "dry run" if document["dryRun"] else "reconcile"
@@ -81,6 +83,14 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
     partial = ", partial" if document["partial"] else ""
     took = spell(document["durationMs"] / 1000)
     yield f"{word} {state}: {totals(document)}{partial} in {took} (run {printable(document['runId'], 80)})"
+
+
+def fit_line(fit: Document) -> str:
+    """What the ledger's statuses count as, and how many of its orders the account knows."""
+    words = [f"{s['count']} {printable(s['status'], 40)} ({s['means']})" for s in fit["statuses"]]
+    known = "{known} of {named}".format_map(fit["orders"])
+    counts = ", ".join([*words, f"{fit['over']} over"])
+    return f"ledger: {counts}; the account knows {known} order ids, trades without one: {fit['withoutOrder']}"
 
 
 def attention_lines(document: Document) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from dotenv import dotenv_values
 from ghostclean.adapters.alerts import SETTING, channels
 from ghostclean.cli.app import app, switched
 from ghostclean.core.attention import Kind
+from ghostclean.core.ledger import ORDER_ID_FIELDS, SIZE_FIELDS, is_open, read_trade
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
 from ghostclean.settings import FLEET_FOLDER, Settings
@@ -140,6 +142,28 @@ def test_the_env_examples_are_settings_that_load() -> None:
     settings = Settings.of(values)
     assert settings.require_credentials()
     assert len(channels(settings.value(SETTING) or "")) == 3
+
+
+# --------------------------------------------------------------------------- the ledger
+
+
+def test_the_sample_record_is_a_trade_and_needs_what_the_table_says() -> None:
+    (example,) = blocks(README, "json")
+    sample = json.loads(example)
+    rows = [(set(re.findall(r"`(\w+)`", row[0])), row[1]) for row in table(README, "field", "needed", "what it is")]
+
+    trade = read_trade(sample)
+    assert (is_open(sample), trade.problem, trade.size, trade.entry_orders) == (
+        True, None, 10, (sample["alpacaOrderId"],)
+    )  # fmt: skip
+    assert sample.keys() <= set().union(*(names for names, _ in rows))
+    assert {*ORDER_ID_FIELDS, *SIZE_FIELDS} <= set().union(*(names for names, _ in rows))
+    for names, needed in rows:
+        without = {name: value for name, value in sample.items() if name not in names}
+        if needed == "without an order id":
+            without.pop("alpacaOrderId")
+        fits = is_open(without) and read_trade(without).problem is None
+        assert fits is (needed not in ("yes", "without an order id")), names
 
 
 # --------------------------------------------------------------------------- codes and verdicts

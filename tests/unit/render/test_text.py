@@ -63,7 +63,12 @@ def test_what_stayed_is_counted_and_not_listed() -> None:
 
 
 def test_verbose_lists_everything() -> None:
+    fit = {"statuses": [{"status": "WON", "count": 2, "means": "not known"}], "over": 3, "withoutOrder": 1}
+    said = document(row("kept", "live"), fit={**fit, "orders": {"named": 5, "known": 4}})
     assert len(list(reconcile_lines(document(row("kept", "live")), verbose=True))) == 2
+    assert list(reconcile_lines(said, verbose=True))[1] == (
+        "ledger: 2 WON (not known), 3 over; the account knows 4 of 5 order ids, trades without one: 1"
+    )
 
 
 def test_a_failed_and_partial_run_says_so() -> None:
