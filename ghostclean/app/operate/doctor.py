@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ghostclean.app.deadline import bounded
 from ghostclean.app.monitors import Monitors
-from ghostclean.app.operate.fit import statuses
+from ghostclean.app.operate.fit import orders, statuses
 from ghostclean.app.operate.pinning import Proposal, accept, propose
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import FAILING, WORDS, Broker, EndedRun, Monitor, Record, Trouble

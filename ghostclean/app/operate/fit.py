@@ -58,9 +58,7 @@ def _knows(broker: Broker, order_id: str) -> bool | None:
 def orders(fit: Fit, broker: Broker) -> Iterator[Finding]:
     """How many trades name an order, and how many of these this account knows."""
     if fit.nameless:
-        found = (
-            f"{fit.nameless} of {counted(fit.trades, 'trade')} without an order id: positions and fills alone decide"
-        )
+        found = f"{fit.nameless} of {counted(fit.trades, 'trade')} without an order id: positions and fills decide"
         yield Finding(None, found, "let the app store the entry order's id as alpacaOrderId")
     if not fit.orders:
         return
