@@ -13,7 +13,7 @@ from ghostclean.errors import BadSettings, GhostcleanError, LedgerFailed
 if TYPE_CHECKING:
     from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
-    from ghostclean.app.parts import Parts, Stores
+    from ghostclean.app.parts import Parts, Progress, Stores
     from ghostclean.app.ports import Broker, Monitor, State, Trouble
     from ghostclean.places import Place
     from ghostclean.settings import Settings
@@ -171,9 +171,9 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 
 @contextlib.contextmanager
-def connected(settings: Settings, told: Sequence[Monitor] = ()) -> Iterator[Parts]:
+def connected(settings: Settings, told: Sequence[Monitor] = (), progress: Progress | None = None) -> Iterator[Parts]:
     """The stores, the broker, and the `channels` that shall be told."""
-    from ghostclean.app.parts import Parts
+    from ghostclean.app.parts import Parts, unseen
 
     with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
         yield Parts(
@@ -184,4 +184,5 @@ def connected(settings: Settings, told: Sequence[Monitor] = ()) -> Iterator[Part
             met=kept.met,
             broker=asked,
             monitors=_monitors(settings, told, kept.ledger.place),
+            progress=progress or unseen,
         )

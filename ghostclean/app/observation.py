@@ -159,7 +159,7 @@ def observe(
     def is_ours(record: Record) -> bool:
         return other_account(record, account, live=live) is None
 
-    lookups = Lookups(parts.broker, parts.ledger, deadline, evidence, is_ours)
+    lookups = Lookups(parts.broker, parts.ledger, deadline, evidence, is_ours, parts.progress)
     observation = Observation(view, memory, truth, lookups, Plan(()), policy, live=live)
     observation.plan = _decide_with_lookups(observation)
     closing = leaving(observation.plan)

@@ -80,7 +80,7 @@ def _attention(run: ReconcileRun) -> Attention:
         return Attention(before)
     found = []
     if run.error == "mass_close_stopped":
-        found.append(Item(Kind.BREAKER, str(run.detail), "ghostclean reconcile --dry-run"))
+        found.append(Item(Kind.BREAKER, str(run.detail), _look_past_the_breaker(run)))
     now, plan, policy = observation.truth.at, run.plan, run.policy
     found += attention.breaks(plan, run.memory.verdicts, policy.patience, now)
     found += attention.unexplained(plan, run.orphan_rows, policy.grace, now)
@@ -88,6 +88,11 @@ def _attention(run: ReconcileRun) -> Attention:
     sold = () if run.dry_run else (row for row in run.orphan_rows if row.action is Action.FLATTENED)
     done = (*run.written, *sold)
     return attention.follow(before, found, attention.stands(plan, partial=run.partial, written=done), iso(run.started))
+
+
+def _look_past_the_breaker(run: ReconcileRun) -> str:
+    adopting = f" --orphans {run.policy.orphans}" if run.policy.orphans != "report" else ""
+    return f"ghostclean reconcile --dry-run --allow-mass-close{adopting}"
 
 
 def is_untold(run: ReconcileRun) -> bool:

@@ -25,6 +25,7 @@ from ghostclean.core.inputs import Policy
 from ghostclean.core.ledger import Fit
 from ghostclean.core.safety import Pin
 from ghostclean.core.verdicts import Decision, Plan
+from ghostclean.counts import counted
 from ghostclean.errors import (
     BrokerError,
     BrokerTruthFailed,
@@ -240,7 +241,7 @@ def _what_stands(run: Run) -> str:
 
 def why_stopped(run: Run) -> str:
     written = run.journal.written
-    so_far = f" after {written} change{'s' * (written != 1)} of the ledger" if written else ""
+    so_far = f" after {counted(written, 'change')} of the ledger" if written else ""
     return f"interrupted{so_far}; what was written stays and is journaled, the next run goes on from there"
 
 
@@ -264,7 +265,7 @@ def _prepare(run: Run) -> None:
         run.state_ok = True
         delivered = deadline.reading(lambda: parts.spool.deliver(parts.state))
         if delivered:
-            run.notes.append(f"{delivered} spooled run records delivered")
+            run.notes.append(f"{counted(delivered, 'spooled run record')} delivered")
         if not run.inner and not run.dry_run:
             run.lease = run.journal.lease = _take_lock(run)
     except DeadlineExceeded:

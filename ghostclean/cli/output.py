@@ -72,7 +72,10 @@ class Common:
 
             say(log_line(level, text))
         else:
-            say(f"ghostclean: {text}")
+            from ghostclean.render.terminal import folded
+
+            for line in folded((f"ghostclean: {text}",), stream=sys.stderr):
+                say(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,7 @@ def _quietly(command: str, common: Common, outcome: Outcome) -> str | None:
     """What --quiet says of a failure, and of its end; one that repeats is said now and then."""
     from ghostclean.cli.repeated import REPEATED_INSIDE, Memo
     from ghostclean.core.alerts import NOT_LOOKED
+    from ghostclean.core.attention import told_by
 
     document, error, detail = outcome.document, outcome.error, outcome.detail or ""
     if error == "interrupted" or document.get("dryRun"):
@@ -182,7 +186,9 @@ def _quietly(command: str, common: Common, outcome: Outcome) -> str | None:
         word, failing = REPEATED_INSIDE, inside["failing"]
         detail = f"the reconcile before it failed: {inside['detail']}"
     looked = document.get("reason") != NOT_LOOKED
-    return Memo(command, common.env_file).judged(word, detail, looked=looked, counted=failing is not None)
+    said = Memo(command, common.env_file).judged(word, detail, looked=looked, counted=failing is not None)
+    is_told = said == detail and any(item["new"] for item in told_by(document))  # as what needs a person
+    return None if is_told else said
 
 
 def _print(common: Common, outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ghostclean.core.attention import describe, of
 from ghostclean.core.health import Failing
+from ghostclean.counts import counted
 from ghostclean.errors import Cause
 
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
@@ -74,7 +75,7 @@ def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[lis
     overwritten = [note for note in document.get("notes", ()) if note.startswith(OVERWRITTEN)]
     alerts += [Alert("close_overwritten", note) for note in overwritten]
     if document["closed"] and not closing and not overwritten:
-        alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
+        alerts.append(Alert("ghosts_closed", f"{counted(document['closed'], 'ghost')} closed{_listed(document)}"))
     if error is None or document["closed"]:
         closing = bool(document["closed"])
     return alerts, {**_failure(before if error == INTERRUPTED else document), "closing": closing}
@@ -151,7 +152,9 @@ def _kind(document: Mapping[str, Any]) -> str | None:
 
 
 def _listed(document: Mapping[str, Any]) -> str:
-    closed = [f"{row['ticker']} ({row['verdict']})" for row in document["results"] if row["action"] == "closed"]
+    closed = [
+        f"{row['ticker']} {row['id']} ({row['verdict']})" for row in document["results"] if row["action"] == "closed"
+    ]
     more = f" and {len(closed) - _SHOWN} more" if len(closed) > _SHOWN else ""
     return f": {', '.join(closed[:_SHOWN])}{more}" if closed else ""
 

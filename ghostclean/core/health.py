@@ -24,7 +24,7 @@ _CURES = {
     "ledger_failed": "check the ledger with `ghostclean doctor`",
     "state_failed": "check the state with `ghostclean doctor`",
     "account_mismatch": "check which account the keys belong to; `ghostclean doctor --pin` accepts the present one",
-    "mass_close_stopped": "look at `ghostclean reconcile --dry-run`; --allow-mass-close if every close is right",
+    "mass_close_stopped": "look at `ghostclean reconcile --dry-run --allow-mass-close`; then without --dry-run",
     "deadline_exceeded": "the next run goes on where this one stopped; raise --deadline if it repeats",
 }
 

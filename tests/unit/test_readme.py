@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 
 from ghostclean.adapters.alerts import SETTING, channels
 from ghostclean.cli.app import app, switched
+from ghostclean.core.attention import Kind
 from ghostclean.core.ledger import ORDER_ID_FIELDS, SIZE_FIELDS, is_open, read_trade
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
@@ -186,6 +187,13 @@ def test_the_decision_table_has_one_row_a_verdict_with_actions_that_exist() -> N
         words = set(re.findall(r"`([a-z]+)`", action)) - {"null", "vanished"}
         assert words, verdict
         assert words <= {str(known) for known in Action}, verdict
+
+
+def test_the_guide_has_a_way_out_of_every_kind_of_item() -> None:
+    rows = table(section(OPERATIONS, "What needs you"), "item", "what it is, and the way out")
+
+    assert [kind for row in rows for kind in re.findall(r"`(\w+)`", row[0])] == [*map(str, Kind)]
+    assert all(len(row[1]) > 60 for row in rows)
 
 
 def test_the_guide_has_a_chapter_for_every_held_verdict() -> None:

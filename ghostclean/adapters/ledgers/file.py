@@ -12,6 +12,7 @@ from typing import Any
 from ghostclean.adapters.disk import disk_troubles
 from ghostclean.app.ports import Lease, LedgerView, Trouble
 from ghostclean.core.ledger import PRETTY, BadJson
+from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed, LedgerGone
 from ghostclean.places import Place
 
@@ -52,7 +53,7 @@ class FileLedger(TextLedger):
         super().fill(texts, dry_run=dry_run)
 
     def describe(self) -> str:
-        return f"JSON file, {(self._reading or self._fresh()).view().total} trades"
+        return f"JSON file, {counted((self._reading or self._fresh()).view().total, 'trade')}"
 
     def rehearse(self, lease: Lease | None) -> list[Trouble]:
         if self._file.path.exists():

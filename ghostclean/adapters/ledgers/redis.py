@@ -10,6 +10,7 @@ from typing import Any
 
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
+from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed, LedgerGone
 from ghostclean.places import Place
 
@@ -48,7 +49,7 @@ class StringLayout(TextLedger):
         return self._reading.source if self._reading and self._reading.exists else ""
 
     def describe(self) -> str:
-        return f"Redis string, {self._fresh().view().total} trades"
+        return f"Redis string, {counted(self._fresh().view().total, 'trade')}"
 
     def rehearse(self, lease: Lease | None) -> list[Trouble]:
         name = self._key.name

@@ -30,6 +30,7 @@ from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.health import Failing, judge
 from ghostclean.core.ledger import Fit, is_open, is_pending, read_trade
 from ghostclean.core.safety import short
+from ghostclean.counts import counted
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, GhostcleanError, LedgerGone
 
@@ -201,7 +202,9 @@ def _state(stores: Stores) -> Iterator[Check]:
     yield from _rehearsed("state", state.rehearse)
     waiting = stores.spool.waiting()
     if waiting:
-        yield Check("spool", None, f"{waiting} run records wait for the state", "the next run delivers them")
+        yield Check(
+            "spool", None, f"{counted(waiting, 'run record')} waiting for the state", "the next run delivers them"
+        )
 
 
 def _distance(place: str, latency: float) -> Check:
@@ -230,8 +233,9 @@ def _broker(found: Installation, fits: Iterable[Fit], *, state_works: bool) -> I
     skew = (broker.now() - datetime.now(UTC)).total_seconds()
     working, positions = broker.working_orders(), broker.positions()
     left = broker.requests_left()
-    rate = f", {left} more requests this minute" if left is not None else ""
-    yield Check("broker", True, f"{len(positions)} positions, {len(working)} working orders{rate}")
+    rate = f", {counted(left, 'request')} left this minute" if left is not None else ""
+    works = counted(len(working), "working order")
+    yield Check("broker", True, f"{counted(len(positions), 'position')}, {works}{rate}")
     truth = BrokerTruth.of(account, working, positions, broker.now())
     for row in truth.positions.unread:
         yield Check("broker", None, str(row), "its trades are held until the broker tells; ask Alpaca if it lasts")

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 from ghostclean.app.ports import Broker
 from ghostclean.core.broker import is_uuid
 from ghostclean.core.ledger import Fit
+from ghostclean.counts import counted
 from ghostclean.errors import BrokerError
 
 _MOST_ASKED = 20  # orders: one request each
@@ -38,7 +39,7 @@ class Known(NamedTuple):
 
     def __str__(self) -> str:
         rest = f" ({self.unasked} not asked)" if self.unasked else ""
-        return f"{self.known} of the {self.named} orders that the ledger names{rest}"
+        return f"{self.known} of the {counted(self.named, 'order')} that the ledger names{rest}"
 
     @classmethod
     def of(cls, named: Collection[str], broker: Broker) -> Self:
@@ -57,7 +58,7 @@ def _knows(broker: Broker, order_id: str) -> bool | None:
 def orders(fit: Fit, broker: Broker) -> Iterator[Finding]:
     """How many trades name an order, and how many of these this account knows."""
     if fit.nameless:
-        found = f"{fit.nameless} of {fit.trades} trades name no order: positions and fills alone decide"
+        found = f"{fit.nameless} of {counted(fit.trades, 'trade')} without an order id: positions and fills decide"
         yield Finding(None, found, "let the app store the entry order's id as alpacaOrderId")
     if not fit.orders:
         return

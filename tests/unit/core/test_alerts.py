@@ -64,7 +64,7 @@ def test_the_first_ghost_closed_is_told_and_the_next_ones_in_a_row_are_not() -> 
 
     assert told(closing, closing, run(), closing) == [["ghosts_closed"], [], [], ["ghosts_closed"]]
     alerts, _ = changes({}, closing)
-    assert alerts[0].text == "1 ghosts closed: AAPL (exited)"
+    assert alerts[0].text == "1 ghost closed: AAPL a (exited)"
 
 
 def test_the_first_failure_and_the_recovery_are_told_once() -> None:
