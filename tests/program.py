@@ -114,6 +114,11 @@ def start(*args: str, env: Mapping[str, str], cwd: Path, before: tuple[str, Any]
     return Process(args, *(begin for begin, _ in pipes))
 
 
+def warm() -> None:
+    """Has the libraries loaded before anything is timed."""
+    _forkery()
+
+
 @functools.cache
 def _forkery() -> socket.socket:
     """The process that forks, one a session; it ends with the last of its requests."""
@@ -131,6 +136,7 @@ def _forkery() -> socket.socket:
         process.wait()
 
     atexit.register(end_it)
+    here.recv(1)  # its libraries are loaded: no run is late for that
     return here
 
 
@@ -149,6 +155,7 @@ class Forkery:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def serve(self) -> None:
+        self.requests.send(b"!")
         while True:
             ready, _, _ = select.select([self.requests, self.woken], [], [])
             if self.woken in ready:
