@@ -17,6 +17,9 @@ from .jsontext import (
     skip,
     splice,
 )
+from .mapping import IDENTITY, LedgerMapping, Only, Written
+from .mapping_file import BadMapping, read_mapping
+from .spelling import Field, Unspeakable
 from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
