@@ -116,6 +116,7 @@ def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
 
     try:
         settings = common.settings()
+        settings.mapping_of(settings.ledger_at)
     except BadSettings as error:
         return [Check("settings", False, str(error), "set it right and ask again").to_dict()]
     with wiring.unopened(settings) as stores, ExitStack() as asked:
@@ -145,13 +146,14 @@ def migrate(
     from ghostclean.adapters.ledgers.copy import copy_ledger
     from ghostclean.places import ledger_place
 
-    places, key = [], common.settings().ledger_key
+    settings = common.settings()
+    places, key = [], settings.ledger_key
     for argument, text in (("FROM", source), ("TO", target)):
         try:
             places.append(ledger_place(text).with_key(key))
         except ValueError as error:
             raise bad_option(argument, str(error)) from None
-    document = copy_ledger(*places, layout=layout, dry_run=dry_run)
+    document = copy_ledger(*places, mapping=settings.mapping_of(places[0]), layout=layout, dry_run=dry_run)
     would = "would copy" if dry_run else "copied and verified"
     trades = f"{document['trades']} trade{'' if document['trades'] == 1 else 's'}"
     line = f"{would} {trades} from {document['from']} to {document['to']} ({document['layout']})"

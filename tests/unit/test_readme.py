@@ -17,6 +17,7 @@ import pytest
 import typer
 
 from ghostclean.cli.app import app, switched
+from ghostclean.core.ledger import read_mapping
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
 from ghostclean.settings import FLEET_FOLDER, Settings
@@ -135,6 +136,28 @@ def test_the_env_examples_are_settings_that_load() -> None:
 
     assert len(examples) == 3
     assert Settings.of(values).require_credentials()
+
+
+def test_the_mapping_in_the_readme_reads_a_bots_own_record() -> None:
+    (text,) = blocks(README, "toml")
+    said = read_mapping(text)
+    raw = {
+        "id": 7, "symbol": "AAPL", "direction": "buy", "qty": 5, "state": "filled", "risk": {"stop": 9}, "orders": {},
+        "account": "paper", "strategy": "breakout", "opened": "2026-01-05 10:00:00",
+    }  # fmt: skip
+    assert said.belongs(raw)
+    assert said.read(raw) == {
+        "id": 7, "ticker": "AAPL", "side": "LONG", "quantity": 5, "status": "OPEN", "stopPrice": 9,
+        "createdAt": "2026-01-05 10:00:00-05:00", "account": "paper",
+    }  # fmt: skip
+    close = {"status": "CLOSED", "closeReason": "stop_loss", "realizedR": 1}
+    assert said.write(raw, close).fields == {
+        "state": "closed", "exit_reason": "stop_loss", "meta": {"ghostclean": {"realizedR": 1}},
+    }  # fmt: skip
+    for other in ('quantity = { name = "qty", signed = true }', 'status = { null = "closed" }'):
+        name = other.partition(" ")[0]
+        words = text if name != "status" else re.sub(r"\[values.status\].*?\n\n", "", text, flags=re.DOTALL)
+        assert read_mapping(re.sub(rf"^{name} = .*$", other, words, flags=re.MULTILINE)).fields
 
 
 # --------------------------------------------------------------------------- codes and verdicts

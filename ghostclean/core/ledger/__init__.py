@@ -1,5 +1,6 @@
 """The app's record of a trade, and its fields."""
 
+from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, words_of
 from .jsontext import (
     COMPACT,
     PRETTY,
@@ -32,6 +33,7 @@ from .trade import (
     is_open,
     is_pending,
     is_vanished,
+    means,
     order_ids,
     read_trade,
     record_id,

@@ -16,7 +16,7 @@ from ghostclean.core.broker import Side
 
 from .jsontext import BadJson, dumps, json_value, loads, same_json
 from .spelling import Field, Path, Unspeakable, is_negative
-from .trade import FINAL, SIZE_FIELDS, record_id, status_of, text
+from .trade import FINAL, SIZE_FIELDS, record_id, text
 
 SYNONYMS = {
     "symbol": "ticker",
@@ -68,10 +68,17 @@ class LedgerMapping:
     only: tuple[Only, ...] = ()
     extra: Path | None = None
     whole: bool = False
+    source: str = field(default="", compare=False)  # the file, for people
 
     @property
     def is_identity(self) -> bool:
         return self == IDENTITY
+
+    @property
+    def rows(self) -> str:
+        """The filter in words, which tells the ledgers in one place apart."""
+        said = (f"{'.'.join(only.path)}={'|'.join(map(str, only.values))}" for only in self.only)
+        return f"[{', '.join(said)}]" if self.only else ""
 
     @property
     def unplaced(self) -> tuple[str, ...]:
@@ -106,20 +113,20 @@ class LedgerMapping:
 
     def belongs(self, raw: Mapping[str, Any]) -> bool:
         """Whether the filter makes it a record of this ledger."""
-        return all(
-            any(same_json(value, wanted) for wanted in only.values)
-            for only in self.only
-            for value in (_at(raw, only.path),)
-        )
+        return all(any(same_json(_at(raw, path), wanted) for wanted in values) for path, values in self.only)
 
     def is_final(self, raw: Mapping[str, Any]) -> bool:
-        return status_of({"status": self._one(raw, "status")}) in FINAL
+        status = self._one(raw, "status")
+        return isinstance(status, str) and (status in FINAL or status.strip().upper() in FINAL)
 
     def id_of(self, raw: Mapping[str, Any]) -> str | None:
         return record_id({"id": self._one(raw, "id")})
 
     def symbol_of(self, raw: Mapping[str, Any]) -> str | None:
         return text({name: self._one(raw, name) for name in ("ticker", "symbol")}, "ticker", "symbol")
+
+    def has_id(self, raw: Mapping[str, Any]) -> bool:
+        return self._one(raw, "id") is not None
 
     def with_id(self, raw: Mapping[str, Any], trade_id: str) -> dict[str, Any]:
         """The record, named as the place where it stands."""
@@ -198,6 +205,16 @@ class LedgerMapping:
             self._end(after, fields["status"])
         return self._with_extra(raw, after, left, remove)
 
+    def own_words(self, raw: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """The app's words in these fields that we would not write for what they mean."""
+        spoken = {n: f for n in names if (f := self.fields.get(n)) is not None and f.values is not None}
+        words = {name: _at(raw, there.path) for name, there in spoken.items()}
+        return {
+            name: word
+            for name, word in words.items()
+            if word is not _ABSENT and word is not None and spoken[name].rewrites(name, word)
+        }
+
     def _place(self, name: str) -> Field | None:
         return self.fields.get(name) or (Field((name,)) if self.whole else None)
 
@@ -234,7 +251,10 @@ class LedgerMapping:
         kept = {name: value for name, value in told.items() if name not in remove} | left
         if self.extra is not None and not same_json(kept, told):
             there = _at(raw, self.extra)
-            if (new := _closed(there, kept)) is not None and _put(after, self.extra, new):
+            new = _closed(there, kept)
+            if new == {}:
+                _drop(after, self.extra)
+            elif new is not None and _put(after, self.extra, new):
                 left = {}
         tops = [name for name in after if name not in raw or not same_json(raw[name], after[name])]
         return Written({n: after[n] for n in tops}, tuple(n for n in raw if n not in after), left)
@@ -298,16 +318,19 @@ def _put(raw: Any, path: Path, value: Any) -> bool:
 
 
 def _drop(raw: dict[str, Any], path: Path) -> None:
+    """Takes a member out, and the object that was made for it alone."""
     if _at(raw, path) is _ABSENT:
         return
     if len(path) == 1:
         raw.pop(path[0])
         return
     holder = _at(raw, path[:-1])
-    if isinstance(holder, Mapping):
-        _put(raw, path[:-1], {name: value for name, value in holder.items() if name != path[-1]})
-    else:
+    if not isinstance(holder, Mapping):
         _put(raw, path, None)
+    elif rest := {name: value for name, value in holder.items() if name != path[-1]}:
+        _put(raw, path[:-1], rest)
+    else:
+        _drop(raw, path[:-1])
 
 
 def _opened(extra: Any) -> Mapping[str, Any] | None:

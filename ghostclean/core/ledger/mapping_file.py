@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date, time
@@ -32,6 +31,8 @@ class BadMapping(ValueError):
 
 def read_mapping(text: str) -> LedgerMapping:
     """The mapping that a TOML text describes; raises BadMapping."""
+    import tomllib  # few ledgers have a mapping
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -229,6 +230,8 @@ class _Reader:
 
     def _line(self, *keys: str) -> int | None:
         """Where the first statement stands that says something about these keys."""
+        import tomllib
+
         lines, start = self._text.splitlines(), 1
         for number in range(1, len(lines) + 1):
             try:

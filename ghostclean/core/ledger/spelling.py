@@ -91,6 +91,13 @@ class Field:
             raise Unspeakable(name, value)
         return words[0] if words else value
 
+    def rewrites(self, name: str, word: Any) -> bool:
+        """Whether a word that is read and written back becomes another."""
+        try:
+            return not same_json(self.write(name, self.read(word), word), word)
+        except Unspeakable:
+            return True
+
     def write_signed(self, value: Any, side: Any) -> Any:
         if side not in tuple(Side):
             raise Unspeakable("side", side)
