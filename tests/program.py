@@ -226,6 +226,7 @@ def _load() -> None:
             importlib.import_module(module.name)
     for name in ("concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "redis", "typer._adapters"):
         importlib.import_module(name)
+    importlib.import_module("apprise").Apprise.instantiate("json://localhost")  # loads its services
     gc.collect()
     gc.freeze()  # no child touches it, so that nothing is copied
 
