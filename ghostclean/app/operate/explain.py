@@ -12,7 +12,7 @@ from ghostclean.app.ports import JournalEntry, Ledger, Record, State
 from ghostclean.core import attention
 from ghostclean.core.attention import Item
 from ghostclean.core.broker import canonical_id, symbol_key
-from ghostclean.core.ledger import order_ids, record_id, text
+from ghostclean.core.ledger import FACTS, beside, json_value, order_ids, record_id, text
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError, LedgerFailed
 
@@ -121,6 +121,7 @@ def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
         "status": status,
         **_verdict(stores.state, trade_id, entries),
         "entries": [entry.to_dict() for entry in entries],
+        "beside": {} if record is None else json_value(beside(_kept(stores.state, trade_id), record)),
         "attention": [item.to_dict() for item in items],
         "held": choice.held if choice is not None else None,
         "candidates": [candidate.to_dict() for candidate in choice.candidates] if choice is not None else [],
@@ -162,6 +163,10 @@ def _record(ledger: Ledger, trade_id: str) -> tuple[Record | None, str | None, s
         return ledger.get([trade_id]).get(trade_id), None, None
     except LedgerFailed as failure:
         return None, failure.code, str(failure)
+
+
+def _kept(state: State, trade_id: str) -> Any:
+    return state.recall(FACTS, [trade_id]).get(trade_id)
 
 
 def _verdict(state: State, trade_id: str, entries: Sequence[JournalEntry]) -> dict[str, Any]:

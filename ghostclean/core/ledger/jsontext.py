@@ -233,12 +233,23 @@ def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = 
         if there is None:
             new.append(f"{_string(name, layout)}{layout.colon}{_render(value, layout, layout.margin)}")
         elif not same_json(there.value, value):
-            edits.append((there.value_start, there.end, _render(value, layout, layout.margin)))
+            old = record[there.value_start : there.end]
+            edits.append((there.value_start, there.end, _edit_value(old, there.value, value, layout)))
     if new:
         comma = "," + layout.margin if layout.margin else layout.comma
         end = members[-1].end if members else 1
         edits.append((end, end, comma.join([""] * bool(last.keys() - removed) + new)))
     return splice(record, edits)
+
+
+def _edit_value(text: str, old: Any, new: Any, layout: Layout) -> str:
+    """The text of a value that becomes another: what stays within it keeps its spelling."""
+    if old and isinstance(old, Mapping) and isinstance(new, Mapping):
+        return edit_record(text, new, [name for name in old if name not in new])
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        differing = ((span, item) for span, item in zip(elements(text, 0), new, strict=True) if span[2] != item)
+        return splice(text, ((s, e, _edit_value(text[s:e], was, item, layout)) for (s, e, was), item in differing))
+    return _render(new, layout, layout.margin)
 
 
 def _removals(members: Sequence[_Member], removed: Collection[str]) -> Iterator[Edit]:

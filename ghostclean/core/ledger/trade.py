@@ -21,6 +21,8 @@ from ghostclean.core.broker import (
     trade_tag,
 )
 
+from .jsontext import json_value, same_json
+
 OPEN = frozenset({"OPEN", "PARTIAL"})
 PENDING = frozenset({"PENDING", "BROKER_PENDING", "BROKER_FILLED", "AUTO_PENDING", "NEW"})
 FINAL = frozenset({"CLOSED", "CANCELED", "CANCELLED", "REJECTED", "EXPIRED", "ARCHIVED", "CLOSED_MANUAL", "DELETED"})
@@ -295,5 +297,15 @@ def same(record: Mapping[str, Any], name: str, value: object) -> bool:
         return said is not None and json_number(said) == json_number(value)
     if present == value:
         return True
+    moment = parse_time(value)
+    return moment is not None and parse_time(present) == moment
+
+
+def means(present: object, value: object) -> bool:
+    """Whether two values of a field are one as JSON, times by their moment."""
+    if same_json(json_value(present), json_value(value)):
+        return True
+    if not isinstance(value, str) or ":" not in value:
+        return False
     moment = parse_time(value)
     return moment is not None and parse_time(present) == moment
