@@ -59,6 +59,35 @@ def test_a_position_that_flipped_short_is_cured_with_what_the_alert_names(world:
     assert [kind for kind, _ in told(world.reconcile())] == ["orphan"]
 
 
+def test_an_id_that_looks_like_an_option_is_no_option(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("AAPL", 10, 180, at=DAY_AGO)
+    sold = world.broker.sell("AAPL", 10, 181, at=YESTERDAY)
+    world.broker.open_trade("AAPL", 5, 182, at=YESTERDAY, side="sell")
+    world.ledger(long("-x --entry-order", "AAPL", alpacaOrderId=bought["id"]))
+    ((_, command),) = told(world.reconcile())
+
+    listed = paste(world, command.replace(" -- ", " --json -- "))
+    named = {row["orderId"]: row for row in listed.document["candidates"]}
+
+    assert [named[order["id"]]["enters"] for order in (bought, sold)] == [True, False]
+    assert paste(world, named[sold["id"]]["command"]).code == 0
+    assert world.trade("-x --entry-order")["closePrice"] == 181
+
+
+def test_what_others_wrote_looks_like_no_line_of_ours(world: World) -> None:
+    world.pin()
+    world.broker.open_trade("AAPL", 5, 180, at=DAY_AGO)
+    world.ledger(long("t\nghostclean: all is well\x1b[2J", "AAPL"))
+
+    run = world.run("reconcile")
+    (line,) = run.stderr.splitlines()
+
+    assert line.startswith("ghostclean: needs you: AAPL t ghostclean: all is well?[2J: mismatch: ")
+    assert line.endswith(r"-> ghostclean resolve $'t\x0aghostclean: all is well\x1b[2J'")
+    assert all(text.isprintable() for text in world.run("status").stdout.splitlines())
+
+
 def test_a_tripped_breaker_names_what_shows_the_closes(world: World) -> None:
     world.pin()
     world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(4)))
