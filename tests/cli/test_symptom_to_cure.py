@@ -460,12 +460,19 @@ def test_what_nobody_knows_is_exit_1(world: World) -> None:
 # --------------------------------------------------------------------------- history
 
 
-def closed_twice(world: World) -> list[str]:
-    """Two ghosts closed by two runs, one sold at +100, one vanished; the run ids."""
+def sold_by_hand(world: World) -> dict[str, Any]:
+    """A trade of ten that were sold at +100, as the app still has it."""
     world.pin()
     bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
     world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
-    world.ledger(long("m", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+    record = long("m", "MSFT", entry=400, alpacaOrderId=bought["id"])
+    world.ledger(record)
+    return record
+
+
+def closed_twice(world: World) -> list[str]:
+    """Two ghosts closed by two runs, one sold at +100, one vanished; the run ids."""
+    sold_by_hand(world)
     runs = [world.reconcile().document["runId"]]
     world.ledger(long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER))
     return [*runs, world.reconcile().document["runId"]]
@@ -495,15 +502,24 @@ def test_history_of_one_symbol_and_of_a_time(world: World) -> None:
 
 
 def test_an_undone_close_takes_its_money_out_again(world: World) -> None:
-    world.pin()
-    bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
-    world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
-    world.ledger(long("m", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+    sold_by_hand(world)
     world.run("undo", world.reconcile().document["runId"])
 
     sums = world.run("history", "m", "--json").document["sums"]
 
     assert [(s["reason"], s["pnl"]) for s in sums] == [("manual_close", 100), ("undone", -100)]
+
+
+def test_a_close_that_the_app_overwrote_counts_once(world: World) -> None:
+    old = sold_by_hand(world)
+    world.reconcile()
+    world.ledger(old)
+    world.reconcile()
+
+    document = world.run("history", "m", "--json").document
+
+    assert [(r["action"], r["pnl"]) for r in document["entries"]] == [("closed", 100), ("closed", 0)]
+    assert document["sums"] == [{"reason": "manual_close", "count": 1, "pnl": 100, "unknown": 0}]
 
 
 def test_a_vanished_by_a_persons_word_is_an_exit_without_pnl(world: World) -> None:
