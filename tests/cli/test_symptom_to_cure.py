@@ -144,6 +144,19 @@ def test_a_record_without_a_symbol_is_no_ghost_by_anybodys_word(world: World) ->
     assert "--vanished" not in explained.stdout
 
 
+def test_a_word_on_an_id_that_stands_twice_is_no_word_on_a_trade(world: World) -> None:
+    world.pin()
+    world.ledger(long("d", "AMD"), long("d", "GE"))
+    assert told(world.reconcile()) == [("unreadable", "ghostclean explain d")]
+
+    assert world.run("explain", "d", "--json").document["cure"] == ["ghostclean doctor"]
+    assert "trade d GE is unreadable: its id stands more than once" in world.run("doctor").stdout
+    for more in ((), ("--vanished",)):
+        with world.untouched():
+            refused = world.run("resolve", "d", *more)
+        assert (refused.code, "several records with the id 'd'" in refused.stderr) == (1, True)
+
+
 def test_a_quiet_failure_that_is_an_item_is_said_once(world: World) -> None:
     world.pin()
     holds(world)

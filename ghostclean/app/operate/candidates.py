@@ -84,7 +84,7 @@ class Choice:
 
 
 def find_candidates(parts: Parts, deadline: Deadline, policy: Policy, record: Mapping[str, Any]) -> Choice | None:
-    """The choice for an open trade, None for one that runs do not work on.
+    """The choice for an open trade, None for one that runs do not work on or whose id stands twice.
 
     Raises LedgerFailed, StateFailed, BrokerTruthFailed, AccountMismatch.
     """
@@ -95,7 +95,7 @@ def find_candidates(parts: Parts, deadline: Deadline, policy: Policy, record: Ma
     observation = observe(parts, deadline, policy, view, memory, truth, look_again=False)
     trade = read_trade(record)
     decision = next((d for d in observation.plan.decisions if d.trade_id == trade.id), None)
-    if decision is None:
+    if decision is None or trade.id in view.repeated:
         return None
     since = max((trade.opening or truth.at) - _BEFORE_OPENING, truth.at - _LOOK_BACK)
     keys = instruments(observation, trade)
