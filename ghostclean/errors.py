@@ -41,6 +41,10 @@ class LedgerFailed(GhostcleanError):
     exit_code = 4
 
 
+class TradeRefused(LedgerFailed):
+    """The ledger did not take the change of one trade; those of others are not concerned."""
+
+
 class StateFailed(GhostcleanError):
     """ghostclean's own memory is out of reach: without lock and journal nothing is written."""
 

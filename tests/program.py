@@ -224,7 +224,8 @@ def _load() -> None:
     for module in pkgutil.walk_packages(ghostclean.__path__, "ghostclean."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "redis", "typer._adapters"):
+    names = ["concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "redis", "typer._adapters"]
+    for name in (*names, "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "psycopg"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # no child touches it, so that nothing is copied

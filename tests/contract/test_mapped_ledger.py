@@ -177,6 +177,6 @@ def test_a_new_trade_belongs_to_the_ledger(kit: LedgerKit, state: SqliteState) -
 def test_a_word_that_is_missing_stops_the_write(kit: LedgerKit, state: SqliteState) -> None:
     book = ledger(kit, state)
     (trade,) = book.read().active
-    with pytest.raises(LedgerFailed, match="no word for status PARTIAL; nothing was changed"):
+    with pytest.raises(LedgerFailed, match="no word for status PARTIAL; nothing of it was changed"):
         book.write([Change("a", trade, {"status": "PARTIAL"})], free())
     assert book.place.endswith("[bot=mine]")

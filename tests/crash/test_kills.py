@@ -38,6 +38,17 @@ def test_killed_at_every_effect(make_scene: MakeScene, pair: tuple[str, str], ho
         assert kill_and_repair(make_scene(*pair), right, fault={"at": at, "how": how}) == KILLED
 
 
+@pytest.mark.parametrize("pair", [("sqlite", "sqlite"), ("postgres", "redis")], ids="-".join)
+def test_killed_while_a_table_and_the_facts_beside_it_are_written(make_scene: MakeScene, pair: tuple[str, str]) -> None:
+    """Between the facts and the row, and between the row and what settles the facts."""
+    right, effects = right_end(make_scene(*pair))
+    kept = [at for at, name in enumerate(effects, 1) if name.endswith(".remember")]
+    assert len(kept) == 2
+    for at in kept:
+        for how in ("kill_before", "kill_after"):
+            assert kill_and_repair(make_scene(*pair), right, fault={"at": at, "how": how}) == KILLED
+
+
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_killed_at_random_instants(make_scene: MakeScene, batch: int) -> None:
     assert kill_at_random(make_scene, 1000 + batch, KILLS // BATCHES) > 0

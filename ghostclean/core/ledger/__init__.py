@@ -1,6 +1,6 @@
 """The app's record of a trade, and its fields."""
 
-from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, words_of
+from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, with_fact, words_of
 from .jsontext import (
     COMPACT,
     PRETTY,
@@ -39,6 +39,7 @@ from .trade import (
     record_id,
     record_size,
     same,
+    same_value,
     status_of,
     text,
 )
