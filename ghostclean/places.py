@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+T = TypeVar("T")
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 SQL_PORTS = {"postgresql": 5432, "mysql": 3306}
@@ -15,9 +20,9 @@ _SQL_SCHEMES = {"postgres": "postgresql", "mariadb": "mysql", **{name: name for 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A Redis or SQL database (URL without fragment), a JSON file or a SQLite file, or Alpaca.
+    """A Redis or SQL database (URL without fragment), a file, or Alpaca; `key`: of a ledger in Redis, or its table.
 
-    `key` is that of a ledger in Redis, or its table.
+    The adapter of a ledger, a state or a broker is named like its `kind`.
     """
 
     kind: str
@@ -43,7 +48,7 @@ class Place:
             return f"redis:{_database(self.where)}#{self.key}"
         if self.kind == "sql" and self.scheme != "sqlite":
             return self.describe()
-        key = self.key.lower()  # SQLite's tables have no case
+        key = self.key.lower()
         try:
             found = self.path.stat()
             return f"{self.kind}:{found.st_dev}:{found.st_ino}#{key}"
@@ -123,7 +128,7 @@ def _sql_place(text: str, scheme: str) -> Place:
 def _sql_name(place: Place) -> str:
     """A table of a server by its host and port, in the schema that is searched first; a socket is this machine's."""
     if place.scheme == "sqlite":
-        return f"sqlite:///{os.path.realpath(place.path)}#{place.key}"
+        return f"sqlite:///{os.path.realpath(place.path)}#{place.key.lower()}"  # its tables have no case
     parts = urlsplit(place.where)
     options = dict(parse_qsl(parts.query))
     host = (options.get("host") or parts.hostname or "localhost").lower().rstrip(".")
@@ -137,7 +142,7 @@ def mapping_path(named: str | None, ledger: Place) -> Path | None:
     """The file with the app's own names: the one that is named, else beside the ledger, else in the working folder."""
     if named is not None:
         return Path(named).expanduser()
-    folders = [ledger.path.parent] if ledger.kind == "file" else []
+    folders = [ledger.path.parent] if ledger.kind == "file" or ledger.scheme == "sqlite" else []
     return next((path for folder in (*folders, Path()) if (path := folder / "mapping.toml").is_file()), None)
 
 
@@ -153,7 +158,7 @@ def broker_place(text: str) -> Place:
     if text.lower() == "alpaca":
         return Place("alpaca")
     if text.lower().startswith("file:"):
-        return Place("file", _path(text, "broker.json"))
+        return Place("snapshot", _path(text, "broker.json"))
     raise ValueError("it must be alpaca or file:PATH of a snapshot")
 
 
@@ -176,6 +181,33 @@ def web_url(text: str) -> str:
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("it must be https://HOST/… (or http://)")
     return text
+
+
+def alert_urls(text: str) -> str:
+    """URLs of any scheme, separated by blanks; whether Apprise knows it, only Apprise can tell."""
+
+    def check(url: str, number: int) -> None:
+        del number
+        scheme, _, rest = url.partition("://")
+        if scheme.lower() in ("http", "https"):
+            web_url(url)
+        elif not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme) or not rest:
+            raise ValueError("it must be https://HOST/… or a URL of Apprise such as ntfy://HOST/TOPIC")
+
+    each_url(text, check)
+    return text
+
+
+def each_url(text: str, read: Callable[[str, int], T]) -> list[T]:
+    """What `read` makes of each URL of the list and its number; a ValueError says which one is wrong."""
+    urls, found = text.split(), []
+    for number, url in enumerate(urls, 1):
+        try:
+            found.append(read(url, number))
+        except ValueError as error:
+            which = f"URL {number} of {len(urls)}: " if len(urls) > 1 else ""
+            raise ValueError(f"{which}{error}") from None
+    return found
 
 
 def is_loopback(host: str) -> bool:

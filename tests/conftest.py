@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.eye import TOKEN, Eye, watching
 from tests.servers import postgres_binaries, postgres_server
 
 # No example is judged by its time: a machine may be busy with other things.
@@ -26,3 +28,16 @@ def postgres_url() -> Iterator[str]:
         pytest.skip("no Postgres on this machine (apt-get install postgresql)")
     with postgres_server() as url:
         yield url
+
+
+@pytest.fixture
+def eye() -> Iterator[Eye]:
+    with watching() as heard:
+        yield heard
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes the connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/{TOKEN}"

@@ -227,6 +227,7 @@ def _load() -> None:
     names = ["concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "redis", "typer._adapters"]
     for name in (*names, "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "psycopg"):
         importlib.import_module(name)
+    importlib.import_module("apprise").Apprise.instantiate("json://localhost")  # loads its services
     gc.collect()
     gc.freeze()  # no child touches it, so that nothing is copied
 
