@@ -160,11 +160,11 @@ class Scene:
             app.exec_driver_sql(
                 f"CREATE TABLE {self.table} (id text PRIMARY KEY, ticker text, side text, status text, "
                 'quantity numeric, "alpacaOrderId" text, "openedAt" text, "entryPrice" numeric, "stopPrice" numeric, '
-                '"closePrice" numeric(12, 1), "closedAt" text, mine integer DEFAULT 0)'
+                '"closePrice" numeric(12, 1), "closedAt" text, count0 integer DEFAULT 0, count1 integer DEFAULT 0)'
             )
             table = sa.Table(self.table, sa.MetaData(), autoload_with=app)
             for record in self.records:
-                known = {name: value for name, value in record.items() if name in table.c and name != "mine"}
+                known = {name: value for name, value in record.items() if name in table.c}
                 app.execute(table.insert().values(known))
 
     def rows(self) -> dict[str, dict[str, Any]]:
