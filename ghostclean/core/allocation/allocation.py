@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from ghostclean.core.broker import CRYPTO_DUST, ONE, STOCK_DUST, ZERO, Evidence, Order, Position, Side, parse_time
-from ghostclean.core.ledger import ENTRY_ORDER_FIELDS, Trade, is_vanished, order_ids, read_trade, record_size, text
+from ghostclean.core.ledger import ENTRY_ORDER_FIELDS, Trade, is_vanished, read_trade, record_size, text
 
 from .execution import Execution, average, total
 from .family import EntryState, Family, first_stop
@@ -209,7 +209,7 @@ def _closed(record: Mapping[str, Any], evidence: Evidence) -> Closed:
 
 def names_of(closed: Iterable[Closed]) -> set[str]:
     """Every order id that some closed records store."""
-    return {name for c in closed for name in order_ids(c.record)}
+    return {name for c in closed for name in c.trade.order_ids}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ghostclean.core.broker import (
     ties,
 )
 from ghostclean.core.inputs import World
-from ghostclean.core.ledger import Trade, order_ids
+from ghostclean.core.ledger import Trade
 from ghostclean.core.neighbours import Claim, Neighbours
 
 from .activities import executions_of
@@ -284,7 +284,7 @@ class Books:
         owned = {i for a in self.allocations for i in a.family.ids()} | self.neighbours.orders
         present = {a.name for a in self.allocations}
         for trade in (*(a.trade for a in self.allocations), *(t for t, _ in self.unreadable), *self._others):
-            owned.update(order_ids(trade.record))
+            owned.update(trade.order_ids)
         present |= {trade.id or "" for trade, _ in self.elsewhere}
         for trade_id, ids in self.world.memory.exits.items():
             if trade_id not in present:  # those of a present trade are in its family
@@ -349,7 +349,7 @@ class Books:
             qty = a.open_qty if held else a.claim
             stands = position is not None and position.side is a.side and a.coverage not in _HOLDS_NOTHING
             if position is not None and stands and a.duplicate_of is None:
-                orders = tuple(sorted(a.family.ids() | set(order_ids(a.trade.record))))
+                orders = tuple(sorted(a.family.ids() | a.trade.order_ids))
                 found.append(Claim(a.name, position.symbol, a.side, qty, position.qty, a.certain and held, orders))
         return found
 

@@ -31,7 +31,8 @@ def share_out(
     """
     left: dict[Side, Decimal] = {}
     explained = False
-    for side in sorted(Side, key=lambda s: position is not None and s is not position.side):
+    short_first = position is not None and position.side is Side.SHORT
+    for side in (Side.SHORT, Side.LONG) if short_first else (Side.LONG, Side.SHORT):
         members = same_side(allocations, side)
         if not members:
             continue
