@@ -16,8 +16,7 @@ from typing import Annotated, Any, NamedTuple, Self, get_args
 
 from dotenv import dotenv_values
 from platformdirs import user_data_path, user_state_path
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from ghostclean.core.inputs import Policy
 from ghostclean.core.protection import ManagePolicy
@@ -131,12 +130,10 @@ _CutLossR = Annotated[Decimal, _fraction("-1000", "-0.01", "a number of R below 
 # --------------------------------------------------------------------------- the model
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything an operator can set; build it with `load` or `of`."""
 
-    model_config = SettingsConfigDict(
-        case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=False
-    )
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     alpaca_api_key: SecretStr | None = Field(None, alias="ALPACA_API_KEY")
     alpaca_secret_key: SecretStr | None = Field(None, alias="ALPACA_SECRET_KEY")
@@ -171,18 +168,6 @@ class Settings(BaseSettings):
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _credentials: Credentials | None = PrivateAttr(default=None)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` hands over: it has read every source once and knows which won."""
-        return (init_settings,)
 
     @classmethod
     def load(cls, flags: Mapping[str, str] | None = None, env_file: str | None = None) -> Self:

@@ -42,9 +42,9 @@ class Family:
     """`chain` is the entry order's replace chain, oldest first; `added` are further entries it names.
 
     `entries` are all of them: `filled` is what they filled, `entered_at` when the first was sent, and the
-    family `works` while one of them can still fill. `questions` must be answered before anything is concluded; `dormant` ones concern exits
-    beside one that still works and are harmless while a position covers the trade. `tied` exits
-    hang on the entry itself and can be no other trade's.
+    family `works` while one of them can still fill. `questions` must be answered before anything is
+    concluded; `dormant` ones concern exits beside one that still works and are harmless while a
+    position covers the trade. `tied` exits hang on the entry itself and can be no other trade's.
     """
 
     trade: Trade

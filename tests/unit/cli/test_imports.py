@@ -11,7 +11,7 @@ import pytest
 
 from tests.program import ROOT
 
-HEAVY = {"alpaca", "pandas", "numpy", "redis", "requests", "rich", "urllib3", "pydantic_settings", "sqlite3", "rq"}
+HEAVY = {"alpaca", "pandas", "numpy", "redis", "requests", "rich", "urllib3", "sqlite3", "rq"}
 COMMANDS = (
     "reconcile",
     "auto-manage",
