@@ -130,15 +130,15 @@ class Books:
 
     def why_unobserved(self, allocation: Allocation) -> str | None:
         """Why the position of a trade is not observed."""
+        if not self.world.truth.positions.unread:
+            return None
         legs = [leg.key for leg in self.legs(allocation)]
         return self._told_by_assets.why_unobserved(*(legs or {allocation.key, allocation.trade.key}))
 
     @cached_property
     def _told_by_assets(self) -> Positions:
-        positions = self.world.truth.positions
-        if not positions.unread:
-            return positions
-        return positions.named({o.asset_id: o.key for o in self.evidence.orders.values() if o.asset_id})
+        known = {o.asset_id: o.key for o in self.evidence.orders.values() if o.asset_id}
+        return self.world.truth.positions.named(known)
 
     def closed(self, key: str) -> list[Closed]:
         """The final records of an instrument that held shares; empty until they were read."""

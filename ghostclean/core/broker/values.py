@@ -26,9 +26,9 @@ def number(value: object) -> Decimal | None:
     result = value if isinstance(value, Decimal) else _decimal(value)
     if not result.is_finite():
         raise BadNumber(f"{value!s:.40} is no finite number")
-    if _is_huge(result):
-        raise BadNumber(f"{result:.6E} is no amount of anything")
-    return result
+    if -_MOST_DIGITS <= result.adjusted() <= _MOST_DIGITS or not result:
+        return result
+    raise BadNumber(f"{result:.6E} is no amount of anything")
 
 
 def _decimal(value: object) -> Decimal:
