@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostclean.durations import parse_duration
 from ghostclean.errors import BadSettings
-from ghostclean.wiring import connected
+from ghostclean.wiring import channels, connected
 
 if TYPE_CHECKING:
     from ghostclean.app.deadline import Deadline
@@ -60,8 +60,9 @@ def reconcile(
         allow_mass_close=allow_mass_close,
         max_trades=max,
     )
+    told = channels(loaded)  # before the time of the run begins: they change no run
     limit = _deadline(deadline, counted_from_start=counted_from_start)
-    with connected(loaded) as parts:
+    with connected(loaded, told) as parts:
         return run_reconcile(parts, Options(run_id, source, limit, policy, dry_run))
 
 
@@ -86,6 +87,7 @@ def auto_manage(
     source = name_of(source, "source")
     run_id = new_run_id("auto-manage") if run_id is None else name_of(run_id, "run_id")
     policy = loaded.policy()
+    told = channels(loaded)  # before the time of the run begins: they change no run
     limit = _deadline(deadline, counted_from_start=counted_from_start)
     options = ManageOptions(
         run_id=run_id,
@@ -97,7 +99,7 @@ def auto_manage(
         dry_run=dry_run,
         force=force,
     )
-    with connected(loaded) as parts:
+    with connected(loaded, told) as parts:
 
         def reconcile_first(lease: Lease | None) -> Result:
             short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))

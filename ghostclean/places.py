@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+T = TypeVar("T")
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A Redis (URL without fragment), a JSON file or a SQLite file, or Alpaca; `key` only for a Redis ledger."""
+    """A Redis (URL without fragment), a file, or Alpaca; `key` only for a Redis ledger.
+
+    The adapter of a ledger, a state or a broker is named like its `kind`.
+    """
 
     kind: str
     where: str = field(default="", repr=False)
@@ -98,7 +106,7 @@ def broker_place(text: str) -> Place:
     if text.lower() == "alpaca":
         return Place("alpaca")
     if text.lower().startswith("file:"):
-        return Place("file", _path(text, "broker.json"))
+        return Place("snapshot", _path(text, "broker.json"))
     raise ValueError("it must be alpaca or file:PATH of a snapshot")
 
 
@@ -121,6 +129,33 @@ def web_url(text: str) -> str:
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("it must be https://HOST/… (or http://)")
     return text
+
+
+def alert_urls(text: str) -> str:
+    """URLs of any scheme, separated by blanks; whether Apprise knows it, only Apprise can tell."""
+
+    def check(url: str, number: int) -> None:
+        del number
+        scheme, _, rest = url.partition("://")
+        if scheme.lower() in ("http", "https"):
+            web_url(url)
+        elif not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme) or not rest:
+            raise ValueError("it must be https://HOST/… or a URL of Apprise such as ntfy://HOST/TOPIC")
+
+    each_url(text, check)
+    return text
+
+
+def each_url(text: str, read: Callable[[str, int], T]) -> list[T]:
+    """What `read` makes of each URL of the list and its number; a ValueError says which one is wrong."""
+    urls, found = text.split(), []
+    for number, url in enumerate(urls, 1):
+        try:
+            found.append(read(url, number))
+        except ValueError as error:
+            which = f"URL {number} of {len(urls)}: " if len(urls) > 1 else ""
+            raise ValueError(f"{which}{error}") from None
+    return found
 
 
 def is_loopback(host: str) -> bool:

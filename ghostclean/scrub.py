@@ -13,6 +13,17 @@ _USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
 _IN_QUERY = re.compile(r"(?<=[?&])(password|username|token|key|secret)=[^&#\s'\"]*", re.IGNORECASE)
 _SECRET_OPTIONS = ("password", "token", "key", "secret")
 _SHORTEST = 4  # shorter values would blank out ordinary words
+_TOKEN = 12  # characters: shorter ones are words of an address, mostly
+
+
+def pieces(urls: str) -> Iterable[str]:
+    """The URLs of a list, and what may be a token in them: long, and not the name of a host."""
+    for url in urls.split():
+        yield url
+        first, *others = re.split(r"[/:@?&=#,]+", url.partition("://")[2])
+        yield from (text for text in others if len(text) >= _TOKEN)
+        if len(first) >= _TOKEN and "." not in first:
+            yield first
 
 
 def worth_hiding(values: Iterable[str], urls: Iterable[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ the default. Whatever is wrong becomes one BadSettings line that names the varia
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self, get_args
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from platformdirs import user_data_path, user_state_path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
@@ -22,8 +24,8 @@ from ghostclean.core.inputs import Policy
 from ghostclean.core.protection import ManagePolicy
 from ghostclean.durations import DAY, parse_duration
 from ghostclean.errors import BadSettings
-from ghostclean.places import Place, api_url, broker_place, ledger_place, redis_place, state_place, web_url
-from ghostclean.scrub import MASK, scrub, worth_hiding
+from ghostclean.places import Place, alert_urls, api_url, broker_place, ledger_place, redis_place, state_place, web_url
+from ghostclean.scrub import MASK, pieces, scrub, worth_hiding
 
 LIVE_URL = "https://api.alpaca.markets"
 PAPER_URL = "https://paper-api.alpaca.markets"
@@ -33,6 +35,8 @@ _FIRST_PAIR = ("ALPACA_API_KEY", "ALPACA_SECRET_KEY")
 _SECOND_PAIR = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 _OUR_PREFIXES = ("GHOSTCLEAN_", "AUTO_MANAGE_")
 _TRUTHY = frozenset({"1", "true"})
+_FALSY = frozenset({"0", "false", "no", "off"})
+_SHOWN = 20  # characters of a word that is none
 ENV_FILE = ".env"
 FLEET_FOLDER = "GHOSTCLEAN_FLEET"
 # Whose an account is, and what tells of it alone: of several accounts no two may share these.
@@ -50,11 +54,15 @@ class Credentials(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where one setting came from (`environment`, `.env`, `flag`, `default`) and how to show it."""
+    """Where one setting came from (`environment`, `.env`, `flag`, `default`) and how to show it.
+
+    `cure`: for a switch that its word does not turn on.
+    """
 
     name: str
     source: str
     shown: str
+    cure: str = ""
 
 
 # --------------------------------------------------------------------------- value types
@@ -115,6 +123,7 @@ _RedisUrl = Annotated[Place, _from_text(redis_place)]
 _Ledger = Annotated[Place, _from_text(ledger_place)]
 _State = Annotated[Place, _from_text(state_place)]
 _WebUrl = Annotated[SecretStr, _from_text(web_url)]
+_AlertUrls = Annotated[SecretStr, _from_text(alert_urls)]
 _PathText = Annotated[str, _from_text(lambda text: text)]
 # Only the exact word means the live account: a typing error must fail on the safe side (1 == True).
 _Live = Annotated[bool, BeforeValidator(lambda value: value is True or value == "true")]
@@ -153,7 +162,7 @@ class Settings(BaseModel):
     confirmations: _Runs = Field(1, alias="GHOSTCLEAN_CONFIRMATIONS")
     interval: _Interval = Field(300.0, alias="GHOSTCLEAN_INTERVAL")
     heartbeat_url: _WebUrl | None = Field(None, alias="GHOSTCLEAN_HEARTBEAT_URL")
-    alert_url: _WebUrl | None = Field(None, alias="GHOSTCLEAN_ALERT_URL")
+    alert_url: _AlertUrls | None = Field(None, alias="GHOSTCLEAN_ALERT_URL")
     metrics_file: _PathText | None = Field(None, alias="GHOSTCLEAN_METRICS_FILE")
     auto_enabled: _Switch = Field(False, alias="AUTO_MANAGE_ENABLED")
     auto_eod_flatten: _Switch = Field(False, alias="AUTO_MANAGE_EOD_FLATTEN")
@@ -282,7 +291,7 @@ class Settings(BaseModel):
     @property
     def account_kind(self) -> str:
         """`snapshot`, `live` or `paper`."""
-        return "snapshot" if self.broker.kind == "file" else "live" if self.live else "paper"
+        return "snapshot" if self.broker.kind == "snapshot" else "live" if self.live else "paper"
 
     @property
     def key_mark(self) -> str:
@@ -296,14 +305,18 @@ class Settings(BaseModel):
         return tuple(self._origin(field.alias or name, getattr(self, name)) for name, field in _FIELDS.items())
 
     def _origin(self, name: str, value: Any) -> Origin:
+        cure = ""
         if value is None:
             shown = "not set"
         elif name in _SECRETS:
             shown = MASK
         else:
-            given = _text(self._given.get(name, str(value))).strip()
-            shown = scrub(given, secrets_in({name: given})) if isinstance(value, Place) else str(value)
-        return Origin(name, self._sources.get(name, "default"), shown)
+            given = _text(self._given.get(name, str(value)))
+            shown = scrub(given.strip(), secrets_in({name: given})) if isinstance(value, Place) else str(value)
+            if value is False and given.strip().lower() not in _FALSY:
+                off = "paper" if name == "ALPACA_LIVE_TRADE" else "off"
+                shown, cure = f"{off}, because of the word {given[:_SHOWN]!r}", f"only {name}=true turns it on"
+        return Origin(name, self._sources.get(name, "default"), shown, cure)
 
 
 def _holds(annotation: Any, kind: type) -> bool:
@@ -410,11 +423,20 @@ def _env_file(path: str | None) -> Mapping[str, str | None]:
             f"--env-file {name} is no file in {folder}: nothing was done; name the file with the settings"
         )
     try:
-        return dotenv_values(name)
+        text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadSettings(
             f"{name} cannot be read ({type(error).__name__}): nothing was done; fix or remove it"
         ) from None
+    # Not left to `dotenv_values`, which logs what it cannot read and goes on without it.
+    wrong = next((line.original for line in parse_stream(io.StringIO(text)) if line.error), None)
+    if wrong is not None:
+        blank = wrong.string[: -len(wrong.string.lstrip())].count("\n")
+        raise BadSettings(
+            f"{name} cannot be read from line {wrong.line + blank} on: nothing was done; write NAME=value or # and a "
+            "comment there, and put a value with a quote in it, or of several lines, in quotes"
+        )
+    return dotenv_values(stream=io.StringIO(text))
 
 
 def _readable(path: str | None) -> Mapping[str, str | None]:
@@ -427,7 +449,9 @@ def _readable(path: str | None) -> Mapping[str, str | None]:
 def secrets_in(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The secret values among these variables, passwords in URLs included."""
     known = {name: value for name, value in _present(values).items() if isinstance(value, str)}
-    return worth_hiding([value for name, value in known.items() if name in _SECRETS], known.values())
+    urls = [url for value in known.values() for url in value.split()]
+    hidden = [value for name, value in known.items() if name in _SECRETS]
+    return worth_hiding([*hidden, *(piece for value in hidden for piece in pieces(value))], urls)
 
 
 def environment_secrets(env_file: str | None = None) -> tuple[str, ...]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from ghostclean.errors import GhostcleanError
+from ghostclean.errors import BadSettings, GhostcleanError
 
 if TYPE_CHECKING:
-    from ghostclean.adapters.alpaca import AlpacaBroker
-    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+    from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
     from ghostclean.app.parts import Parts, Stores
-    from ghostclean.app.ports import State, Trouble
+    from ghostclean.app.ports import Broker, Monitor, State, Trouble
     from ghostclean.settings import Settings
-
-AnyAlpaca = TypeVar("AnyAlpaca", bound="AlpacaBroker")
 
 
 def stores(settings: Settings) -> Stores:
@@ -64,55 +63,67 @@ def _server(url: str, servers: dict[str, Any]) -> Any:
     return servers[url]
 
 
-def broker(settings: Settings) -> AlpacaBroker:
-    if settings.broker.kind == "file":
-        from ghostclean.adapters.alpaca.snapshot import SnapshotBroker
-
-        return SnapshotBroker.load(settings.broker.path)
-    from ghostclean.adapters.alpaca import AlpacaBroker
-
-    return _connected(AlpacaBroker, settings)
+def broker(settings: Settings) -> Broker:
+    """The broker as set: each kind is a module or package of the adapters with an `open_broker`."""
+    module = import_module(f"ghostclean.adapters.{settings.broker.kind}")
+    found: Broker = module.open_broker(settings.broker, access=lambda: _access(settings))
+    return found
 
 
 def recorder(settings: Settings) -> RecordingBroker | SnapshotBroker:
-    """As `broker`, with a `document` of what it was asked."""
-    from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+    """As `broker`, with a `document` of what it was asked; raises BadSettings where there can be none."""
+    from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
 
-    if settings.broker.kind == "file":
-        return SnapshotBroker.load(settings.broker.path)
-    return _connected(RecordingBroker, settings)
+    if settings.broker.kind == "alpaca":
+        return RecordingBroker.connect(**_access(settings))
+    found = broker(settings)
+    if not isinstance(found, SnapshotBroker):
+        raise BadSettings(f"GHOSTCLEAN_BROKER is {settings.broker.kind}, which cannot be recorded (nothing was done)")
+    return found
 
 
-def _connected(kind: type[AnyAlpaca], settings: Settings) -> AnyAlpaca:
+def _access(settings: Settings) -> dict[str, Any]:
     keys = settings.require_credentials()
-    return kind.connect(
-        trading_url=settings.trading_url,
-        data_url=settings.data_url,
-        api_key=keys.key.get_secret_value(),
-        secret_key=keys.secret.get_secret_value(),
-        live=settings.live,
-    )
+    return {
+        "trading_url": settings.trading_url,
+        "data_url": settings.data_url,
+        "api_key": keys.key.get_secret_value(),
+        "secret_key": keys.secret.get_secret_value(),
+        "live": settings.live,
+    }
 
 
-def _monitors(settings: Settings, ledger: str) -> Monitors:
+def channels(settings: Settings) -> list[Monitor]:
+    """The monitors that are set; raises BadSettings. Loading what sends alerts may take a second."""
+    if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
+        return []
+    from ghostclean.adapters.monitors import CHANNELS
+
+    given = [(build, value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
+    return [channel for build, value in given for channel in build(value)]
+
+
+def _monitors(settings: Settings, told: Sequence[Monitor], ledger: str) -> Monitors:
     from ghostclean.app.monitors import Monitors
 
-    if not (settings.heartbeat_url or settings.alert_url or settings.metrics_file):
-        return Monitors()
-    from ghostclean.adapters.monitors import CHANNELS, LocalMemo
+    if not told or settings.alert_url is None:
+        return Monitors(told)
+    from ghostclean.adapters.alerts import LocalMemo
 
-    channels = [build(value) for name, build in CHANNELS.items() if (value := settings.value(name)) is not None]
-    alert_url = settings.value("GHOSTCLEAN_ALERT_URL")
-    return Monitors(channels, LocalMemo(alert_url, ledger) if alert_url else None)
+    return Monitors(told, LocalMemo(settings.alert_url.get_secret_value(), ledger))
 
 
 def rehearsals(settings: Settings, kept: Stores) -> dict[str, Callable[[], list[Trouble]]]:
     """What else a run writes on this machine, by name."""
     found = {"spool": kept.spool.rehearse}
     if settings.metrics_file:
-        from ghostclean.adapters.monitors import MetricsFile
+        from ghostclean.adapters.metrics import MetricsFile
 
         found["metrics"] = MetricsFile(settings.metrics_file).rehearse
+    if settings.alert_url is not None:
+        from ghostclean.adapters import alerts
+
+        found["alerts"] = partial(alerts.rehearse, settings.alert_url.get_secret_value())
     return found
 
 
@@ -135,14 +146,10 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 
 @contextlib.contextmanager
-def connected(settings: Settings) -> Iterator[Parts]:
+def connected(settings: Settings, told: Sequence[Monitor] = ()) -> Iterator[Parts]:
+    """The stores, the broker, and the `channels` that shall be told."""
     from ghostclean.app.parts import Parts
 
     with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
-        yield Parts(
-            kept.ledger,
-            kept.state,
-            kept.spool,
-            broker=asked,
-            monitors=_monitors(settings, kept.ledger.place),
-        )
+        monitors = _monitors(settings, told, kept.ledger.place)
+        yield Parts(kept.ledger, kept.state, kept.spool, broker=asked, monitors=monitors)

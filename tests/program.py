@@ -231,6 +231,7 @@ def _load() -> None:
         group = built(frozenset([info.name]))
         for parameter in (*group.params, *group.commands[info.name].params):
             parameter.get_runtime_param()
+    importlib.import_module("apprise").Apprise.instantiate("json://localhost")  # loads its services
     gc.collect()
     gc.freeze()  # no child touches it, so that nothing is copied
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from ghostclean.app.ports import RunCommit, State, Trouble
 from ghostclean.errors import StateFailed
 
-from .room import room_in
+from .disk import disk_troubles
 from .state.form import commit_from, commit_text, namespace
 
 _log = logging.getLogger("ghostclean")
@@ -51,7 +51,7 @@ class FolderSpool:
 
     def rehearse(self) -> list[Trouble]:
         """What keeps it from taking a record."""
-        return room_in(self.folder)
+        return disk_troubles(self.folder)
 
     def deliver(self, state: State) -> int:
         delivered = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -16,11 +17,12 @@ from ghostclean.errors import DeadlineExceeded, GhostcleanError
 SECTION = "alerts"  # of the state: what the next run compares with
 MEMORY = {"reconcile": "last", "auto-manage": "auto-manage"}  # its id there, by kind of run
 
-_MOST_SECONDS = 2.0
+_MEMO_SECONDS = 2.0
 _KEPT_FOR_THE_RECORD = 0.6
 _MOST_UNSENT = 20
 
 Memory = dict[str, Any]
+Send = Callable[[float], None]
 
 
 class AlertMemo(Protocol):
@@ -41,8 +43,8 @@ class Monitors:
 
     def started(self, run_id: str, origin: Origin, left: float) -> None:
         """A reconcile run has begun; `left` are the seconds until its deadline."""
-        for channel in self.channels:
-            self._send(channel, channel.started(run_id, origin), min(_MOST_SECONDS, left / 8))
+        sends = {c: send for c in self.channels if (send := c.started(run_id, origin)) is not None}
+        self._send(sends, lambda channel: min(channel.patience, left / 8))
 
     def ended(
         self,
@@ -64,14 +66,24 @@ class Monitors:
         memory = None if state is None else self._recall(state, MEMORY[kind], left())
         local = self._asked(lambda memo: memo.recall())
         alerts, after = _news(kind, document, memory, local, now)
-        unsent = [Alert(str(event), str(text)) for event, text in after.pop("untold", ())]
-        told = [*unsent, *alerts][-_MOST_UNSENT:]
-        run = EndedRun(kind, origin, document, told, parse_time(after.get("lastSuccess")), now)
-        sent = self._tell(run, left)
-        self._keep_local(run, local, lost=memory is None, sent=sent)
+        run = EndedRun(kind, origin, document, alerts, parse_time(after.get("lastSuccess")), now)
+        waited = {address: [Alert(*alert) for alert in kept] for address, kept in after.pop("undelivered", {}).items()}
+        waiting = self._tell(run, waited, left)
+        self._keep_local(run, local, lost=memory is None, sent=len(waiting) < len(self._receivers()))
         if memory is None:
             return None
-        return after if sent else {**after, "untold": [[alert.event, alert.text] for alert in run.alerts]}
+        return {**after, "undelivered": waiting} if waiting else after
+
+    def rehearse(self, run: EndedRun) -> Iterator[tuple[str, str | None]]:
+        """Sends an alert by every channel that sends any; its name, and why it did not arrive."""
+        for channel in self._receivers():
+            send = channel.ended(run)
+            assert send is not None
+            arrived = self._send({channel: send}, lambda channel: channel.patience)
+            yield channel.name, None if arrived else self.failures[-1]
+
+    def _receivers(self) -> list[Monitor]:
+        return [channel for channel in self.channels if channel.address]
 
     def _keep_local(self, run: EndedRun, local: str | None, *, lost: bool, sent: bool) -> None:
         """What was told while the state is lost; forgotten with the first reconcile that has it again."""
@@ -80,41 +92,59 @@ class Monitors:
         elif local and not lost and run.kind == "reconcile":
             self._asked(lambda memo: memo.remember(None))
 
-    def _tell(self, run: EndedRun, left: Callable[[], float]) -> bool:
-        """Whether no alert waits any more; what reached no channel is told by the next run."""
-        receivers = [channel for channel in self.channels if channel.sends_alerts]
-        reached = [c for c in self.channels if self._send(c, c.ended(run), _share(left())) and c.sends_alerts]
-        return bool(reached) or not (run.alerts and receivers)
+    def _tell(
+        self, run: EndedRun, waited: Mapping[str, Sequence[Alert]], left: Callable[[], float]
+    ) -> dict[str, list[list[str]]]:
+        """What has not arrived, by address: the next run tells it again there, and only there."""
+        told = {c: [*waited.get(c.address, ()), *run.alerts][-_MOST_UNSENT:] for c in self.channels}
+        sends = {c: send for c in self.channels if (send := c.ended(replace(run, alerts=told[c]))) is not None}
+        arrived = self._send(sends, lambda channel: _share(left(), channel.patience))
+        waiting = [c for c in self._receivers() if told[c] and c not in arrived]
+        return {c.address: [[alert.event, alert.text] for alert in told[c]] for c in waiting}
 
     def _recall(self, state: State, name: str, left: float) -> Memory | None:
         found: list[Any] = []
         seconds = max(left / 4, 0.05)
-        if not self._bounded("alerts", lambda: found.append(state.recall(SECTION, [name]).get(name)), seconds):
+        why = _failure("alerts", lambda: found.append(state.recall(SECTION, [name]).get(name)), seconds)
+        if why is not None:
+            self.failures.append(why)
             return None
         return dict(found[0]) if isinstance(found[0], Mapping) else {}
 
     def _asked(self, ask: Callable[[AlertMemo], str | None]) -> str | None:
         memo, found = self.memo, list[str | None]()
-        if memo is not None:
-            self._bounded("alert", lambda: found.append(ask(memo)), _MOST_SECONDS)
+        if memo is not None and (why := _failure("alert", lambda: found.append(ask(memo)), _MEMO_SECONDS)) is not None:
+            self.failures.append(why)
         return found[0] if found else None
 
-    def _send(self, channel: Monitor, send: Callable[[float], None] | None, seconds: float) -> bool:
-        return send is not None and self._bounded(channel.name, lambda: send(seconds), seconds)
+    def _send(self, sends: Mapping[Monitor, Send], time_of: Callable[[Monitor], float]) -> list[Monitor]:
+        """The channels that took it; all at once, so that one that hangs costs the others nothing."""
+        why: dict[Monitor, str | None] = {}
 
-    def _bounded(self, what: str, call: Callable[[], None], seconds: float) -> bool:
-        """Whether the call worked; a failure is counted and shown, a monitor must never break the run."""
-        try:
-            bounded(call, seconds)
-        except DeadlineExceeded as error:
-            self.failures.append(f"{what}: {error}")
-        except GhostcleanError as error:
-            self.failures.append(str(error))
-        except Exception as error:  # noqa: BLE001 - counted and shown; its text may hold a URL with a token
-            self.failures.append(f"{what}: {type(error).__name__}")
-        else:
-            return True
-        return False
+        def send(channel: Monitor) -> None:
+            seconds = time_of(channel)
+            why[channel] = _failure(channel.name, lambda: sends[channel](seconds), seconds)
+
+        threads = [threading.Thread(target=send, args=(channel,), daemon=True) for channel in sends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.failures += [text for channel in sends if (text := why[channel]) is not None]
+        return [channel for channel in sends if why[channel] is None]
+
+
+def _failure(what: str, call: Callable[[], None], seconds: float) -> str | None:
+    """Why the call failed: counted and shown, for a monitor must never break the run."""
+    try:
+        bounded(call, seconds)
+    except DeadlineExceeded as error:
+        return f"{what}: {error}"
+    except GhostcleanError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - its text may hold a URL with a token
+        return f"{what}: {type(error).__name__}"
+    return None
 
 
 def _news(
@@ -138,6 +168,6 @@ def _news(
     return alerts, {**known, **after}
 
 
-def _share(left: float) -> float:
+def _share(left: float, most: float) -> float:
     """Half of what the run's own record leaves over, and never long."""
-    return min(_MOST_SECONDS, max(0.0, left - _KEPT_FOR_THE_RECORD) / 2)
+    return min(most, max(0.0, left - _KEPT_FOR_THE_RECORD) / 2)

@@ -14,7 +14,7 @@ from typing import Any
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway, open_gateway, read_market
 from ghostclean.app.journal import NOTED, SKIPPED, WRITTEN, Journal
-from ghostclean.app.manage.closing import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
+from ghostclean.app.manage.closer import NEEDS_SECONDS, CloseOutcome, Closer, CloseState, CloseTarget, is_close
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
 from ghostclean.app.ports import OWED, JournalEntry, Lease

@@ -111,6 +111,8 @@ class Broker(Protocol):
     def cancel(self, order_id: str) -> None:
         """Asks for a cancel; success means asked, not canceled."""
 
+    def close(self) -> None: ...
+
 
 # --------------------------------------------------------------------------- what may be in the way
 
@@ -429,12 +431,16 @@ class EndedRun:
 class Monitor(Protocol):
     """One channel to the outside; both methods return what sends, called with the seconds it may take, or None.
 
-    It raises GhostcleanError when it does not arrive. An alert counts as sent once a channel that `sends_alerts`
-    took it.
+    It raises GhostcleanError when it does not arrive. `patience`: the most seconds it gets. `address`: whom it alerts,
+    in a form without secrets that stays the same from run to run; empty when it sends no alerts.
     """
 
-    name: str
-    sends_alerts: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def patience(self) -> float: ...
 
     def started(self, run_id: str, origin: Origin) -> Callable[[float], None] | None: ...
 

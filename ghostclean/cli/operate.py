@@ -1,8 +1,10 @@
 """`snapshot`, `doctor`, `migrate` and `schedule`: for the people who run it."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +31,11 @@ _DOCTOR = """Check settings, ledger, state, broker, account and clock, with the 
 \b
 Examples:
   ghostclean doctor
+  ghostclean doctor --test-alert
   ghostclean doctor --pin
 
-Exit 1 when a check fails. --pin accepts the account that answers as this ledger's.
+Exit 1 when a check fails. --pin shows the account that answers beside the ledger's, and accepts it
+after a yes at the terminal or with --yes.
 """
 _MIGRATE = """Copy a ledger to another place or layout; the source stays as it is.
 
@@ -88,24 +92,53 @@ def _save(document: Mapping[str, Any], output: str) -> str:
 def doctor(
     common: Common,
     pin: Annotated[bool, typer.Option("--pin", help="Accept the present account as the right one.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --pin.")] = False,
+    test_alert: Annotated[bool, typer.Option("--test-alert", help="Send a test by every alert channel.")] = False,
 ) -> Outcome:
     from ghostclean.render.terminal import folded
     from ghostclean.render.text import check_line
 
-    checks = _checks(common, pin=pin)
+    question = _Question(answer=True if yes else None)
+    checks = _checks(common, question if pin else None, test_alert=test_alert)
     failed = [check for check in checks if check["ok"] is False]
-    detail = f"{len(failed)} of {len(checks)} checks failed" if failed else None
-    error = "reconcile_failed" if failed else None
+    code, error, detail = 0, None, None
+    if failed:
+        code, error, detail = 1, "reconcile_failed", f"{len(failed)} of {len(checks)} checks failed"
+    if question.unheard:
+        command = f"ghostclean doctor --pin --yes{_env_option(common)}"
+        code, error = 2, "bad_settings"
+        detail = f"nothing was pinned: {question.unheard}; to accept it type: {command}"
     document = {"ok": not failed, "checks": checks, "error": error, "detail": detail}
 
     def lines() -> Iterator[str]:
         worth = [check for check in checks if check["ok"] is not True or not common.quiet]
-        return folded(map(check_line, worth), " " * 18)
+        yield from folded(map(check_line, worth), " " * 18)
+        if not failed and not common.quiet:
+            notes = sum(check["ok"] is None for check in checks)
+            yield f"all {len(checks)} checks passed" + (f", {notes} with a note" if notes else "")
 
-    return Outcome(document, 1 if failed else 0, lines, error=error, detail=detail)
+    return Outcome(document, code, lines, error=error, detail=detail)
 
 
-def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
+@dataclass(slots=True)
+class _Question:
+    """Whether the account shall be pinned, asked at the terminal; `unheard` is what nobody was there to answer."""
+
+    answer: bool | None
+    unheard: str = ""
+
+    def __call__(self, text: str) -> bool:
+        if self.answer is None and not (sys.stdin.isatty() and sys.stderr.isatty()):
+            self.unheard = text
+            return False
+        return self.answer or typer.confirm(f"{text}.\nPin it?", err=True)
+
+
+def _env_option(common: Common) -> str:
+    return f" --env-file {shlex.quote(common.env_file)}" if common.env_file is not None else ""
+
+
+def _checks(common: Common, question: _Question | None, *, test_alert: bool) -> list[dict[str, Any]]:
     from contextlib import ExitStack, closing
     from datetime import timedelta
 
@@ -128,8 +161,9 @@ def _checks(common: Common, *, pin: bool) -> list[dict[str, Any]]:
             env_file=common.env_file or ENV_FILE,
             account_kind=settings.account_kind,
             interval=timedelta(seconds=settings.interval),
+            channels=lambda: wiring.channels(settings),
         )
-        return [check.to_dict() for check in examine(installation, pin=pin)]
+        return [check.to_dict() for check in examine(installation, agrees=question, test_alert=test_alert)]
 
 
 @command("migrate", _MIGRATE, "Copy a ledger to another place or layout.")

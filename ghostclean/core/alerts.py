@@ -47,6 +47,15 @@ class Origin:
         return f"ledger {self.ledger}, {account}, host {self.host}"
 
 
+def message(alerts: Sequence[Alert], origin: Origin, most: int) -> str:
+    """The alerts as text of at most so many characters: what is too long loses its end, not whose it is."""
+    shown, whose = "\n".join(f"ghostclean: {alert.text}" for alert in alerts), f"\n{origin.line()}"
+    if len(shown) + len(whose) <= most:
+        return shown + whose
+    room = most - len(whose) - 1
+    return f"{shown[:room]}…{whose}" if room > most // 2 else f"{shown[: max(0, most - 1)]}…"
+
+
 def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[list[Alert], dict[str, Any]]:
     """The alerts that a finished run calls for, and what the next run compares with.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from ghostclean.core.attention import of
 from ghostclean.core.broker import parse_time
 from ghostclean.durations import spell
 
-from .terminal import is_terminal
+from .terminal import is_plain, is_terminal
 from .text import changes, printable, shown, totals
 
 Document = Mapping[str, Any]
@@ -40,7 +39,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def console_lines(*parts: Any) -> Iterator[str]:
     """The parts as finished lines, as wide as the terminal (80 columns in a pipe)."""
-    plain = bool(os.environ.get("NO_COLOR"))  # no bold either: who asks for it wants bare text
+    plain = is_plain()
     buffer = io.StringIO()
     console = Console(
         file=buffer,

@@ -14,8 +14,13 @@ _CLEAR = "\r\x1b[K"
 
 
 def is_terminal() -> bool:
-    """A terminal, or FORCE_COLOR is set."""
-    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+    """A terminal, or FORCE_COLOR is set, and not to 0."""
+    return os.environ.get("FORCE_COLOR", "") not in ("", "0") or sys.stdout.isatty()
+
+
+def is_plain() -> bool:
+    """Whether colour was declined; bold text too: who asks for that wants bare text."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("FORCE_COLOR") == "0"
 
 
 def folded(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:

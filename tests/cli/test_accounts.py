@@ -72,16 +72,30 @@ def test_paper_and_live_are_two_accounts(world: World) -> None:
 
 
 def test_doctor_pins_on_purpose(world: World) -> None:
+    old = world.broker.market.account_number
     world.ledger(live(world))
     assert world.reconcile().code == 0
     world.broker.market.new_account()
-    record = live(world, "NVDA")
-    world.ledger(record)
+    new = world.broker.market.account_number
+    world.ledger(vanished(1, alpacaOrderId=UNKNOWN_ORDER), live(world, "NVDA"))
     assert world.reconcile().code == 5
-    world.run("doctor", "--pin")
+    pinned = world.recall("pin")
+
+    asked = world.run("doctor", "--pin", "--json")
+    both = f"the ledger belongs to paper account {old}, these keys are of paper account {new}"
+    known = f"{both}, which knows 1 of the 2 orders that the ledger names"
+    assert (asked.code, asked.document["error"]) == (2, "bad_settings")
+    assert asked.document["detail"] == f"nothing was pinned: {known}; to accept it type: ghostclean doctor --pin --yes"
+    assert world.recall("pin") == pinned
+
+    accepted = world.run("doctor", "--pin", "--yes")
+    assert f"paper account {new} is now this ledger's (before: {known})" in accepted.stdout
+    world.ledger(world.trade("nvda"))
     run = world.reconcile()
     assert run.code == 0
     assert run.verdicts() == {"nvda": "live"}
+    again = world.run("doctor", "--pin")
+    assert (again.code, "the account is this ledger's already" in again.stdout) == (0, True)
 
 
 def test_the_first_contact_needs_a_sign(world: World) -> None:

@@ -116,3 +116,36 @@ def test_the_cause_of_a_failed_run_outlives_its_mail(make_world: MakeWorld, layo
     world.broker.clear_faults()
     world.reconcile()
     assert world.status()["reconcileTelemetry"]["runs"][0]["detail"] is None
+
+
+def test_the_last_line_says_how_it_went(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.ledger(long("a", "AAPL", alpacaOrderId=world.broker.open_trade("AAPL", 10, 180, at=DAY_AGO)["id"]))
+    assert world.inside().exit_code == 0
+    run = world.run("doctor", AUTO_MANAGE_ENABLED="yes", ALPACA_LIVE_TRADE="1")
+    lines = run.stdout.splitlines()
+    assert (run.code, run.stderr) == (0, "")
+    assert lines[-1] == f"all {len(lines) - 1} checks passed, {run.stdout.count('note ')} with a note"
+    for name, off in (("AUTO_MANAGE_ENABLED", "off"), ("ALPACA_LIVE_TRADE", "paper")):
+        [line] = [line for line in lines if f"{name} = {off}, because of the word" in line]
+        assert line.startswith("note ")
+        assert line.endswith(f" - only {name}=true turns it on")
+    world.broker.fault("account", 401)
+    failed = world.run("doctor")
+    assert (failed.code, failed.stderr) == (1, f"ghostclean: 1 of {len(failed.stdout.splitlines())} checks failed\n")
+
+
+def test_a_bad_line_of_the_file_is_one_line_in_every_command(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world("file")
+    file = tmp_path / "bad.env"
+    file.write_text(f'GHOSTCLEAN_GRACE=1\nset -a\nALPACA_SECRET_KEY="{"x" * 20}\n')
+    said = f"ghostclean: {file} cannot be read from line 2 on: nothing was done; "
+    commands = ("reconcile", "auto-manage", "status", "gate", "explain a", "history", "undo --last")
+    for command in commands:
+        run = world.run(*command.split(), "--env-file", str(file))
+        assert (run.code, run.stdout, run.stderr.count("\n")) == (2, "", 1), command
+        assert run.stderr.startswith(said)
+    doctor = world.run("doctor", "--env-file", str(file))
+    assert (doctor.code, len(doctor.stdout.splitlines())) == (1, 1)
+    fleet = world.run("fleet", str(tmp_path), "reconcile")
+    assert (fleet.code, "cannot be read from line 2 on" in fleet.stdout + fleet.stderr) == (2, True)

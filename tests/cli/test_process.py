@@ -151,7 +151,7 @@ sys.exit(main())
     [
         "ghostclean.cli.app",  # before the command line is read
         "ghostclean.api",  # while the command begins
-        "ghostclean.adapters.alpaca.snapshot",
+        "ghostclean.adapters.snapshot",
         "ghostclean.app.report",  # in the middle of the run
     ],
 )

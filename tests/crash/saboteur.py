@@ -37,7 +37,13 @@ def strike(fault: dict[str, Any]) -> None:
     """Lets this process fail as asked; what effects it had is in the file `seen` at its end."""
     saboteur = Saboteur(fault)
     saboteur.wrap()
-    atexit.register(lambda: Path(fault["seen"]).write_text(json.dumps(saboteur.names)))
+    atexit.register(lambda: put(Path(fault["seen"]), json.dumps(saboteur.names)))
+
+
+def put(path: Path, text: str) -> None:
+    """The whole text or no file, whenever this process is killed."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
 
 
 class Saboteur:
@@ -81,8 +87,7 @@ class Saboteur:
         if self.how.startswith("hang"):
             time.sleep(3600)
         if self.how.startswith("stop"):
-            self.marker.with_suffix(".new").write_text(str(os.getpid()))
-            self.marker.with_suffix(".new").rename(self.marker)
+            put(self.marker, str(os.getpid()))
             # To this thread: sent to the process, it may go on into what it should stop before.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             return

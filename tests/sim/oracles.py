@@ -143,10 +143,20 @@ class Judge:
             raise Violation(f"{truth.id}: P&L {pnl} written, {max(booked)} is true")
 
     def _judge_fills(self, truth: Truth, done: Written) -> None:
-        """No share has two entries: none is said to have filled more than it entered."""
+        """No share has two entries: none is said to have filled more than it entered.
+
+        But where another trade of its entry has left the ledger: then the entry is its own, by all that can be known.
+        """
         filled = done.change.fields.get("filledQty")
-        if filled is not None and filled > (entered := self.world.lots_of(truth.owner, self.clock.t).entered):
+        if filled is None or self._left_by_a_sharer(truth):
+            return
+        if filled > (entered := self.world.lots_of(truth.owner, self.clock.t).entered):
             raise Violation(f"{truth.id}: {filled} written as filled, it entered {entered}")
+
+    def _left_by_a_sharer(self, truth: Truth) -> bool:
+        shares = (t.entry is not None and t.entry is truth.entry for t in self.app.truths.values())
+        gone = (t.id not in self.store.records for t in self.app.truths.values())
+        return any(a and b for a, b in zip(shares, gone, strict=True))
 
     def _judge_size(self, done: Written) -> None:
         """No size is set below what the trades hold together."""

@@ -18,7 +18,7 @@ CORE = ("broker", "ledger", "allocation", "verdicts")
 
 
 def source(place: str) -> list[Path]:
-    """The files of a place: a module, or all of a room."""
+    """The files of a place: a module, or all of a package."""
     module = PACKAGE / f"{place}.py"
     return [module] if module.exists() else sorted((PACKAGE / place).glob("*.py"))
 
@@ -52,15 +52,15 @@ def test_every_path_on_the_page_exists() -> None:
         assert (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists(), name
 
 
-@pytest.mark.parametrize("room", CORE)
-def test_the_rooms_of_the_core_stand_one_above_the_other(room: str) -> None:
-    above = {f"core/{name}" for name in (*CORE[CORE.index(room) + 1 :], "safety", "protection")}
-    for path in source(f"core/{room}"):
+@pytest.mark.parametrize("package", CORE)
+def test_the_packages_of_the_core_stand_one_above_the_other(package: str) -> None:
+    above = {f"core/{name}" for name in (*CORE[CORE.index(package) + 1 :], "safety", "protection")}
+    for path in source(f"core/{package}"):
         seen = {"/".join(place.split("/")[:2]) for place in imported(path)}
         assert not seen & above, f"{path.name} looks up to {seen & above}"
 
 
 def test_the_tests_of_the_units_stand_as_the_house_does() -> None:
-    rooms = {path.parent.relative_to(UNIT) for path in UNIT.rglob("test_*.py")}
-    assert len(rooms) > 10
-    assert not [room for room in rooms if not (PACKAGE / room).is_dir()]
+    packages = {path.parent.relative_to(UNIT) for path in UNIT.rglob("test_*.py")}
+    assert len(packages) > 10
+    assert not [package for package in packages if not (PACKAGE / package).is_dir()]

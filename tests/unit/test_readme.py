@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import io
 import os
 import re
 import shlex
@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from dotenv import dotenv_values
 
+from ghostclean.adapters.alerts import SETTING, channels
 from ghostclean.cli.app import app, switched
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
@@ -131,10 +133,12 @@ def test_every_variable_named_anywhere_exists() -> None:
 
 def test_the_env_examples_are_settings_that_load() -> None:
     examples = blocks(README, "ini")
-    values = dict(line.split("=", 1) for line in itertools.chain(*(block.splitlines() for block in examples)))
+    values = dotenv_values(stream=io.StringIO("".join(examples)))
 
-    assert len(examples) == 3
-    assert Settings.of(values).require_credentials()
+    assert len(examples) == 4
+    settings = Settings.of(values)
+    assert settings.require_credentials()
+    assert len(channels(settings.value(SETTING) or "")) == 3
 
 
 # --------------------------------------------------------------------------- codes and verdicts

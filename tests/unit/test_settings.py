@@ -292,6 +292,49 @@ def test_user_information_ends_at_its_last_at() -> None:
     assert scrub(text) == "see redis://***@host:1/0?password=*** and https://host/a@b"
 
 
+def test_a_long_part_of_an_alert_url_is_a_secret_and_its_host_is_none() -> None:
+    token, other = f"{SECRET}-of-discord", f"{SECRET}-of-telegram"
+    values = {"GHOSTCLEAN_ALERT_URL": f"discord://1234/{token} https://hooks.example.org/T1/B2/x tgram://{other}/77"}
+    secrets = secrets_in(values)
+    assert scrub(f"error at https://discord.com/api/webhooks/1234/{token}?wait=1", secrets).endswith("/1234/***?wait=1")
+    assert scrub(f"api.telegram.org/bot{other}/send", secrets) == "api.telegram.org/bot***/send"
+    assert not {"hooks.example.org", "1234", "T1", "77"} & set(secrets)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        (["GHOSTCLEAN_GRACE=1", "set -a"], 2),
+        (["# here", "", "<<<<<<< HEAD", "GHOSTCLEAN_GRACE=1", "=======", "GHOSTCLEAN_GRACE=2", ">>>>>>> b"], 3),
+        ([f'ALPACA_SECRET_KEY="{SECRET}', "GHOSTCLEAN_GRACE=1"], 1),
+        (["KEY=-----BEGIN PRIVATE KEY-----", f"{SECRET}=", "-----END PRIVATE KEY-----"], 3),
+    ],
+)
+def test_a_line_that_is_none_of_a_file_is_said_by_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: list[str], wrong: int
+) -> None:
+    (tmp_path / ".env").write_text("\n".join(lines))
+    with pytest.raises(BadSettings, match=rf"^\.env cannot be read from line {wrong} on: nothing was done; ") as error:
+        Settings.load()
+    assert SECRET not in str(error.value)
+    assert environment_secrets() == ()
+    assert caplog.text == ""
+
+
+def test_values_in_quotes_may_have_several_lines(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f'export KEY="-----BEGIN-----\n{SECRET}\n-----END-----"\nGHOSTCLEAN_GRACE=7\n')
+    assert Settings.load().grace == 7
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "TRUE ", "enabled"])
+def test_a_word_that_turns_nothing_on_is_said(word: str) -> None:
+    values = {"AUTO_MANAGE_ENABLED": word, "AUTO_MANAGE_TRAIL_ENABLED": "off", "ALPACA_LIVE_TRADE": word}
+    told = {o.name: (o.shown, o.cure) for o in Settings.of(values).origins() if o.cure}
+    live = (f"paper, because of the word '{word}'", "only ALPACA_LIVE_TRADE=true turns it on")
+    off = (f"off, because of the word '{word}'", "only AUTO_MANAGE_ENABLED=true turns it on")
+    assert told == {"ALPACA_LIVE_TRADE": live} | ({} if word == "TRUE " else {"AUTO_MANAGE_ENABLED": off})
+
+
 def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AUTO_MANAGE_ENABLE=1\n")
     monkeypatch.setenv("GHOSTCLEAN_SOMETHING_ELSE", "1")

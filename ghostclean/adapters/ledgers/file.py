@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostclean.adapters.room import room_in
+from ghostclean.adapters.disk import disk_troubles
 from ghostclean.app.ports import Lease, LedgerView, Trouble
 from ghostclean.core.ledger import PRETTY, BadJson
 from ghostclean.errors import LedgerFailed
@@ -58,7 +58,7 @@ class FileLedger(TextLedger):
         if self._file.path.exists():
             with self._turn():
                 self._file.rehearse()
-        return room_in(self._file.path.parent)
+        return disk_troubles(self._file.path.parent)
 
     def failed(self, what: str, cure: str) -> LedgerFailed:
         return self._file.failed(what, cure)

@@ -23,7 +23,7 @@ from ghostclean.errors import StateFailed
 
 from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, NEIGHBOURS, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
-from .takeover import Inherited, Shared
+from .upgrade import Inherited, Shared
 
 _PAGE = 500
 _INTENTS_AT_THE_HEAD = 100  # of the journal, that trimming looks past in one transaction
@@ -94,7 +94,6 @@ class RedisState(StoredState):
         check_schema(int(found), self.place)
 
     def close(self) -> None:
-        """Gives the connections back."""
         self._server.close()
 
     def rehearse(self) -> list[Trouble]:
@@ -120,18 +119,15 @@ class RedisState(StoredState):
     # ------------------------------------------------------------------ lock
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """The lock for at most that long, None while another holds it."""
         keys = (self._lock, self._holder, self._fence, self._schema)
         words = (secrets.token_hex(12), holder, max(1, int(seconds * 1000)), SCHEMA)
         token = self._call("EVAL", _ACQUIRE, len(keys), *keys, *words, doing="Taking the lock")
         return None if token is None else StateLease(token.decode(), self, self.place, self._lock)
 
     def holds(self, token: str) -> bool:
-        """Whether the lock is still held by this token."""
         return bool(self._call("GET", self._lock, doing="Checking the lock") == token.encode())
 
     def lock_info(self) -> LockInfo | None:
-        """Who holds the lock, None when nobody does."""
         milliseconds, holder = self._ask([("PTTL", self._lock), ("GET", self._holder)])
         if milliseconds <= 0:
             return None

@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostclean.adapters.room import room_in
+from ghostclean.adapters.disk import disk_troubles
 from ghostclean.app.ports import JournalEntry, Lease, LockInfo, RunCommit, Trouble
 from ghostclean.core.ledger import dumps
 from ghostclean.errors import StateFailed
 
 from .form import DONE_KEPT, INTENDED, JOURNAL_KEPT, NEIGHBOURS, SCHEMA, check_schema, runs_kept
 from .stored import Basis, Changes, Found, StateLease, StoredState, Texts
-from .takeover import Shared
+from .upgrade import Shared
 
 _APPLICATION = 0x47434C4E  # "GCLN", so that another program's database is never written to
 _BUSY_SECONDS = 5.0
@@ -110,13 +110,11 @@ class SqliteState(StoredState):
             self._turn.release()
 
     def rehearse(self) -> list[Trouble]:
-        """What keeps a run from using it."""
-        return room_in(self.path.parent)
+        return disk_troubles(self.path.parent)
 
     # ------------------------------------------------------------------ lock
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """The lock for at most that long, None while another holds it."""
         with self._writing("Taking the lock") as db:
             row = db.execute("SELECT fence, token, expires, seconds FROM lock WHERE ns = ?", (self._ns,)).fetchone()
             if row is not None and row[1] is not None and self._left(row[2], row[3]) > 0:
@@ -130,7 +128,6 @@ class SqliteState(StoredState):
         return StateLease(token, self)
 
     def lock_info(self) -> LockInfo | None:
-        """Who holds the lock, None when nobody does."""
         with self._reading("Reading the lock") as db:
             row = db.execute("SELECT holder, expires, seconds, token FROM lock WHERE ns = ?", (self._ns,)).fetchone()
         if row is None or row[3] is None:
@@ -139,7 +136,6 @@ class SqliteState(StoredState):
         return LockInfo(row[0], left) if left > 0 else None
 
     def holds(self, token: str) -> bool:
-        """Whether the lock is still held by this token."""
         with self._reading("Checking the lock") as db:
             row = db.execute(
                 "SELECT expires, seconds FROM lock WHERE ns = ? AND token = ?", (self._ns, token)
@@ -331,19 +327,31 @@ class SqliteState(StoredState):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        # In one statement: another process may be creating it between two.
+        application, tables = db.execute(
+            "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id"
+        ).fetchone()
         if tables and application != _APPLICATION:
             raise StateFailed(
                 f"The state {self.path} is another program's database; nothing was changed. "
                 "Cure: point GHOSTCLEAN_STATE elsewhere."
             )
-        if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            db.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead(db)
         db.execute("PRAGMA synchronous = FULL")
         if not tables:
             self._create(db)
         check_schema(db.execute("PRAGMA user_version").fetchone()[0], self.place)
+
+    def _write_ahead(self, db: sqlite3.Connection) -> None:
+        """Turns WAL on; SQLite does not wait with this while another process does the same."""
+        patience = time.monotonic() + _BUSY_SECONDS
+        while db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > patience:
+                    raise
+                time.sleep(0.01)
 
     def _create(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostclean.app.ports import JournalEntry, KnownLedger, Lease, LockInfo, Recalled, RunCommit, Telemetry, Trouble
+from ghostclean.app.ports import JournalEntry, KnownLedger, Lease, Recalled, RunCommit, State, Telemetry
 from ghostclean.errors import FencedOff, StateFailed
 
 from .form import (
@@ -36,7 +36,7 @@ from .form import (
     run_from,
     value_from,
 )
-from .takeover import Inherited, Shared, taken_over
+from .upgrade import Inherited, Shared, upgraded
 
 _INTENTS = "intents"
 
@@ -93,10 +93,8 @@ class Changes:
     inherited: Inherited | None = None
 
 
-class StoredState(ABC):
-    """The `State` port; a store is made by the methods that are abstract here."""
-
-    place: str
+class StoredState(State, ABC):
+    """The `State` port; a store brings its lock, `open`, `close`, `rehearse`, and what is abstract here."""
 
     def __init__(self, ledger: str, *, journal_kept: int = JOURNAL_KEPT) -> None:
         """`ledger` is the name under which its state is found."""
@@ -106,28 +104,8 @@ class StoredState(ABC):
     # ------------------------------------------------------------------ what a store brings
 
     @abstractmethod
-    def open(self) -> None:
-        """Connects and checks the schema number."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Gives the connections back."""
-
-    @abstractmethod
-    def rehearse(self) -> list[Trouble]:
-        """What keeps a run from using it, tried without a change."""
-
-    @abstractmethod
-    def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """The lock for at most that long, None while another holds it."""
-
-    @abstractmethod
     def holds(self, token: str) -> bool:
         """Whether the lock is still held by this token."""
-
-    @abstractmethod
-    def lock_info(self) -> LockInfo | None:
-        """Who holds the lock, None when nobody does."""
 
     @abstractmethod
     def _memory(self, section: str, ids: Sequence[str] | None) -> Texts:
@@ -166,13 +144,11 @@ class StoredState(ABC):
     # ------------------------------------------------------------------ lock
 
     def release(self, lease: Lease) -> None:
-        """Gives the lock back if it is still ours."""
         self._transact("Giving the lock back", Basis(), lambda _: Changes(unlock=lease.token))
 
     # ------------------------------------------------------------------ memory
 
     def recall(self, section: str, ids: Iterable[str] | None = None) -> dict[str, Any]:
-        """What was remembered under a section, all of it or for these ids."""
         return self._values(self._memory(section, None if ids is None else list(dict.fromkeys(ids))))
 
     def recall_all(self, names: Sequence[str]) -> Recalled:
@@ -200,7 +176,6 @@ class StoredState(ABC):
         return None
 
     def remember(self, section: str, values: Mapping[str, Any]) -> None:
-        """Stores JSON values by id at once; None forgets."""
         self._transact("Writing the state", None, lambda _: Changes(memory={section: values}))
 
     def _values(self, texts: Texts) -> dict[str, Any]:
@@ -218,11 +193,9 @@ class StoredState(ABC):
         self._transact("Writing the journal", Basis([entry.id for entry in entries]), change)
 
     def intents(self) -> list[JournalEntry]:
-        """Entries still `intended`, oldest first."""
         return [e for e in self._entries(self._journal({"intended": 1})) if e.outcome == INTENDED]
 
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
-        """Entries of a trade or a run (or all), oldest first."""
         values = {"trade_id": trade_id, "run_id": run_id}
         wanted = {name: value for name, value in values.items() if value is not None}
         found = self._entries(self._journal(wanted))
@@ -243,7 +216,7 @@ class StoredState(ABC):
             add = dict(commit.add)
             for entry_id, name in commit.totals.items():
                 add[name] = add.get(name, 0) + (not _is_written(found.entries.get(entry_id)))
-            inherited = None if found.shared is None else taken_over(commit.kind, found.shared)
+            inherited = None if found.shared is None else upgraded(commit.kind, found.shared)
             return Changes(_standing(commit.entries, found), commit.memory, commit, add, unlock, inherited)
 
         named = dict.fromkeys([*(entry.id for entry in commit.entries), *commit.totals])
@@ -253,12 +226,11 @@ class StoredState(ABC):
         """Summary as stored and the newest runs; of a state kept for all together, this ledger's part."""
         summary, runs = self._telemetry(kind, max(1, limit))
         if not runs:
-            inherited = taken_over(kind, self._shared(kind))
+            inherited = upgraded(kind, self._shared(kind))
             summary, runs = inherited.summary, inherited.runs
         return Telemetry(summary, tuple(run_from(text) for text in runs[: max(0, limit)]))
 
     def ledgers(self, kind: str) -> list[KnownLedger]:
-        """Every ledger that has recorded a run in this state, the present one included."""
         known = self._known(kind)
         abouts = check_shape("ledgers", self._values({ns: text for ns, (text, _) in known.items()}), self.place)
         found = [KnownLedger(abouts[ns], summary) for ns, (_, summary) in known.items()]

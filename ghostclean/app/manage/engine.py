@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.app.manage.closes import BLOCKED, MISSED, REASONS, UNFINISHED, TradeCloser
-from ghostclean.app.manage.closing import Closer, CloseState
+from ghostclean.app.manage.closer import Closer, CloseState
 from ghostclean.app.manage.stops import StopKeeper, StopOutcome
+from ghostclean.app.manage.trade_closer import BLOCKED, MISSED, REASONS, UNFINISHED, TradeCloser
 from ghostclean.app.manage.trade_journal import TradeChange, TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade, OpenTrades
 from ghostclean.app.observation import Observation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from ghostclean.app.manage.closes import BLOCKED, MISSED
+from ghostclean.app.manage.trade_closer import BLOCKED, MISSED
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import OpenTrades
 from ghostclean.core.attention import Kind, about

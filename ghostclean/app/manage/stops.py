@@ -10,7 +10,7 @@ from typing import Any
 
 from ghostclean.app.gateway.gateway import REST, OrderGateway
 from ghostclean.app.gateway.sending import Answer, Outcome
-from ghostclean.app.manage.closing import Closer, CloseState, CloseTarget
+from ghostclean.app.manage.closer import Closer, CloseState, CloseTarget
 from ghostclean.app.manage.trade_journal import TradeJournal
 from ghostclean.app.manage.trades import ManagedTrade
 from ghostclean.core.attention import Kind

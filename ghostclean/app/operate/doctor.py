@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.app.deadline import bounded
+from ghostclean.app.monitors import Monitors
+from ghostclean.app.operate.pinning import Proposal, accept, propose
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import Broker, Record, Trouble
+from ghostclean.app.ports import Broker, EndedRun, Monitor, Record, Trouble
 from ghostclean.core import attention
+from ghostclean.core.alerts import Alert, Origin
 from ghostclean.core.attention import Needs
-from ghostclean.core.broker import Account, BrokerTruth, iso
+from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.health import judge
 from ghostclean.core.ledger import is_open, is_pending, read_trade
 from ghostclean.core.safety import short
@@ -58,6 +62,9 @@ class Setting(Protocol):
     def source(self) -> str: ...
     @property
     def shown(self) -> str: ...
+    @property
+    def cure(self) -> str:
+        """For one that does not do what its value seems to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +79,13 @@ class Installation:
     env_file: str
     account_kind: str
     interval: timedelta
+    channels: Callable[[], Sequence[Monitor]]
 
 
-def examine(found: Installation, *, pin: bool = False) -> Iterator[Check]:
-    """Every check in order; with `pin` the account that answers becomes the ledger's."""
+def examine(
+    found: Installation, *, agrees: Callable[[str], bool] | None = None, test_alert: bool = False
+) -> Iterator[Check]:
+    """Every check in order; the account that answers becomes the ledger's where `agrees` says yes to it."""
     yield from _settings(found)
     yield from (ledger := _part("ledger", _ledger(found.stores)))
     yield from (state := _part("state", _state(found.stores)))
@@ -84,7 +94,11 @@ def examine(found: Installation, *, pin: bool = False) -> Iterator[Check]:
         yield from _part("ledger", _writing(found.stores, state_works=state_works))
     for name, rehearse in found.rehearsals.items():
         yield from _part(name, _rehearsed(name, rehearse))
-    yield from _part("broker", _broker(found, state_works=state_works, pin=pin))
+    if test_alert:
+        yield from _alerts(found)
+    yield from _part("broker", _broker(found, state_works=state_works and agrees is None))
+    if state_works and agrees is not None:
+        yield from _repin(found, agrees)
     if state_works:
         yield from _part("runs", _history(found))
     yield from _environment(found)
@@ -123,7 +137,8 @@ def _settings(found: Installation) -> Iterator[Check]:
     if not found.settings:
         yield Check("settings", True, "all defaults")
     for setting in found.settings:
-        yield Check("settings", True, f"{setting.name} = {setting.shown} (from {setting.source})")
+        what = f"{setting.name} = {setting.shown} (from {setting.source})"
+        yield Check("settings", None if setting.cure else True, what, setting.cure)
     for name, near in found.unread.items():
         cure = f"did you mean {near}?" if near else "unset it, or look it up in the README"
         yield Check("settings", None, f"{name} is set and is no setting of ghostclean", cure)
@@ -186,7 +201,7 @@ def _writing(stores: Stores, *, state_works: bool) -> Iterator[Check]:
             stores.state.release(lease)
 
 
-def _broker(found: Installation, *, state_works: bool, pin: bool) -> Iterator[Check]:
+def _broker(found: Installation, *, state_works: bool) -> Iterator[Check]:
     broker = found.broker()
     account = broker.account()
     skew = (broker.now() - datetime.now(UTC)).total_seconds()
@@ -205,7 +220,7 @@ def _broker(found: Installation, *, state_works: bool, pin: bool) -> Iterator[Ch
         what = f"ours differs from the broker's by {spell(abs(skew))}"
         yield Check("clock", None if wrong else True, what, "set this machine's clock (NTP)" if wrong else "")
     if state_works:
-        yield _pin(found, broker, account, pin=pin)
+        yield _pin(found, broker, account)
 
 
 def _account(found: Installation, account: Account) -> Check:
@@ -216,12 +231,8 @@ def _account(found: Installation, account: Account) -> Check:
     return Check("account", True if active else None, what, "" if active else "only an ACTIVE account trades")
 
 
-def _pin(found: Installation, broker: Broker, account: Account, *, pin: bool) -> Check:
-    present = {"id": account.id, "live": broker.live, "at": iso(broker.now())}
+def _pin(found: Installation, broker: Broker, account: Account) -> Check:
     try:
-        if pin:
-            found.stores.state.remember("pin", {"account": present})
-            return Check("pin", True, f"{short(account.id)} is now this ledger's account")
         pinned = found.stores.state.recall_all(["pin"]).pinned
     except GhostcleanError as error:
         return Check("pin", False, str(error), "repair the state and ask again")
@@ -231,6 +242,48 @@ def _pin(found: Installation, broker: Broker, account: Account, *, pin: bool) ->
     if why is not None:
         return Check("pin", False, why, "use the right keys, or accept the new one: ghostclean doctor --pin")
     return Check("pin", True, "the account is this ledger's")
+
+
+def _repin(found: Installation, agrees: Callable[[str], bool]) -> Iterator[Check]:
+    """The question is asked outside of any part: a person takes the time that it takes."""
+    proposals: list[Proposal] = []
+    yield from _part("pin", _proposed(found, proposals))
+    for proposal in proposals:
+        if agrees(proposal.text):
+            yield from _part("pin", _accepted(found, proposal))
+        else:
+            yield Check("pin", False, f"not accepted: {proposal.text}", "ghostclean doctor --pin --yes accepts it")
+
+
+def _proposed(found: Installation, proposals: list[Proposal]) -> Iterator[Check]:
+    proposal = propose(found.stores, found.broker())
+    if proposal.text:
+        proposals.append(proposal)
+    else:
+        yield Check("pin", True, "the account is this ledger's already")
+
+
+def _accepted(found: Installation, proposal: Proposal) -> Iterator[Check]:
+    yield Check("pin", True, f"{accept(found.stores.state, proposal)} is now this ledger's (before: {proposal.text})")
+
+
+def _alerts(found: Installation) -> Iterator[Check]:
+    """One alert by every channel; what is wrong with the setting has a check already."""
+    try:
+        monitors = Monitors(found.channels())
+    except BadSettings:
+        return
+    origin = Origin(found.stores.ledger.place, "", found.account_kind == "live", socket.gethostname())
+    alert = Alert("test", "a test: alerts of this ledger arrive here")
+    document = {"source": "doctor", "runId": "doctor"}
+    run = EndedRun("doctor", origin, document, [alert], None, datetime.now(UTC))
+    for name, why in (results := list(monitors.rehearse(run))):
+        if why is None:
+            yield Check("alerts", True, f"{name}: the test has arrived")
+        else:
+            yield Check("alerts", False, f"the test has not arrived: {why}", "look at its URL, and at the service")
+    if not results:
+        yield Check("alerts", False, "no test was sent: GHOSTCLEAN_ALERT_URL is not set", "set it to where you are")
 
 
 def _history(found: Installation) -> Iterator[Check]:

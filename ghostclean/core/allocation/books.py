@@ -7,24 +7,20 @@ position are read at once, unallocated executions when a verdict needs them.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 
 from ghostclean.core.broker import (
     CRYPTO_DUST,
-    ONE,
     ZERO,
-    Evidence,
     Fill,
     Order,
     Position,
     Positions,
     Side,
-    is_option,
     parse_client_id,
     ties,
 )
@@ -34,7 +30,6 @@ from ghostclean.core.neighbours import Claim, Neighbours
 
 from .activities import executions_of
 from .allocation import (
-    SAME_COST,
     Allocation,
     Closed,
     Coverage,
@@ -43,14 +38,14 @@ from .allocation import (
     names_of,
     read_closed,
     same_side,
-    within,
 )
+from .attribution import Purchases
 from .booking import Booking
 from .coverage import share_out
-from .entering import Purchases
 from .execution import Execution, total
-from .family import read_family
+from .family import orders_of_ours, read_family
 from .matching import Matches, match_gone, match_part
+from .twins import Twins
 from .unallocated import Unallocated, find_unallocated
 
 _LOOK_BACK = timedelta(days=1)
@@ -69,10 +64,10 @@ class Books:
         self.positions = {p.key: p for p in rows}
         self.neighbours = Neighbours(world.memory.neighbours, world.now, world.policy.grace)
         self._by_asset = {p.asset_id: p for p in rows if p.asset_id and not p.is_crypto}
-        readable, self.unreadable = _readable(world)
-        readable, self.elsewhere = _of_this_account(world, readable)
+        readable, self.unreadable = _split_off(world.trades, world.unreadable)
+        readable, self.elsewhere = _split_off(readable, world.other_account)
         self._others = [trade for trade in world.others if world.other_account(trade) is None]
-        ours = _our_orders(world.evidence, readable)
+        ours = orders_of_ours(world.evidence, readable)
         allocations = [self._allocation(trade, ours) for trade in readable]
         self.allocations = sorted(allocations, key=lambda a: (a.opened, a.name))
         self.groups: dict[str, list[Allocation]] = defaultdict(list)
@@ -87,7 +82,6 @@ class Books:
         self._unallocated: dict[str, Unallocated] = {}
         self._matches: dict[tuple[str, Side], Matches] = {}
         self.settling: dict[tuple[str, Side], datetime | None] = {}
-        self._orphan_sizes: dict[Side, _Sizes] | None = None
         for key, members in self.groups.items():
             self._bookings[key] = self._book(key, members)
             if any(a.unsure for a in members):
@@ -375,11 +369,11 @@ class Books:
             yield from self._twins(allocation)
 
     def _twins(self, allocation: Allocation) -> Iterator[Orphan]:
-        if self._orphan_sizes is None:
-            self._orphan_sizes = {
-                side: _Sizes(o for o in self.orphans if o.position.side is side and not o.remainder) for side in Side
-            }
-        return self._orphan_sizes[allocation.side].like(allocation)
+        return self._twins_of[allocation.side].of(allocation)
+
+    @cached_property
+    def _twins_of(self) -> dict[Side, Twins]:
+        return {side: Twins(o for o in self.orphans if o.position.side is side and not o.remainder) for side in Side}
 
     def last_activity(self) -> dict[str, datetime]:
         """The latest moment anything is known to have happened, by symbol key."""
@@ -392,74 +386,14 @@ class Books:
         return latest
 
 
-class _Sizes:
-    """Orphans in order of quantity and of cost, so that a look-alike is found without a scan."""
-
-    def __init__(self, orphans: Iterable[Orphan]) -> None:
-        orphans = list(orphans)
-        priced = [(o.position.avg_price * o.qty, o) for o in orphans if o.position.avg_price is not None]
-        self._by_qty = sorted(((o.qty, o) for o in orphans), key=lambda row: row[0])
-        self._by_cost = sorted(priced, key=lambda row: row[0])
-
-    def like(self, allocation: Allocation) -> Iterator[Orphan]:
-        price = allocation.entry_price
-        yield from _near(self._by_qty, allocation.open_qty, allocation)
-        if price is not None:
-            yield from _near(self._by_cost, price * allocation.open_qty, allocation)
-
-
-def _near(rows: Sequence[tuple[Decimal, Orphan]], wanted: Decimal, allocation: Allocation) -> Iterator[Orphan]:
-    index = bisect_left(rows, wanted * (ONE - SAME_COST), key=lambda row: row[0])
-    while index < len(rows) and rows[index][0] <= wanted / (ONE - SAME_COST):
-        size, orphan = rows[index]
-        position = orphan.position
-        alike = position.is_crypto == allocation.crypto and is_option(position.key) == is_option(allocation.key)
-        if alike and within(size, wanted, SAME_COST):
-            yield orphan
-        index += 1
-
-
 def _before(executions: Sequence[Execution], end: datetime | None) -> Sequence[Execution]:
     """Those before a time, all of them for None; one without a time can't be told to be before."""
     return executions if end is None else [e for e in executions if e.at is not None and e.at < end]
 
 
-def _readable(world: World) -> tuple[list[Trade], list[tuple[Trade, str]]]:
-    """Splits off trades with a defect; an id that is used twice names nobody."""
-    readable: list[Trade] = []
-    unreadable: list[tuple[Trade, str]] = []
-    for trade in world.trades:
-        if trade.problem is not None:
-            unreadable.append((trade, trade.problem))
-        elif trade.id in world.repeated:
-            unreadable.append((trade, "its id stands more than once in the ledger"))
-        else:
-            readable.append(trade)
-    return readable, unreadable
-
-
-def _of_this_account(world: World, trades: Iterable[Trade]) -> tuple[list[Trade], list[tuple[Trade, str]]]:
-    """Splits off trades that say they are of another account: nothing here is theirs."""
-    ours: list[Trade] = []
-    elsewhere: list[tuple[Trade, str]] = []
-    for trade in trades:
-        why = world.other_account(trade)
-        if why is None:
-            ours.append(trade)
-        else:
-            elsewhere.append((trade, why))
-    return ours, elsewhere
-
-
-def _our_orders(evidence: Evidence, trades: Iterable[Trade]) -> dict[str, list[Order]]:
-    """Orders that carry our own client order ids, by trade id."""
-    named = {i: ours for i in evidence.by_client if (ours := parse_client_id(i)) is not None}
-    if not named:
-        return {}
-    owners = {tag: trade.id for trade in trades if trade.id for tag in trade.tags}
-    found: dict[str, list[Order]] = defaultdict(list)
-    for client_id, ours in named.items():
-        order = evidence.orders.get(evidence.by_client[client_id])
-        if ours.trade in owners and order is not None:
-            found[owners[ours.trade]].append(order)
-    return found
+def _split_off(
+    trades: Iterable[Trade], why_not: Callable[[Trade], str | None]
+) -> tuple[list[Trade], list[tuple[Trade, str]]]:
+    """The trades that take part, and the others with the reason."""
+    reasons = [(trade, why_not(trade)) for trade in trades]
+    return [t for t, why in reasons if why is None], [(t, why) for t, why in reasons if why is not None]

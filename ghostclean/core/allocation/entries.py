@@ -2,7 +2,7 @@
 
 A trade has all that its entry orders filled, or its part where other records name the same
 order; and of the purchases that no record names those that the ledger's sizes show to be its
-scale-ins. Where records and executions add up in no way, or in several that differ, the trade
+scale-ins. Where records and executions do not add up, or several attributions fit, the trade
 is `unsure`: it is never closed or reduced while what may be its shares stands at the broker.
 """
 
@@ -16,7 +16,7 @@ from decimal import Decimal
 from ghostclean.core.broker import ZERO, Evidence, Side
 
 from .allocation import Allocation, Closed
-from .entering import Claim, Entry, Purchases, Way, bought_in, enter
+from .attribution import Attribution, Claim, Entry, Purchases, attribute, bought_in
 from .execution import Execution, total, whole
 from .unallocated import Unallocated
 
@@ -79,7 +79,7 @@ class Entries:
         if family.works or any(a.family.added for a in sharers):
             return False
         bookings = self._shared(sharers, ()).bookings(Purchases())
-        parts = {tuple(way.part for way in ways) for ways in bookings}
+        parts = {tuple(a.part for a in booking) for booking in bookings}
         if len(parts) != 1 or not self._bears_out(sharers, parts):
             return False
         told = parts.pop()
@@ -115,7 +115,7 @@ class Entries:
         side, since = sharers[0].side, min(a.start for a in sharers)
         purchases = Purchases(self._unallocated.opening(side, since))
         found = self._shared(sharers, self._unallocated.closing(side, since)).bookings(purchases)
-        return {tuple(way.part for way in ways) for ways in found} <= parts
+        return {tuple(a.part for a in booking) for booking in found} <= parts
 
     def _closed_sharers(self, allocation: Allocation) -> list[Closed]:
         if not self._closed:
@@ -177,13 +177,13 @@ class Entries:
         sales = unallocated.closing(side, since)
         entries = [self._lone(a, sales) for a in lone] + [self._shared(s, sales) for s in unsolved]
         closed = [Entry(claim.whole or ZERO, [claim]) for claim in self._of_closed]
-        found = enter([*entries, *closed], purchases)
+        found = attribute([*entries, *closed], purchases)
         for bookings in found:
             self.used.update(e.order_id for e in purchases.chosen(bought_in(bookings)))
         owners = [[a] for a in lone] + list(unsolved)
         for sharers, bookings in zip(owners, found, strict=False):
             for number, allocation in enumerate(sharers):
-                self._book_ways(allocation, {ways[number] for ways in bookings}, purchases)
+                self._book_attributions(allocation, {booking[number] for booking in bookings}, purchases)
         return [s for s, bookings in zip(unsolved, found[len(lone) :], strict=False) if not bookings]
 
     def _lone(self, allocation: Allocation, sales: Sequence[Execution]) -> Entry:
@@ -199,19 +199,19 @@ class Entries:
         )
         return Entry(entered, [claim])
 
-    def _book_ways(self, allocation: Allocation, ways: set[Way], purchases: Purchases) -> None:
-        """Books the only way it entered; of several what they agree on."""
-        entered = {w.entered for w in ways}
-        if len(ways) == 1:
-            [way] = ways
+    def _book_attributions(self, allocation: Allocation, found: set[Attribution], purchases: Purchases) -> None:
+        """Books the only attribution; of several what they agree on."""
+        entered = {a.entered for a in found}
+        if len(found) == 1:
+            [only] = found
             allocation.doubtful = False
-            shared = allocation.part is not None or way.part != allocation.family.filled
-            self._book_part(allocation, way.part if shared else None, purchases.chosen(way.bought))
+            shared = allocation.part is not None or only.part != allocation.family.filled
+            self._book_part(allocation, only.part if shared else None, purchases.chosen(only.bought))
             allocation.scale_in = ZERO
-        elif ways and allocation.entries:
+        elif found and allocation.entries:
             allocation.scale_in = max(entered) - allocation.entry_qty
             allocation.unsure = len(entered) > 1
-        elif ways:
+        elif found:
             self._book_untold(allocation, max(entered))
             allocation.unsure = len(entered) > 1
         else:

@@ -7,6 +7,7 @@ id, and exits that an earlier run allocated to it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -235,3 +236,17 @@ def first_stop(trade: Trade, exits: Iterable[Order]) -> Decimal | None:
     if first:
         return min(first, key=lambda o: (o.submitted_at is None, o.submitted_at, o.id)).stop_price
     return None if stops or trade.is_managed else trade.stop_price
+
+
+def orders_of_ours(evidence: Evidence, trades: Iterable[Trade]) -> dict[str, list[Order]]:
+    """Orders that carry our own client order ids, by trade id."""
+    named = {i: ours for i in evidence.by_client if (ours := parse_client_id(i)) is not None}
+    if not named:
+        return {}
+    owners = {tag: trade.id for trade in trades if trade.id for tag in trade.tags}
+    found: dict[str, list[Order]] = defaultdict(list)
+    for client_id, ours in named.items():
+        order = evidence.orders.get(evidence.by_client[client_id])
+        if ours.trade in owners and order is not None:
+            found[owners[ours.trade]].append(order)
+    return found

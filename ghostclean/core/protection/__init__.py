@@ -1,8 +1,8 @@
 """What guards an open trade: its stops, its risk, how much an order may take, the market."""
 
 from .begun import CUT, EOD, ORPHAN, SWAP, BegunClose
-from .coverage import Protection, ages_out, exits_of, is_replaceable_now, last_stop, own_ids, protections, why_fixed
 from .market import Market
+from .protection import Protection, ages_out, exits_of, is_replaceable_now, last_stop, own_ids, protections, why_fixed
 from .sizing import (
     GONE,
     Exposure,

@@ -42,10 +42,20 @@ def _fills(allocation: Allocation) -> dict[str, Any]:
     """`filledQty`, never lowered, and `avgFillPrice` with it; the trade's part where it shares an entry."""
     trade, family = allocation.trade, allocation.family
     filled = family.filled if allocation.part is None else allocation.part
-    if not filled or (trade.filled_qty is not None and trade.filled_qty > filled):
+    if not filled or (trade.filled_qty is not None and trade.filled_qty > filled) or _is_a_part(trade, family, filled):
         return {}
     price = _average_price(family)
     return {"filledQty": filled} | ({"avgFillPrice": price} if price is not None else {})
+
+
+def _is_a_part(trade: Trade, family: Family, filled: Decimal) -> bool:
+    """Whether its record says that it was less than the entry, of which some is sold again.
+
+    The other records of that entry may have left the ledger: whose the rest was, nobody can tell.
+    """
+    first = trade.initial_size or trade.filled_qty
+    is_sold = any(o.filled_qty for o in family.exits) or trade.initial_size not in (None, trade.size)
+    return is_sold and first is not None and first < filled and trade.size != filled
 
 
 def _average_price(family: Family) -> Decimal | None:

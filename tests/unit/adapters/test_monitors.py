@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ghostclean.adapters.monitors import Heartbeat, LocalMemo, MetricsFile, NotDelivered, Webhook, exposition
+from ghostclean.adapters.alerts import LocalMemo, Webhook
+from ghostclean.adapters.delivery import NotDelivered
+from ghostclean.adapters.metrics import MetricsFile, exposition
+from ghostclean.adapters.monitors import Heartbeat
 from ghostclean.api import auto_manage, reconcile
 from ghostclean.app.monitors import Monitors
 from ghostclean.app.ports import EndedRun
@@ -28,64 +28,15 @@ from ghostclean.core.verdicts import Verdict
 from ghostclean.result import ManageOutcome, ManageResult, Result
 from ghostclean.settings import Settings
 from ghostclean.wiring import opened
+from tests.eye import TOKEN, Eye
 from tests.fakebroker import FakeBroker
 from tests.fakes import FakeState
 from tests.program import ROOT
 from tests.timing import SLACK
 
 NOW = datetime(2026, 11, 22, 7, 38, tzinfo=UTC)
-TOKEN = "SENTINELtoken"
 HOME = Origin("file:/app/trades.json", "PA3XYZ123456", False, "bot-1")
 WHOSE = "ledger file:/app/trades.json, paper account PA3XYZ123456, host bot-1"
-
-
-@dataclass
-class Eye:
-    """A server that writes down what it is told and answers as it is told to."""
-
-    url: str = ""
-    status: int = 200
-    hang: float = 0.0
-    seen: list[tuple[str, dict[str, list[str]], str, str]] = field(default_factory=list)
-
-    def paths(self) -> list[str]:
-        return [path for path, *_ in self.seen]
-
-    def documents(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for *_, body in self.seen]
-
-
-@pytest.fixture
-def eye() -> Iterator[Eye]:
-    heard = Eye()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            parts = urlsplit(self.path)
-            heard.seen.append((parts.path, parse_qs(parts.query), self.headers.get("Content-Type", ""), body))
-            time.sleep(heard.hang)
-            self.send_response(heard.status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    heard.url = f"http://127.0.0.1:{server.server_port}/{TOKEN}"
-    yield heard
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """A server that takes the connection and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/{TOKEN}"
 
 
 def run(**changed: Any) -> dict[str, Any]:
@@ -207,6 +158,7 @@ def test_alerts_go_out_as_one_document(eye: Eye) -> None:
             "title": "ghostclean",
             "text": f"ghostclean: it failed\nghostclean: ö\n{WHOSE}",
             "body": f"ghostclean: it failed\nghostclean: ö\n{WHOSE}",
+            "content": f"ghostclean: it failed\nghostclean: ö\n{WHOSE}",
             "ledger": "file:/app/trades.json",
             "account": "PA3XYZ123456",
             "live": False,
@@ -214,6 +166,14 @@ def test_alerts_go_out_as_one_document(eye: Eye) -> None:
         }
     ]
     assert eye.seen[0][2] == "application/json"
+
+
+def test_a_long_alert_keeps_the_limits_of_discord_and_slack_and_says_whose_it_is(eye: Eye) -> None:
+    send(Webhook(eye.url).ended(EndedRun("reconcile", HOME, run(), [Alert("failed", "ä" * 50_000)], None, NOW)))
+
+    [document] = eye.documents()
+    assert (len(document["content"]), len(document["text"])) == (2_000, 40_000)
+    assert all(document[name].endswith(f"ä…\n{WHOSE}") for name in ("content", "text"))
 
 
 def series(eye: Eye, tmp_path: Path, *runs: tuple[dict[str, Any], bool]) -> list[str]:
@@ -269,7 +229,7 @@ def test_what_did_not_arrive_is_told_by_the_next_run(eye: Eye, tmp_path: Path) -
         ["ghosts_closed"],
     ]
     assert last is not None
-    assert "untold" not in last
+    assert "undelivered" not in last
 
 
 # --------------------------------------------------------------------------- metrics
@@ -488,6 +448,18 @@ def test_hanging_monitors_stay_within_the_deadline(silent: str, tmp_path: Path) 
     assert TOKEN not in str(monitors.failures)
 
 
+def test_channels_that_hang_cost_the_others_nothing_and_the_run_no_more_than_one(eye: Eye, silent: str) -> None:
+    channels = [Webhook(f"{silent}/{number}", f"alert {number}") for number in range(6)]
+    began = time.monotonic()
+
+    kept = end(Monitors([*channels, Webhook(eye.url)]), run(error="ledger_failed", detail="x"), Memory())
+
+    assert time.monotonic() - began < channels[0].patience + SLACK
+    assert len(eye.documents()) == 1
+    assert kept is not None
+    assert set(kept["undelivered"]) == {channel.address for channel in channels}
+
+
 def test_without_time_nothing_is_sent_and_that_is_counted(eye: Eye) -> None:
     monitors = Monitors([Heartbeat(eye.url)])
 
@@ -516,15 +488,20 @@ def test_a_bug_in_a_monitor_is_counted_by_its_kind_only() -> None:
     assert monitors.failures == ["metrics file: RuntimeError"]
 
 
-def test_an_alert_that_one_of_two_channels_took_does_not_wait(eye: Eye) -> None:
-    monitors = Monitors([Webhook("http://127.0.0.1:1/"), Webhook(eye.url)])
+def test_an_alert_waits_for_the_channel_that_missed_it_and_for_no_other(eye: Eye) -> None:
+    good, bad = Webhook(f"{eye.url}/good", "alert 1"), Webhook(f"{eye.url}/bad", "alert 2")
+    deaf = Webhook("http://127.0.0.1:1/", "alert 2")
+    deaf.address = bad.address  # the same URL, its server away for one run
+    failed = run(error="ledger_failed", detail="x")
 
-    kept = end(monitors, run(error="ledger_failed", detail="x"), Memory())
+    monitors = Monitors([good, deaf])
+    kept = end(monitors, failed, Memory())
+    assert monitors.failures == ["alert 2: ConnectionError"]
+    last = end(Monitors([good, bad]), failed, Memory(kept))
 
-    assert kept is not None
-    assert "untold" not in kept
-    assert len(eye.documents()) == 1
-    assert monitors.failures == ["alert: ConnectionError"]
+    assert eye.paths() == [f"/{TOKEN}/good", f"/{TOKEN}/bad"]
+    assert last is not None
+    assert "undelivered" not in last
 
 
 def sample_run(tmp_path: Path, deadline: float = 60, **variables: str) -> Result:
@@ -551,9 +528,11 @@ def test_a_whole_run_tells_all_three(eye: Eye, tmp_path: Path) -> None:
     )
 
     assert (result.exit_code, result.closed) == (0, 5)
-    assert eye.paths() == [f"/{TOKEN}/start", f"/{TOKEN}", f"/{TOKEN}/alert"]
-    assert "run whole-run (source python): ok" in eye.seen[1][3]
-    events = [event["event"] for event in json.loads(eye.seen[2][3])["events"]]
+    assert eye.paths()[0] == f"/{TOKEN}/start"
+    bodies = {path: body for path, _, _, body in eye.seen[1:]}
+    assert sorted(bodies) == [f"/{TOKEN}", f"/{TOKEN}/alert"]
+    assert "run whole-run (source python): ok" in bodies[f"/{TOKEN}"]
+    events = [event["event"] for event in json.loads(bodies[f"/{TOKEN}/alert"])["events"]]
     assert events == ["needs_a_person", "ghosts_closed"]
     assert parse((tmp_path / "m.prom").read_text())["last_run_closed", ""] == 5
 
@@ -612,8 +591,9 @@ def test_a_good_reconcile_inside_auto_manage_is_told_like_any_other(eye: Eye, tm
     document = manage(tmp_path, "snapshot", eye)
 
     assert document["reconcile"]["closed"] == 5
-    assert eye.paths() == [f"/{TOKEN}", f"/{TOKEN}/alert"]
-    assert "run managed-reconcile (source auto-manage): ok" in eye.seen[0][3]
+    bodies = {path: body for path, _, _, body in eye.seen}
+    assert sorted(bodies) == [f"/{TOKEN}", f"/{TOKEN}/alert"]
+    assert "run managed-reconcile (source auto-manage): ok" in bodies[f"/{TOKEN}"]
 
 
 def test_a_failed_reconcile_inside_auto_manage_raises_no_alarm(eye: Eye, tmp_path: Path) -> None:

@@ -138,7 +138,9 @@ def test_doctor_finds_everything_in_order_after_a_run_but_the_orphan(ask: Ask) -
     }
 
 
-def test_doctor_pin_accepts_another_account(ask: Ask, tmp_path: Path) -> None:
+def test_doctor_pins_another_account_after_a_yes_at_the_terminal(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask("reconcile")
     text = (tmp_path / "broker.json").read_text()
     account = json.loads(text)["account"]["id"]
@@ -147,8 +149,16 @@ def test_doctor_pin_accepts_another_account(ask: Ask, tmp_path: Path) -> None:
     code, document = ask("doctor")
     assert code == 1
     assert [check["ok"] for check in document["checks"] if check["name"] == "pin"] == [False]
-    ask("doctor", "--pin")
-    assert ask("reconcile")[0] == 0
+    heard: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    for answer in (False, True):
+        monkeypatch.setattr("typer.confirm", lambda text, err, said=answer: heard.append(text) or said)
+        code, document = ask("doctor", "--pin")
+        assert (code, [check["ok"] for check in document["checks"] if check["name"] == "pin"]) == (1, [answer])
+        assert ask("reconcile")[0] == (0 if answer else 5)
+    assert heard[0] == heard[1]
+    assert heard[0].endswith("which knows 10 of the 10 orders that the ledger names.\nPin it?")
 
 
 def test_a_ledger_that_cannot_be_read_fails_the_doctor_with_its_cure(ask: Ask, tmp_path: Path) -> None:

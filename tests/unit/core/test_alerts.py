@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostclean.cli.reconcile import warnings
-from ghostclean.core.alerts import Origin, changes, manage_changes, report
+from ghostclean.core.alerts import Alert, Origin, changes, manage_changes, message, report
 from ghostclean.result import EXIT_CODES
 
 HOME = Origin("file:/app/trades.json", "", True, "bot-1")
+
+
+@pytest.mark.parametrize("most", [40_000, 300, 120, 60, 1])
+def test_a_message_keeps_its_length_and_says_whose_it_is_where_that_leaves_room(most: int) -> None:
+    text = message([Alert("failed", "x" * 200), Alert("cleared", "y" * 20)], HOME, most)
+    assert len(text) <= most
+    assert text.startswith("ghostclean: x"[: most - 1])
+    assert text.endswith(HOME.line()) is (most >= 120)
+    assert ("…" in text) is (most < 300)
+
 
 Row = dict[str, Any]
 

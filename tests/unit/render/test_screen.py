@@ -153,9 +153,11 @@ def test_a_run_id_of_ours_stands_on_one_line_at_80_columns() -> None:
     assert any(line.endswith(ours) for line in status_screen(status(reconcileTelemetry=telemetry)))
 
 
-def test_no_color_means_bare_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("NO_COLOR", "1")
+@pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1", "NO_COLOR": "1"}, {"FORCE_COLOR": "0"}])
+def test_declined_colour_means_bare_text(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     assert not any("\x1b" in line for line in status_screen(status()))
 
 

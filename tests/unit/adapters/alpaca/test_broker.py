@@ -658,6 +658,6 @@ def test_an_answer_about_another_order_is_an_answer_lost(fake: FakeBroker, broke
 
 
 def test_neither_pandas_nor_numpy_is_loaded() -> None:
-    code = "import sys, ghostclean.adapters.alpaca.transport, ghostclean.adapters.alpaca.snapshot; print(*sys.modules)"
+    code = "import sys, ghostclean.adapters.alpaca.transport, ghostclean.adapters.snapshot; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not re.search(r"\b(pandas|numpy|alpaca\.trading|alpaca\.data)\b", loaded)

@@ -248,6 +248,13 @@ def test_a_closed_record_without_a_size_takes_of_a_shared_exit_what_its_entry_fi
     assert (decision.verdict, money(decision)) == (Verdict.EXITED, (190, 100))
 
 
+def test_beside_a_closed_record_without_a_size_a_shared_entry_is_judged_by_its_exits() -> None:
+    closed = trade("B", status="CLOSED", quantity=None, alpacaOrderId=uid("E-T1"), closeOrderId=uid("X"))
+    orders = [entry(), sale("X", qty=4)]
+    assert decided([trade(quantity=6), closed], orders, [position(qty=6)]).verdict is Verdict.LIVE
+    assert decided([trade(quantity=7), closed], orders, [position(qty=6)]).verdict is Verdict.MISMATCH
+
+
 # --------------------------------------------------------------------------- dust and cents
 
 
@@ -268,6 +275,14 @@ def test_less_than_a_dollar_left_is_dust_and_more_is_not() -> None:
     more = [entry(qty="10"), sale("S", qty="9.5", price=200, type="stop")]
     decision = decided([trade(stopOrderId=uid("S"))], more, [position(qty="0.5", market_value="100")])
     assert decision.verdict is Verdict.REDUCED
+
+
+def test_a_tenth_of_a_trade_is_no_dust_however_little_it_is_worth() -> None:
+    record = trade(quantity=5, entryPrice=0.1, stopOrderId=uid("S"))
+    for sold, left, verdict in (("4", "1", Verdict.REDUCED), ("4.6", "0.4", Verdict.EXITED)):
+        orders = [entry(qty="5", filled_avg_price="0.1"), sale("S", qty=sold, price="0.12", type="stop")]
+        held = [position(qty=left, market_value="0.1", avg_entry_price="0.1")]
+        assert decided([record], orders, held).verdict is verdict
 
 
 def test_the_last_cent_comes_from_the_fills_and_not_from_a_rounded_average() -> None:

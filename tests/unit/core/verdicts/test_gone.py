@@ -593,6 +593,11 @@ def test_a_sale_closes_nobody_before_the_records_that_may_own_it_are_known() -> 
     assert RecordsOf("AAPL") in plan.questions
 
 
+def test_a_trade_that_its_own_orders_took_out_asks_the_broker_nothing_beside_other_shares() -> None:
+    plan = decide(world([trade(stopOrderId=uid("S"))], [entry(), sale("S")], [position(qty=4)], complete=False))
+    assert plan.questions == (RecordsOf("AAPL"),)
+
+
 def test_a_fill_whose_order_is_not_known_is_still_its_owners() -> None:
     closed = trade("C", status="CLOSED", closeOrderId=uid("X"))
     assert verdicts([trade(), closed], [entry()], fills=[fill("f", "X")])["T1"] is Verdict.FILLED_BUT_GONE

@@ -206,6 +206,17 @@ def test_filled_quantity_is_never_lowered() -> None:
     assert "avgFillPrice" not in decision.fields
 
 
+@pytest.mark.parametrize("told", [{"filledQty": 5}, {"filledQty": None}])
+def test_a_part_of_an_entry_that_was_partly_sold_is_not_said_to_be_all_of_it(told: dict[str, Any]) -> None:
+    """Its entry filled 17 for two trades; the record of the other has left the ledger."""
+    record = trade(quantity=3, initialQuantity=5, **told)
+    decision = decided(
+        [record], [entry(qty="17", filled_qty="17"), sale("H", "14")], [position(qty=3)], fills=[fill("F", "H", "14")]
+    )
+    assert decision.verdict is Verdict.LIVE, decision
+    assert "filledQty" not in decision.fields
+
+
 def test_a_scale_in_that_the_ledger_and_the_position_know_keeps_its_average() -> None:
     record = trade(quantity=20, filledQty=20, avgFillPrice=185)
     decision = decided([record], [entry()], [position(qty=20)])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
-from ghostclean.app.manage.closing import (
+from ghostclean.app.manage.closer import (
     CANCEL_SECONDS,
     FILL_SECONDS,
     NEEDS_SECONDS,

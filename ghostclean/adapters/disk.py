@@ -11,7 +11,7 @@ from ghostclean.app.ports import Trouble
 _ENOUGH = 64 << 20  # bytes that should stay free
 
 
-def room_in(folder: Path) -> list[Trouble]:
+def disk_troubles(folder: Path) -> list[Trouble]:
     """What keeps a run from writing there, tried with a small file; a folder yet to be made counts as its parent."""
     there = next(each for each in (folder, *folder.parents) if each.exists())
     try:

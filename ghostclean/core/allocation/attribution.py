@@ -1,9 +1,10 @@
 """What trades entered where their entry orders alone do not tell: parts of a shared entry, scale-ins.
 
-An auditor's question: in which ways do the sizes in the ledger add up with what was bought and
-sold? The parts of one entry make its fill; a further purchase belongs to one trade, as a whole;
-a size is what its trade had entered, less what it had lost when the size was written. The only
-way that fits is the booking; of several only that is known in which they agree.
+An auditor's question: to whom must the purchases be attributed, so that the sizes in the ledger
+add up with what was bought and sold? The parts of one entry make its fill; a further purchase
+belongs to one trade, as a whole; a size is what its trade had entered, less what it had lost when
+the size was written. The only attribution that fits is booked; of several only that is known in
+which they agree.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from ghostclean.core.broker import ZERO
 
 from .execution import Execution, total
 
-_MOST_WAYS = 256
+_MOST_ATTRIBUTIONS = 256
 _MOST_PURCHASES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One way to have entered: a part of the entry order, and further purchases (a set of bits)."""
+class Attribution:
+    """What one trade may have entered: a part of the entry order, and further purchases (a set of bits)."""
 
     part: Decimal
     bought: int
     entered: Decimal
 
 
-Ways = tuple[Way, ...]  # one for each claim on an entry
+Booking = tuple[Attribution, ...]  # one for each claim on an entry
 
 
 class Purchases:
@@ -80,25 +81,25 @@ class Claim:
     sold: Decimal | None = None
     tolerance: Decimal = ZERO
 
-    def ways(self, purchases: Purchases, filled: Decimal) -> list[Way]:
-        """Every way that fits the record."""
+    def attributions(self, purchases: Purchases, filled: Decimal) -> list[Attribution]:
+        """All that fit the record."""
         now = {self.size + out for out in self.lost} if self.size is not None else set()
         first = self.first if self.first is not None and self.first < filled else ZERO
         now = {t for t in now if t >= max(self.least, first) - self.tolerance} or now
         if self.whole is not None:
-            tried = (self._ways_of_its_own(totals, purchases) for totals in (now, {self.first}, {self.sold}))
+            tried = (self._of_its_own_entry(totals, purchases) for totals in (now, {self.first}, {self.sold}))
             return next((found for found in tried if found), [])
-        ways = [Way(t - qty, bits, t) for t in now for bits, qty in purchases.sums if 0 < t - qty <= filled]
+        fitting = [Attribution(t - qty, bits, t) for t in now for bits, qty in purchases.sums if 0 < t - qty <= filled]
         told = {qty for qty in (self.stated, self.first) if qty is not None and 0 < qty < filled}
-        return ways + [Way(qty, 0, qty) for qty in told.difference(w.part for w in ways)]
+        return fitting + [Attribution(qty, 0, qty) for qty in told.difference(a.part for a in fitting)]
 
-    def _ways_of_its_own(self, totals: Iterable[Decimal | None], purchases: Purchases) -> list[Way]:
+    def _of_its_own_entry(self, totals: Iterable[Decimal | None], purchases: Purchases) -> list[Attribution]:
         """All that fits exactly, else but for dust; the entry alone where its own exits explain the size."""
         whole, sums = self.whole or ZERO, [t for t in totals if t is not None]
-        ways = [Way(whole, bits, whole + qty) for bits, qty in purchases.sums]
-        exact = [w for w in ways if w.entered in sums]
-        fitting = exact or [w for w in ways if any(abs(w.entered - t) <= self.tolerance for t in sums)]
-        alone = [w for w in fitting if not w.bought]
+        tried = [Attribution(whole, bits, whole + qty) for bits, qty in purchases.sums]
+        exact = [a for a in tried if a.entered in sums]
+        fitting = exact or [a for a in tried if any(abs(a.entered - t) <= self.tolerance for t in sums)]
+        alone = [a for a in fitting if not a.bought]
         if self.size is None or any(abs(self.size + out - whole) <= self.tolerance for out in self.own):
             return alone or fitting
         return fitting
@@ -111,51 +112,51 @@ class Entry:
     filled: Decimal
     claims: Sequence[Claim]
 
-    def bookings(self, purchases: Purchases) -> list[Ways]:
-        """All ways of all its claims together; none where there are too many to tell."""
-        found: list[tuple[Decimal, Ways]] = [(self.filled, ())]
+    def bookings(self, purchases: Purchases) -> list[Booking]:
+        """All attributions to all its claims together; none where there are too many to tell."""
+        found: list[tuple[Decimal, Booking]] = [(self.filled, ())]
         for claim in self.claims:
-            ways = claim.ways(purchases, self.filled)
+            fitting = claim.attributions(purchases, self.filled)
             found = [
-                (left - way.part, (*booking, way))
+                (left - one.part, (*booking, one))
                 for left, booking in found
-                for way in ways
-                if way.part <= left and not any(way.bought & other.bought for other in booking)
+                for one in fitting
+                if one.part <= left and not any(one.bought & other.bought for other in booking)
             ]
-            if len(found) > _MOST_WAYS:
+            if len(found) > _MOST_ATTRIBUTIONS:
                 return []
         whole = [booking for left, booking in found if not left]
         best = max(map(self._stated, whole), default=0)
         return [booking for booking in whole if self._stated(booking) == best]
 
-    def _stated(self, booking: Ways) -> int:
+    def _stated(self, booking: Booking) -> int:
         """How many of its parts are what their records stated at first."""
-        return sum(way.part == claim.stated for way, claim in zip(booking, self.claims, strict=True))
+        return sum(a.part == claim.stated for a, claim in zip(booking, self.claims, strict=True))
 
 
-def enter(entries: Sequence[Entry], purchases: Purchases) -> list[list[Ways]]:
-    """For each entry the ways that remain of all its claims: no purchase is two trades'.
+def attribute(entries: Sequence[Entry], purchases: Purchases) -> list[list[Booking]]:
+    """For each entry the bookings that remain: no purchase is two trades'.
 
-    An entry that no way fits has none; where two entries want the same purchase, all of both remain.
+    An entry that none fits has none; where two entries want the same purchase, all of both remain.
     """
     found = [entry.bookings(purchases) for entry in entries]
-    joint: list[tuple[Ways, ...]] = [()]
+    joint: list[tuple[Booking, ...]] = [()]
     for bookings in found:
         wider = [(*chosen, b) for chosen in joint for b in bookings or [()] if _disjoint(b, chosen)]
-        joint = wider if 0 < len(wider) <= _MOST_WAYS else []
+        joint = wider if 0 < len(wider) <= _MOST_ATTRIBUTIONS else []
     if not joint:
         return found
-    return [[ways for ways in dict.fromkeys(column) if ways] for column in zip(*joint, strict=True)]
+    return [[booking for booking in dict.fromkeys(column) if booking] for column in zip(*joint, strict=True)]
 
 
-def bought_in(bookings: Sequence[Ways]) -> int:
+def bought_in(bookings: Sequence[Booking]) -> int:
     """The purchases that are of these claims, whoever of them made them; none where that is open."""
-    sets = {sum(way.bought for way in ways) for ways in bookings}
+    sets = {sum(a.bought for a in booking) for booking in bookings}
     return sets.pop() if len(sets) == 1 else 0
 
 
-def _disjoint(booking: Ways, chosen: Sequence[Ways]) -> bool:
+def _disjoint(booking: Booking, chosen: Sequence[Booking]) -> bool:
     taken = 0
-    for way in (w for b in chosen for w in b):
-        taken |= way.bought
-    return not any(way.bought & taken for way in booking)
+    for attribution in (a for b in chosen for a in b):
+        taken |= attribution.bought
+    return not any(a.bought & taken for a in booking)

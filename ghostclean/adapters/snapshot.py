@@ -19,6 +19,7 @@ from ghostclean.app.ports import History
 from ghostclean.core.broker import Order, canonical_id, parse_time, symbol_key
 from ghostclean.core.ledger import json_value
 from ghostclean.errors import BadSettings, BrokerError, Refused
+from ghostclean.places import Place
 
 Document = dict[str, Any]
 
@@ -156,6 +157,10 @@ class SnapshotBroker(AlpacaBroker):
 
     def document(self, trades: Iterable[Mapping[str, Any]] = ()) -> Document:
         return self._replay.document | {"ledger": {"trades": json_value(list(trades))}}
+
+
+def open_broker(place: Place, **_: Any) -> SnapshotBroker:
+    return SnapshotBroker.load(place.path)
 
 
 def _covers(row: Row, keys: set[str], since: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""The telemetry of one ledger, taken over from a state that kept it for all ledgers together.
+"""Upgrades the telemetry of a state that kept it for all ledgers together: the part of one ledger.
 
 A run is a ledger's own when that ledger has delivered it. Where no run of another one is listed,
 all that stands there is taken over; else what its own runs say, as far back as the list goes.
@@ -36,7 +36,7 @@ class Inherited:
     runs: Sequence[str]
 
 
-def taken_over(kind: str, shared: Shared) -> Inherited:
+def upgraded(kind: str, shared: Shared) -> Inherited:
     """The part of it that is this ledger's; nothing where all of it is of others."""
     listed = [(text, run_from(text)) for text in shared.runs]
     if any(_is_of_another(run, shared.delivered) for _, run in listed):

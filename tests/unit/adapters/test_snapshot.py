@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ghostclean import api
-from ghostclean.adapters.alpaca.snapshot import RecordingBroker, SnapshotBroker
+from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
 from ghostclean.app.ports import OrderRequest
 from ghostclean.errors import BadSettings, BrokerError, Refused
 from tests.fakebroker import FakeBroker
