@@ -1,5 +1,7 @@
 """The app's record of a trade, and its fields."""
 
+from .account import account_marks, other_account
+from .fit import Fit
 from .jsontext import (
     COMPACT,
     PRETTY,
@@ -21,6 +23,7 @@ from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
     NOT_FOUND,
+    ORDER_ID_FIELDS,
     PENDING,
     POSITION_OPEN,
     SIZE_FIELDS,
@@ -37,4 +40,3 @@ from .trade import (
     status_of,
     text,
 )
-from .whose import account_marks, other_account
