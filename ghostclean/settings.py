@@ -194,6 +194,7 @@ class Settings(BaseSettings):
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _credentials: Credentials | None = PrivateAttr(default=None)
     _looks_around: bool = PrivateAttr(default=False)
+    _read_from: str = PrivateAttr(default="")
 
     @classmethod
     def settings_customise_sources(
@@ -210,7 +211,8 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, flags: Mapping[str, str] | None = None, env_file: str | None = None) -> Self:
         """From flags, the environment and `.env` (or `env_file`, which must exist); raises BadSettings."""
-        return cls._build({".env": _env_file(env_file), "environment": os.environ, "flag": flags or {}})
+        layers = {".env": _env_file(env_file), "environment": os.environ, "flag": flags or {}}
+        return cls._build(layers, _which_file(env_file))
 
     @classmethod
     def of_account(cls, env_file: str) -> Self:
@@ -219,7 +221,7 @@ class Settings(BaseSettings):
         Raises BadSettings, also where the file does not say which ledger is meant.
         """
         shared = {name: value for name, value in os.environ.items() if name not in _ITS_OWN}
-        settings = cls._build({"environment": shared, ".env": _env_file(env_file)})
+        settings = cls._build({"environment": shared, ".env": _env_file(env_file)}, _which_file(env_file))
         if settings.ledger is None and settings.redis_url is None:
             raise BadSettings(
                 f"{env_file} names no ledger: nothing was done; in a fleet REDIS_URL or GHOSTCLEAN_LEDGER "
@@ -233,7 +235,7 @@ class Settings(BaseSettings):
         return cls._build({"flag": values})
 
     @classmethod
-    def _build(cls, layers: Mapping[str, Mapping[str, Any]]) -> Self:
+    def _build(cls, layers: Mapping[str, Mapping[str, Any]], read_from: str = "") -> Self:
         given = {source: _present(layer) for source, layer in layers.items()}
         values = {name: value for layer in given.values() for name, value in layer.items()}
         sources = {name: source for source, layer in given.items() for name in layer}
@@ -245,6 +247,7 @@ class Settings(BaseSettings):
         settings._sources = sources
         settings._looks_around = ".env" in layers
         settings._credentials = _pair(settings, sources)
+        settings._read_from = read_from
         _check_account(settings)
         return settings
 
@@ -258,6 +261,11 @@ class Settings(BaseSettings):
                 "set both, or GHOSTCLEAN_BROKER=file:PATH to replay a snapshot"
             )
         return self._credentials
+
+    @property
+    def read_from(self) -> str:
+        """Which file was read, or where none was found; empty for settings that a program hands over."""
+        return self._read_from
 
     @property
     def trading_url(self) -> str:
@@ -483,6 +491,11 @@ def _env_file(path: str | None) -> Mapping[str, str | None]:
             "comment there, and put a value with a quote in it, or of several lines, in quotes"
         )
     return dotenv_values(stream=io.StringIO(text))
+
+
+def _which_file(path: str | None) -> str:
+    file = Path(path or ENV_FILE)
+    return f"settings from {file.absolute()}" if file.is_file() else f"no {file.name} in {file.parent.absolute()}"
 
 
 def _readable(path: str | None) -> Mapping[str, str | None]:

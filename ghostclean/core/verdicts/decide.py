@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from ghostclean.core.allocation import Allocation, Books, Coverage, Orphan
 from ghostclean.core.broker import ZERO, Question, Side, is_option
 from ghostclean.core.inputs import World
-from ghostclean.core.ledger import Trade, order_ids
+from ghostclean.core.ledger import Trade
 
 from . import gone, questions, standing
 from .decision import Action, Decision, Verdict, change, hold, unknown
@@ -74,8 +74,8 @@ def decide(world: World) -> Plan:
         books.last_activity(),
         sum(1 for t in world.trades if not t.is_pending) - sum(1 for t, _ in books.elsewhere if not t.is_pending),
         {t.id: frozenset() for t, _ in books.unreadable if t.id}
-        | {t.id: frozenset(order_ids(t.record)) for t, _ in books.elsewhere if t.id}
-        | {a.name: frozenset(a.family.ids()) for a in books.allocations},
+        | {t.id: t.order_ids for t, _ in books.elsewhere if t.id}
+        | {a.name: a.family.ids() for a in books.allocations},
         len(books.elsewhere),
         tuple(books.claims()),
         dict(books.explained),
@@ -91,8 +91,8 @@ def judge(books: Books, allocation: Allocation) -> Decision:
             return unknown(books, allocation, open_questions)
         decision = step.judge(books, allocation)
         if decision is not None:
-            helps = (q for q in step.helps(books, allocation) if books.evidence.failure(q) is None)
-            return replace(decision, questions=tuple(helps))
+            helps = tuple(q for q in step.helps(books, allocation) if books.evidence.failure(q) is None)
+            return replace(decision, questions=helps) if helps else decision
     raise AssertionError("the last step judges every trade")
 
 
@@ -119,6 +119,12 @@ def _unobserved(books: Books, allocation: Allocation) -> Decision | None:
     """Its position may be there or not: nothing can be said of it, whatever its orders say."""
     why = books.why_unobserved(allocation)
     return hold(books, allocation, Verdict.UNKNOWN, f"held: {why}") if why is not None else None
+
+
+def _family_questions(books: Books, allocation: Allocation) -> Sequence[Question]:
+    """None of a trade that is held whatever they would tell."""
+    unread = books.world.truth.positions.is_unread(allocation.key, allocation.trade.key)
+    return () if unread else questions.family(books, allocation)
 
 
 def _family_defect(books: Books, allocation: Allocation) -> Decision | None:
@@ -164,7 +170,7 @@ _PARTLY_GONE = _is(Coverage.SHORTFALL, Coverage.CONTESTED)
 
 LADDER: tuple[Step, ...] = (
     Step(lambda a: bool(a.family.defect), _family_defect),
-    Step(_anybody, _family_defect, asks=questions.family),
+    Step(_anybody, _family_defect, asks=_family_questions),
     Step(_anybody, _unobserved),
     Step(_is_multi_leg, _multi_leg),
     Step(lambda a: a.duplicate_of is not None, _duplicate),
