@@ -173,8 +173,8 @@ def _checks(common: Common, question: _Question | None, *, test_alert: bool) -> 
 @command("migrate", _MIGRATE, "Copy a ledger to another place or layout.")
 def migrate(
     common: Common,
-    source: Annotated[str, typer.Argument(metavar="FROM", help="redis://…#KEY or file:PATH")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="redis://…#KEY or file:PATH")],
+    source: Annotated[str, typer.Argument(metavar="FROM", help="redis://…#KEY, file:PATH or a SQL table")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="redis://…#KEY, file:PATH or a SQL table")],
     layout: Annotated[
         Literal["string", "hash"] | None, typer.Option("--layout", help="Layout of a Redis target; string by default.")
     ] = None,

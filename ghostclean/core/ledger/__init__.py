@@ -1,7 +1,7 @@
 """The app's record of a trade, and its fields."""
 
 from .account import account_marks, other_account
-from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, words_of
+from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, with_fact, words_of
 from .fit import Fit
 from .jsontext import (
     COMPACT,
@@ -42,6 +42,7 @@ from .trade import (
     record_id,
     record_size,
     same,
+    same_value,
     status_of,
     text,
 )
