@@ -1,0 +1,150 @@
+"""From the records of bots to the mapping that reads them, and where a line is not sure or there is none."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from ghostclean.core.ledger import IDENTITY, is_open, is_pending, read_mapping, read_trade
+from ghostclean.core.proposal import NoLedger, Proposal, is_native, mapping_text, propose
+from tests.schemas import AAPL, FLAGS, NO_STATUS, ORDERS, ORM, OWN_NAMES, PAPER_TRADES, SCHEMAS, SIGNED, TERSE, Schema
+
+READABLE = [schema for schema in SCHEMAS if not schema.refused]
+
+
+def as_read(schema: Schema, proposal: Proposal) -> dict[str | None, Any]:
+    """The trades that are not over, as the file reads them that would be written."""
+    mapping = IDENTITY if is_native(proposal) else read_mapping(mapping_text(proposal, schema.name))
+    records = [mapping.read(record) for record in schema.records]
+    return {t.id: t for t in (read_trade(r) for r in records if is_open(r) or is_pending(r))}
+
+
+@pytest.mark.parametrize("schema", READABLE, ids=str)
+def test_the_proposed_mapping_reads_each_schema_right(schema: Schema) -> None:
+    proposal = propose(schema.records)
+    trades = as_read(schema, proposal)
+    assert trades.keys() == schema.trades.keys()
+    for trade_id, wanted in schema.trades.items():
+        assert trades[trade_id].problem is None
+        for name, value in wanted.items():
+            got = getattr(trades[trade_id], name)
+            if isinstance(got, Decimal):
+                value = Decimal(value)
+            assert got == (datetime.fromisoformat(value) if isinstance(got, datetime) else value), name
+    assert is_native(proposal) is schema.native
+
+
+@pytest.mark.parametrize("schema", READABLE, ids=str)
+def test_no_column_stands_for_two_fields(schema: Schema) -> None:
+    names = [line.name for line in propose(schema.records).lines if line.form != "null"]
+    assert len(names) == len(set(names))
+
+
+def test_one_record_an_order_is_refused_with_the_reason() -> None:
+    with pytest.raises(NoLedger, match=r"one record an order: it has notional, order_type.*one record a trade"):
+        propose(ORDERS.records)
+
+
+def without(schema: Schema, *names: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name not in names} for record in schema.records]
+
+
+def renamed(schema: Schema, **names: str) -> list[dict[str, Any]]:
+    return [{names.get(name, name): value for name, value in record.items()} for record in schema.records]
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        ([], "no record to learn from"),
+        (without(PAPER_TRADES, "id"), "none of its columns is called like an id"),
+        ([{**r, "id": 7} for r in PAPER_TRADES.records], "none of its columns is called like an id"),
+        (without(PAPER_TRADES, "symbol"), "none of its columns is called like a symbol"),
+        (without(NO_STATUS, "exit_time"), "nothing in it says which trades are open"),
+        ([{**r, "exit_time": r["exit_time"] and "2026-11-16"} for r in NO_STATUS.records], "holds days without a time"),
+        (without(NO_STATUS, "qty"), "says how large a trade is"),
+        ([{**r, "status": "whatever"} for r in PAPER_TRADES.records], "no value of status says that a trade is open"),
+    ],
+)  # fmt: skip
+def test_what_lacks_something_that_decides_is_refused_with_the_reason(records: list[Any], why: str) -> None:
+    with pytest.raises(NoLedger, match=why):
+        propose(records)
+
+
+@pytest.mark.parametrize(
+    ("records", "field", "why", "decides"),
+    [
+        (PAPER_TRADES.records, "openedAt", "without a zone: taken as UTC", False),
+        ([{**r, "qty": r["shares"]} for r in PAPER_TRADES.records], "quantity", "shares may be it as well", True),
+        ([{**r, "status": "open"} for r in PAPER_TRADES.records], "status", "1 of 3 records that say open have ended",
+         True),
+        ([r for r in PAPER_TRADES.records if r["id"] != 2], "status", "closed is what a close would write",
+         False),
+        ([*PAPER_TRADES.records, {**PAPER_TRADES.records[0], "id": 9, "status": "x"}], "status", "x is no word known",
+         False),
+        ([{**r, "status": "open" if r["id"] == 1 else "filled"} for r in PAPER_TRADES.records], "status",
+         "both open and filled may be open", True),
+        (without(ORM, "stop_loss"), "side", "SELL is read as a short", True),
+        ([{**r, "side": "buy"} for r in SIGNED.records], "side", "the sign of qty says which way it goes as well",
+         True),
+        (renamed(PAPER_TRADES, id="ref"), "id", "the name may mean something else", True),
+        (renamed(PAPER_TRADES, entry_price="price"), "entryPrice", "the name may mean something else", False),
+        ([{**r, "order_id": f"order-{r['id']}", "oid": 1} for r in without(PAPER_TRADES, "alpaca_order_id")],
+         None, "", False),
+    ],
+)  # fmt: skip
+def test_a_line_says_why_it_is_not_sure_and_whether_it_would_decide(
+    records: list[Any], field: str | None, why: str, decides: bool
+) -> None:
+    proposal = propose(records)
+    unsure = {line.field: line for line in proposal.lines if not line.is_sure}
+    assert unsure.keys() - {"openedAt", "closedAt"} == {field} - {None, "openedAt"}
+    if field is not None:
+        assert why in unsure[field].why
+        assert (unsure[field] in proposal.doubtful) is decides
+
+
+def test_a_stop_above_the_entry_proves_that_a_sale_opens_a_short() -> None:
+    line = propose(ORM.records).line("side")
+    assert line is not None
+    assert line.is_sure
+    assert "the stops of 1 shorts stand above their entries" in line.why
+
+
+def test_numbers_that_are_no_prices_or_amounts_are_left_alone_and_said() -> None:
+    proposal = propose(TERSE.records)
+    assert proposal.line("realizedPnL") is None
+    assert [note.split()[0] for note in proposal.notes] == ["stop_loss", "pnl"]
+    pnl = propose(PAPER_TRADES.records).line("realizedPnL")
+    assert pnl is not None
+    assert "that of prices and size in 1 of 1 closed records" in pnl.why
+
+
+def test_the_owners_word_counts_before_any_guess() -> None:
+    records = [{**r, "qty": 99} for r in PAPER_TRADES.records]
+    proposal = propose(records, {"quantity": "shares", "takeProfitPrice": "", "realizedPnL": "pnl"})
+    assert [line.name for line in proposal.lines if line.field == "quantity"] == ["shares"]
+    assert proposal.line("takeProfitPrice") is None
+    doubted = propose([{**r, "status": "open"} for r in PAPER_TRADES.records], {"status": "status"})
+    assert not doubted.doubtful
+    with pytest.raises(NoLedger, match="it has no volume, which was to be its quantity; it has id, symbol"):
+        propose(PAPER_TRADES.records, {"quantity": "volume"})
+
+
+def test_what_is_not_sure_says_so_in_the_file() -> None:
+    text = mapping_text(propose(FLAGS.records), "bot.db")
+    assert 'openedAt = { name = "open_date", zone = "UTC" }  # likely: called so; 2 values' in text
+    assert " # " not in mapping_text(propose(SIGNED.records), "x")
+    assert is_native(propose(OWN_NAMES.records))
+
+
+@pytest.mark.parametrize("word", ['say "hi"', "back\\slash", "line\nbreak", "del\x7f", "Überschrift"])
+def test_any_word_of_the_app_survives_the_file(word: str) -> None:
+    records = [{**r, "status": word if r["status"] == "closed" else "open"} for r in PAPER_TRADES.records]
+    proposal = propose(records).changed("status", words=(("OPEN", ("open",)), ("CLOSED", (word,))))
+    mapping = read_mapping(mapping_text(proposal, "a\nb"))
+    assert mapping.read(records[1])["status"] == "CLOSED"
+    assert mapping.read({"alpaca_order_id": AAPL})["alpacaOrderId"] == AAPL
