@@ -89,16 +89,19 @@ def confirmed(proposal: Proposal, trades: Sequence[Trade], orders: Mapping[str, 
 
 
 def _linked(line: Line, trades: Sequence[Trade], orders: Mapping[str, Order | None]) -> Line:
-    """An order id is sure where the account knows it."""
-    if line.field not in ("alpacaOrderId", "clientOrderId"):
+    """An order id is sure where the account knows it, a client order id where the known orders have it."""
+    if line.field == "alpacaOrderId":
+        said = [orders[i] is not None for t in trades if (i := t.entry_order) is not None and i in orders]
+        why = f"the account knows {sum(said)} of {len(said)}"
+    elif line.field == "clientOrderId":
+        known = [(t, order) for t in trades if t.client_order and (order := _entry(t, orders)) is not None]
+        said = [t.client_order == order.client_id for t, order in known]
+        why = f"{sum(said)} of {len(said)} known orders are called so"
+    else:
         return line
-    ids = [(t.entry_order if line.field == "alpacaOrderId" else t.client_order) for t in trades]
-    asked = [i for i in ids if i is not None and i in orders]
-    known = sum(orders[i] is not None for i in asked)
-    if not asked:
+    if not said:
         return line
-    why = f"the account knows {known} of {len(asked)}"
-    return replace(line, trust=Trust.SURE, why=f"{line.why}; {why}") if known else line.but(why)
+    return replace(line, trust=Trust.SURE, why=f"{line.why}; {why}") if any(said) else line.but(why)
 
 
 def _directed(line: Line, known: Sequence[tuple[Trade, Order]]) -> Line:
@@ -115,7 +118,7 @@ def _directed(line: Line, known: Sequence[tuple[Trade, Order]]) -> Line:
 
 def _timed(line: Line, known: Sequence[tuple[Trade, Order]]) -> Line:
     """The zone of naive times is the one in which they stand beside the times of the orders."""
-    if line.form not in ZONES or line.field not in _OPENINGS:
+    if not line.is_zoned or line.is_sure or line.field not in _OPENINGS:
         return line
     read = ZoneInfo(line.form or "UTC")
     pairs = []
@@ -149,13 +152,13 @@ def zone_of(pairs: Sequence[tuple[datetime, datetime]]) -> str | None:
 
 def _same_zone(lines: Sequence[Line]) -> tuple[Line, ...]:
     """The other naive times are of the zone that those of the openings have been found to be of."""
-    found = {line.form for line in lines if line.field in _OPENINGS and line.is_sure and line.form in ZONES}
+    found = {line.form for line in lines if line.field in _OPENINGS and line.is_sure and line.is_zoned}
     if len(found) != 1:
         return tuple(lines)
     zone = found.pop()
     return tuple(
         replace(line, form=zone, trust=Trust.SURE, why=f"{_bare(line.why)}; {zone} as the others")
-        if line.field.endswith("At") and not line.is_sure and line.form in ZONES
+        if line.is_zoned and not line.is_sure
         else line
         for line in lines
     )

@@ -6,6 +6,7 @@ may as well mean something else. One that stands earlier is taken before one tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .columns import key_of
@@ -69,6 +70,8 @@ alpacaStatus: text: alpaca_status broker_status order_status alpaca_order_status
 source: text: source
 """)  # fmt: skip
 
+FIELDS = tuple(kind.field for kind in KINDS)
+
 _ZONES = {"et": "America/New_York", "est": "America/New_York", "ny": "America/New_York", "utc": "UTC", "gmt": "UTC"}
 _UNITS = ("ms", "ts")
 
@@ -114,6 +117,19 @@ OF_ORDERS = frozenset(
 )
 
 
+# What tells several accounts or bots apart.
+OF_OWNERS = frozenset(
+    key_of(name)
+    for name in _set("account account_id account_name account_type strategy bot bot_id bot_name user_id mode env")
+)
+
+
 def word(value: object) -> str:
     """A word as compared: `Stopped Out` and `STOPPED_OUT` are one; of `TradeStatus.OPEN` the last part."""
     return str(value).strip().rpartition(".")[2].lower().replace(" ", "_").replace("-", "_").lstrip("_")
+
+
+def worded_names(names: Iterable[str]) -> list[str]:
+    """Those of these names that may be of a status or a side."""
+    spoken = {key for kind in KINDS if kind.field in ("status", "side") for rank in kind.ranks for key in rank}
+    return [name for name in names if plain_key(name) in spoken]

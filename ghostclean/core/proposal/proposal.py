@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from ghostclean.core.ledger import SIZES, TIMES
 
 from .columns import DAY, EPOCH_MS, EPOCH_S, NAIVE, Column, columns_of
-from .names import KINDS, OF_ORDERS, Kind, plain_key, zone_in
+from .names import KINDS, OF_ORDERS, OF_OWNERS, Kind, plain_key, zone_in
 from .words import Words, side_words, status_words
 
 Record = Mapping[str, Any]
@@ -59,6 +59,11 @@ class Line:
     def is_sure(self) -> bool:
         return self.trust is Trust.SURE
 
+    @property
+    def is_zoned(self) -> bool:
+        """Whether its times say nothing of their zone, so that the line must."""
+        return self.form not in (None, EPOCH_S, EPOCH_MS, NULL, SIGNED)
+
     def but(self, doubt: str | None) -> Line:
         """The line with a doubt, if there is one; it does not outweigh the owner's word."""
         if not doubt:
@@ -85,6 +90,11 @@ class Proposal:
         lines = tuple(replace(line, **values) if line.field == field else line for line in self.lines)
         return replace(self, lines=lines)
 
+    def zoned(self, zone: str) -> Proposal:
+        """All naive times are of this zone, as the owner says."""
+        zoned = (replace(line, form=zone, trust=Trust.SURE, why=SAID) if line.is_zoned else line for line in self.lines)
+        return replace(self, lines=tuple(zoned))
+
     @property
     def doubtful(self) -> tuple[Line, ...]:
         """The lines that need a person's word."""
@@ -107,7 +117,16 @@ def propose(records: Sequence[Record], said: Mapping[str, str] | None = None) ->
     lines += _side(columns, found, notes)
     if "quantity" not in found and "alpacaOrderId" not in found and "clientOrderId" not in found:
         raise NoLedger("none of its columns says how large a trade is, and none names an order that would tell")
+    notes += _several(columns, {line.name for line in lines})
     return Proposal(_in_order(lines), tuple(notes))
+
+
+def _several(columns: Mapping[str, Column], taken: Collection[str]) -> Iterator[str]:
+    """What may tell several ledgers in one place apart."""
+    for name, column in columns.items():
+        if name not in taken and plain_key(name) in OF_OWNERS and len(column.words) > 1:
+            words = ", ".join(map(str, column.words))
+            yield f"{name} has {len(column.words)} values ({words}): if they are not all of this account, filter by it"
 
 
 # --------------------------------------------------------------------------- names
@@ -157,7 +176,7 @@ def _claim(kind: Kind, column: Column) -> tuple[int, int] | None:
 
 def _chosen(kind: Kind, fitting: Sequence[tuple[int, Column]]) -> Line:
     rank, column = fitting[0]
-    rivals = [other.name for r, other in fitting[1:] if r == rank]
+    rivals = [other.name for r, other in fitting[1:] if r == rank and other.cells != column.cells]
     count = len(column.values)
     fits = f"{count} value{'s' * (count != 1)}, all {_NOUNS[kind.values]}" if count else "no value yet"
     if rivals:
@@ -274,7 +293,7 @@ def _by_stops(columns: Mapping[str, Column], found: Mapping[str, Line]) -> str |
     above = [(words.get(side), stop > entry) for side, entry, stop in rows if entry and stop and stop != entry]
     shorts = [is_above for side, is_above in above if side == "SHORT"]
     agree = shorts and all(shorts) and not any(is_above for side, is_above in above if side == "LONG")
-    return f"the stops of {len(shorts)} shorts stand above their entries" if agree else None
+    return f"of {len(shorts)} such the stop is above the entry" if agree else None
 
 
 def _flat(words: Words) -> list[tuple[Any, str]]:
@@ -329,6 +348,12 @@ def _explain_pnl(columns: Mapping[str, Column], found: dict[str, Line], notes: l
         found["realizedPnL"] = replace(line, why=why)
 
 
+_ORDER = (
+    "id", "ticker", "side", "status", "quantity", "initialQuantity", "entryPrice", "stopPrice", "initialStopPrice",
+    "takeProfitPrice", "alpacaOrderId", "clientOrderId", "stopOrderId", "takeProfitOrderId", "closeOrderId", "openedAt",
+    "executedAt", "createdAt", "updatedAt", "closedAt", "closePrice", "closeReason", "realizedPnL",
+)  # fmt: skip
+
+
 def _in_order(lines: Sequence[Line]) -> tuple[Line, ...]:
-    order = {field: at for at, field in enumerate(("id", "ticker", "side", "status", "quantity", "entryPrice"))}
-    return tuple(sorted(lines, key=lambda line: order.get(line.field, len(order))))
+    return tuple(sorted(lines, key=lambda line: _ORDER.index(line.field) if line.field in _ORDER else len(_ORDER)))

@@ -42,6 +42,12 @@ def test_an_order_id_is_sure_where_the_account_knows_it_and_doubted_where_it_kno
     assert lines(PAPER_TRADES, {})["alpacaOrderId"] == propose(PAPER_TRADES.records).line("alpacaOrderId")
 
 
+def test_a_client_order_id_is_that_of_the_known_orders() -> None:
+    named = lines(ORM, known(bought(AAPL, "2026-11-17T15:00:00Z", client_order_id="bot-1")))["clientOrderId"]
+    assert (named.is_sure, named.why.endswith("1 of 1 known orders are called so")) == (True, True)
+    assert not lines(ORM, known(bought(AAPL, "2026-11-17T15:00:00Z")))["clientOrderId"].is_sure
+
+
 @pytest.mark.parametrize(
     ("at", "zone"),
     [

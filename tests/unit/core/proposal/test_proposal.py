@@ -78,7 +78,7 @@ def test_what_lacks_something_that_decides_is_refused_with_the_reason(records: l
     ("records", "field", "why", "decides"),
     [
         (PAPER_TRADES.records, "openedAt", "without a zone: taken as UTC", False),
-        ([{**r, "qty": r["shares"]} for r in PAPER_TRADES.records], "quantity", "shares may be it as well", True),
+        ([{**r, "qty": 1} for r in PAPER_TRADES.records], "quantity", "shares may be it as well", True),
         ([{**r, "status": "open"} for r in PAPER_TRADES.records], "status", "1 of 3 records that say open have ended",
          True),
         ([r for r in PAPER_TRADES.records if r["id"] != 2], "status", "closed is what a close would write",
@@ -111,7 +111,7 @@ def test_a_stop_above_the_entry_proves_that_a_sale_opens_a_short() -> None:
     line = propose(ORM.records).line("side")
     assert line is not None
     assert line.is_sure
-    assert "the stops of 1 shorts stand above their entries" in line.why
+    assert "of 1 such the stop is above the entry" in line.why
 
 
 def test_numbers_that_are_no_prices_or_amounts_are_left_alone_and_said() -> None:
@@ -121,6 +121,17 @@ def test_numbers_that_are_no_prices_or_amounts_are_left_alone_and_said() -> None
     pnl = propose(PAPER_TRADES.records).line("realizedPnL")
     assert pnl is not None
     assert "that of prices and size in 1 of 1 closed records" in pnl.why
+
+
+def test_a_column_that_may_tell_accounts_apart_is_said() -> None:
+    records = [{**record, "strategy": f"s{record['id'] % 2}"} for record in PAPER_TRADES.records]
+    assert propose(records).notes == (
+        "strategy has 2 values (s1, s0): if they are not all of this account, filter by it",
+    )  # fmt: skip
+    modes = [{**record, "mode": "paper" if record["id"] == 1 else "live"} for record in PAPER_TRADES.records]
+    line = propose(modes).line("accountMode")
+    assert line is not None
+    assert line.name == "mode"
 
 
 def test_the_owners_word_counts_before_any_guess() -> None:
