@@ -21,7 +21,7 @@ class Dialog:
     @classmethod
     def of(cls, common: Common, *, silent: bool) -> Dialog:
         at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        return cls(common, asks=at_terminal and not (silent or common.json))
+        return cls(common, asks=at_terminal and not (silent or common.json or common.quiet))
 
     def tell(self, lines: Iterable[str], *, always: bool = False) -> None:
         """Lines for a person; with --quiet only what is said `always`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostclean.cli.dialog import Dialog
 from ghostclean.cli.output import Common, Outcome, bad_option
-from ghostclean.errors import AccountMismatch, BadSettings, GhostcleanError, LedgerFailed
+from ghostclean.errors import AccountMismatch, BadSettings, BrokerError, GhostcleanError, LedgerFailed
 
 if TYPE_CHECKING:
     from ghostclean.adapters.survey import Sample
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MAPPING_FILE = "mapping.toml"
 _NAMED = 5  # places that are named where none can be taken
 _SHOWN = 3  # records
+_WRONG_KEYS = (401, 403)
 _PARTS = ("ledger", "records", "mapping", "account", "files", "checks", "dryRun", "schedule")
 
 
@@ -150,8 +151,17 @@ class FirstRun:
         settings = self._with_keys()
         self.mapping = self._mapping(settings)
         trades = open_trades(self.sample.records, self.mapping)
-        with progress("asking the broker", not self.dialog.asks), closing(wiring.broker(settings)) as broker:
-            met = meet(broker, trades)
+        try:
+            with progress("asking the broker", not self.dialog.asks), closing(wiring.broker(settings)) as broker:
+                met = meet(broker, trades)
+        except BrokerError as error:
+            if error.status not in _WRONG_KEYS or self.flags.pop("ALPACA_API_KEY", None) is None:
+                raise
+            self.dialog.tell([f"{error}; other keys, or the other kind of account?"], always=True)
+            for name in ("ALPACA_SECRET_KEY", "ALPACA_LIVE_TRADE"):
+                self.flags.pop(name, None)
+            self.meet()
+            return
         if self.proposal is not None:
             self.proposal = confirmed(self.proposal, trades, met.orders)
         self.fit = measure(trades, met.orders, met.positions)

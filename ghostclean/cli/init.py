@@ -7,7 +7,7 @@ import typer
 from ghostclean.cli.command import command
 from ghostclean.cli.dialog import Dialog
 from ghostclean.cli.output import Common, Outcome, failure_of
-from ghostclean.errors import GhostcleanError
+from ghostclean.errors import BrokerError, GhostcleanError
 
 _HELP = """From nothing to a dry run that can be trusted.
 
@@ -54,7 +54,7 @@ def init(
         run.agree(yes=yes)
         run.write()
         return run.prove(schedule)
-    except GhostcleanError as error:
+    except (GhostcleanError, BrokerError) as error:
         failure = failure_of(error, common)
         document = {**run.document, "ok": False, "error": failure.error, "detail": failure.detail}
         return Outcome(document, failure.exit_code, error=failure.error, detail=failure.detail)

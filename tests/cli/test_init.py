@@ -195,12 +195,14 @@ def test_a_person_gives_the_keys_corrects_a_line_and_says_yes(bot: World) -> Non
     text, code = typed(
         bot,
         [
-            ("Where are the trades?", ""), ("Alpaca API key: ", KEY), ("(not shown): ", SECRET), ("paper or live", ""),
+            ("Where are the trades?", ""), ("Alpaca API key: ", KEY), ("(not shown): ", "wrong"), ("paper or live", ""),
+            ("Alpaca API key: ", KEY), ("(not shown): ", SECRET), ("paper or live", ""),
             ("Is that right?", "quantity=volume"), ("Is that right?", "source=alert_type"), ("Is that right?", "y"),
         ],
         **NO_KEYS,
     )  # fmt: skip
     assert code == 0, text
+    assert "other keys, or the other kind of account?" in text
     assert "it has no volume, which was to be its quantity" in text
     assert "source           alert_type" in text
     assert "ghostclean reconcile --dry-run" in text
@@ -287,6 +289,10 @@ def test_files_that_stand_already_are_used_and_never_written(bot: World) -> None
     )
     assert env_file.read_text() == "BOT_TOKEN=1\n"
     written = mapping.read_text()
+    beside = bot.run("init", "--yes", "--quiet", "--env-file", "ghost.env")
+    assert (beside.code, beside.stdout) == (0, f"written: {bot.folder}/ghost.env\n")
+    assert (bot.folder / "ghost.env").stat().st_mode & 0o777 == 0o600
+    (bot.folder / "ghost.env").unlink()
 
     env_file.write_text(f"BOT_TOKEN=1\nGHOSTCLEAN_LEDGER={place}\n")
     again = init(bot, "--yes")

@@ -27,9 +27,9 @@ def tables(place: Place, name: str | None, most: int) -> Iterator[tuple[str, tup
 
     Naive times stay naive. A row of every word of a status or side is among them. Raises LedgerFailed.
     """
+    database = Database(place)
     import sqlalchemy as sa
 
-    database = Database(place)
     with database.read() as connection:
         inspector = sa.inspect(connection)
         found = {_full_name(inspector, *each): each for each in _all(inspector)}

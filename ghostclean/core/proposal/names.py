@@ -54,7 +54,7 @@ avgFillPrice: price: avg_fill_price average_fill_price filled_avg_price fill_pri
 closePrice: price: exit_price close_price close_rate sell_price avg_exit_price | exit sold_price exit_rate
 lastPrice: price: last_price current_price mark_price | market_price current_rate
 unrealizedPnL: money: unrealized_pnl unrealized_pl unrealised_pnl open_pnl | unrealized_profit
-realizedPnL: money: pnl realized_pnl realized_pl realised_pnl profit_loss close_profit_abs pnl_amount | pl profit
+realizedPnL: money: pnl realized_pnl realized_pl close_profit_abs pnl_amount | total_pnl net_pnl pl profit
 unrealizedR: money: unrealized_r open_r
 realizedR: money: realized_r r_multiple | r_mult
 openedAt: time: opened_at entry_time entry_date open_date open_time entry_at entered_at entry_timestamp | open_timestamp
@@ -105,7 +105,8 @@ CLOSED = _set(
     "closed close exited sold done complete completed finished stopped stopped_out stop_loss take_profit target_hit"
     " tp_hit sl_hit win won loss lost closed_manual archived"
 )
-DEAD = _set("canceled cancelled rejected expired failed error deleted")
+DEAD = _set("canceled cancelled rejected expired deleted")
+BROKEN = _set("error failed")
 
 # What only an order has.
 OF_ORDERS = frozenset(

@@ -17,7 +17,7 @@ from ghostclean.core.ledger import SIZES, TIMES
 
 from .columns import DAY, EPOCH_MS, EPOCH_S, NAIVE, Column, columns_of
 from .names import KINDS, OF_ORDERS, OF_OWNERS, Kind, plain_key, zone_in
-from .words import Words, side_words, status_words
+from .words import Words, only_of_orders, side_words, status_words
 
 Record = Mapping[str, Any]
 
@@ -118,7 +118,7 @@ def propose(records: Sequence[Record], said: Mapping[str, str] | None = None) ->
     if "quantity" not in found and "alpacaOrderId" not in found and "clientOrderId" not in found:
         raise NoLedger("none of its columns says how large a trade is, and none names an order that would tell")
     notes += _several(columns, {line.name for line in lines})
-    return Proposal(_in_order(lines), tuple(notes))
+    return Proposal(_in_order(_alike(lines, columns)), tuple(notes))
 
 
 def _several(columns: Mapping[str, Column], taken: Collection[str]) -> Iterator[str]:
@@ -222,12 +222,20 @@ _FITS: Mapping[str, Callable[[Column], bool]] = {
 
 
 def _refuse_orders(columns: Mapping[str, Column], found: Mapping[str, Line]) -> None:
+    if any(field in found for field in ENDS):
+        return
     marks = [name for name in columns if plain_key(name) in OF_ORDERS]
-    if len(marks) >= _MANY_MARKS and not any(field in found for field in ENDS):
-        raise NoLedger(
-            f"it looks like one record an order: it has {', '.join(marks[:4])}, and nothing that says how a trade "
-            "ended (no exit price, time or order); ghostclean needs one record a trade"
-        )
+    status = columns[found["status"].name] if "status" in found else None
+    if len(marks) >= _MANY_MARKS:
+        why = f"it has {', '.join(marks[:4])}"
+    elif status is not None and "realizedPnL" not in found and only_of_orders(status):
+        why = f"its {status.name} says {', '.join(map(str, status.words))}"
+    else:
+        return
+    raise NoLedger(
+        f"it looks like one record an order: {why}, and nothing says how a trade ended (no exit price, time or "
+        "order); ghostclean needs one record a trade"
+    )
 
 
 def _status(columns: Mapping[str, Column], found: dict[str, Line]) -> list[Line]:
@@ -315,6 +323,20 @@ def _formed(line: Line, column: Column) -> Line:
     if zone is not None:
         return replace(line, form=zone, why=f"{line.why}; its name says {zone}")
     return replace(line, form="UTC", trust=Trust.LIKELY, why=f"{line.why}{UNZONED}: taken as UTC")
+
+
+def _alike(lines: Sequence[Line], columns: Mapping[str, Column]) -> list[Line]:
+    """The lines, with times that no record has yet spelled as all the others are."""
+    told = [line for line in lines if line.field in TIMES and columns[line.name].values]
+    if len({line.form for line in told}) != 1:
+        return list(lines)
+    one = told[0]
+    return [
+        replace(line, form=one.form, trust=one.trust, why=f"{line.why}; spelled as {one.name}")
+        if line.field in TIMES and line not in told and one.form is not None
+        else line
+        for line in lines
+    ]
 
 
 _FAR = 5  # times the entry price, or a fifth of it

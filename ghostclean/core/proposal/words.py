@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .columns import Column, key_of
-from .names import CLOSED, DEAD, DIRECT, FILLED, LONG, OPEN, PENDING, SHORT, word
+from .names import BROKEN, CLOSED, DEAD, DIRECT, FILLED, LONG, OPEN, PENDING, SHORT, word
 
 Words = tuple[tuple[str, tuple[Any, ...]], ...]  # our word, and theirs; the first of theirs is written
 
+_MEANINGS = {"OPEN": OPEN, "PENDING": PENDING, "CLOSED": CLOSED, "CANCELED": DEAD, "ERROR": BROKEN}
 _PLAIN_ENDS = ("closed", "close", "exited", "done", "completed", "complete", "sold", "finished")
 
 
@@ -31,6 +32,8 @@ def status_words(name: str, column: Column, ends: Sequence[Column] = ()) -> Stat
     filled = [w for w in said if word(w) == FILLED]
     if filled and "OPEN" in said.values():
         doubts.append(f"both {_first(said, 'OPEN')} and {filled[0]} may be open")
+    elif filled and "CLOSED" not in said.values():
+        doubts.append(f"{filled[0]} is read as open; if it is the end of an order, this is no list of trades")
     said |= dict.fromkeys(filled, "OPEN")
     for own, meaning in said.items():
         rows = [at for at, cell in enumerate(column.cells) if cell == own]
@@ -40,13 +43,19 @@ def status_words(name: str, column: Column, ends: Sequence[Column] = ()) -> Stat
     unknown = tuple(w for w, meaning in said.items() if meaning is None)
     if unknown:
         notes.append(f"{', '.join(map(str, unknown))} is no word known here: such records are left alone")
-    grouped = {ours: tuple(w for w in said if said[w] == ours) for ours in ("OPEN", "PENDING", "CLOSED", "CANCELED")}
+    grouped = {ours: tuple(w for w in said if said[w] == ours) for ours in _MEANINGS}
     if grouped["OPEN"] and not grouped["CLOSED"]:
         grouped["CLOSED"] = (_like(str(grouped["OPEN"][0]), "closed"),)
         notes.append(f"no record says closed yet: {grouped['CLOSED'][0]} is what a close would write")
     grouped["CLOSED"] = tuple(sorted(grouped["CLOSED"], key=_plainest))
     words = tuple((ours, theirs) for ours, theirs in grouped.items() if theirs)
     return StatusWords(words, unknown, tuple(doubts), tuple(notes))
+
+
+def only_of_orders(column: Column) -> bool:
+    """Whether all words are those of an order, and one of them is its end."""
+    said = {word(w) for w in column.words}
+    return FILLED in said and said <= PENDING | DEAD | BROKEN | {FILLED}
 
 
 def _flag(name: str, column: Column) -> StatusWords:
@@ -57,10 +66,7 @@ def _flag(name: str, column: Column) -> StatusWords:
 
 
 def _meaning(said: str) -> str | None:
-    for ours, theirs in (("OPEN", OPEN), ("PENDING", PENDING), ("CLOSED", CLOSED), ("CANCELED", DEAD)):
-        if said in theirs:
-            return ours
-    return None
+    return next((ours for ours, theirs in _MEANINGS.items() if said in theirs), None)
 
 
 def _first(said: dict[Any, str | None], meaning: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_what_cannot_be_reached_is_told_and_the_rest_is_found(tmp_path: Path) ->
     assert (gone.place.kind, gone.records) == ("sql", ())
     assert "pw" not in gone.why_not
     assert there.total == 1
+
+
+def test_a_database_without_the_extra_is_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ORM.write(tmp_path)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    (sample,) = look_around([], tmp_path)
+    assert (sample.place.kind, "pip install 'ghostclean[sql]'" in sample.why_not) == ("sql", True)
 
 
 def test_a_word_that_only_old_rows_have_is_in_the_sample(tmp_path: Path) -> None:

@@ -48,6 +48,27 @@ def test_one_record_an_order_is_refused_with_the_reason() -> None:
         propose(ORDERS.records)
 
 
+def test_a_list_of_orders_is_known_by_the_words_of_its_status() -> None:
+    order = {"id": 1, "symbol": "AAPL", "side": "buy", "qty": 10, "price": 180, "status": "filled",
+             "alpaca_order_id": AAPL, "timestamp": "2026-11-17T15:00:00Z"}  # fmt: skip
+    others = [{**order, "id": 2, "side": "sell", "status": "pending"}, {**order, "id": 3, "status": "rejected"}]
+    with pytest.raises(NoLedger, match="one record an order: its status says filled, pending, rejected"):
+        propose([order, *others])
+    with pytest.raises(NoLedger, match="one record an order"):
+        propose([order])
+    assert not propose([{**order, "status": "open"}]).doubtful
+    doubtful = propose([{**order, "pnl": 3}]).doubtful
+    assert [line.field for line in doubtful] == ["status"]
+    assert "filled is read as open; if it is the end of an order" in doubtful[0].why
+
+
+def test_a_record_in_error_is_not_over() -> None:
+    records = [*PAPER_TRADES.records, {**PAPER_TRADES.records[0], "id": 9, "status": "error"}]
+    mapping = read_mapping(mapping_text(propose(records), ""))
+    assert mapping.read(records[-1])["status"] == "ERROR"
+    assert not mapping.is_final(records[-1])
+
+
 def without(schema: Schema, *names: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name not in names} for record in schema.records]
 
@@ -121,6 +142,15 @@ def test_numbers_that_are_no_prices_or_amounts_are_left_alone_and_said() -> None
     pnl = propose(PAPER_TRADES.records).line("realizedPnL")
     assert pnl is not None
     assert "that of prices and size in 1 of 1 closed records" in pnl.why
+
+
+@pytest.mark.parametrize("schema", [PAPER_TRADES, SIGNED, NO_STATUS], ids=str)
+def test_a_time_that_no_record_has_yet_is_spelled_as_the_others(schema: Schema) -> None:
+    fresh = [{**record, "updated_at": None} for record in schema.records]
+    line, other = propose(fresh).line("updatedAt"), propose(fresh).line("openedAt")
+    assert line is not None
+    assert other is not None
+    assert (line.form, line.trust) == (other.form, other.trust)
 
 
 def test_a_column_that_may_tell_accounts_apart_is_said() -> None:
