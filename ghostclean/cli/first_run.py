@@ -45,10 +45,10 @@ class FirstRun:
     # ------------------------------------------------------------------ the owner's words
 
     def say(self, text: str, option: str) -> None:
-        """FIELD=NAME, or zone=NAME; raises BadSettings."""
+        """FIELD=NAME, zone=NAME, or of words FIELD.MEANING=WORD,WORD; raises BadSettings."""
         from zoneinfo import ZoneInfo
 
-        from ghostclean.core.proposal import FIELDS
+        from ghostclean.core.proposal import FIELDS, WORDS
 
         name, sign, value = (part.strip() for part in text.partition("="))
         if name == "zone":
@@ -56,8 +56,9 @@ class FirstRun:
                 self.zone = str(ZoneInfo(value))
             except (OSError, ValueError, KeyError):
                 raise bad_option(option, f"{value!r} is no time zone; write one such as America/New_York") from None
-        elif not sign or name not in FIELDS:
-            raise bad_option(option, f"it must be FIELD=NAME, with one of {', '.join(FIELDS)}")
+        elif not sign or name not in (*FIELDS, *WORDS):
+            known = f"{', '.join(FIELDS)}, or of a word {', '.join(WORDS)}"
+            raise bad_option(option, f"it must be FIELD=NAME, with one of {known}")
         else:
             self.words[name] = value
 

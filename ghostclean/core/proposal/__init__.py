@@ -2,6 +2,8 @@
 
 from .columns import columns_of
 from .evidence import Fit, confirmed, measure
+from .lines import Line, NoLedger, Proposal, Trust
 from .names import FIELDS, worded_names
-from .proposal import Line, NoLedger, Proposal, Trust, propose
+from .proposal import propose
 from .toml import is_native, mapping_text
+from .words import WORDS

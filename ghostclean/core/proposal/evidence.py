@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from ghostclean.core.broker import CRYPTO_DUST, ONE, Order, Positions, Side
 from ghostclean.core.ledger import Trade
 
-from .proposal import UNZONED, Line, Proposal, Trust
+from .lines import UNZONED, Line, Proposal, Trust
 
 # Where naive times come from; of those that fit alike the first.
 ZONES = (

@@ -8,117 +8,54 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ghostclean.core.ledger import SIZES, TIMES
 
 from .columns import DAY, EPOCH_MS, EPOCH_S, NAIVE, Column, columns_of
-from .names import KINDS, OF_ORDERS, OF_OWNERS, Kind, plain_key, zone_in
-from .words import Words, only_of_orders, side_words, status_words
+from .lines import NULL, SIGNED, UNZONED, Line, NoLedger, Proposal, Trust
+from .names import KINDS, OF_ORDERS, OF_OWNERS, plain_key, zone_in
+from .naming import named
+from .words import Told, Words, only_of_orders, side_words, status_words
 
 Record = Mapping[str, Any]
 
 ENDS = ("closedAt", "closePrice", "closeOrderId")
-DECISIVE = ("id", "ticker", "status", "side", "quantity", "alpacaOrderId")
-SAID = "as you said"
-UNZONED = ", without a zone"
-NULL, SIGNED = "null", "signed"  # forms: open while it is null; a negative size is a short
+_MOST = 0.8  # of the records that must agree
 _MANY_MARKS = 2  # of an order
 
 
-class NoLedger(ValueError):
-    """These records are no ledger of trades; says why."""
-
-
-class Trust(StrEnum):
-    """How far a line can be trusted; a doubtful one would decide wrongly, and needs a person's word."""
-
-    SURE = "sure"
-    LIKELY = "likely"
-    DOUBTFUL = "doubtful"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One field of a trade and the app's name for it.
-
-    `form` is what its values are, where that must be said: an epoch, the zone of naive times, `signed`, `null`.
-    """
-
-    field: str
-    name: str
-    trust: Trust
-    why: str
-    words: Words = ()
-    form: str | None = None
-
-    @property
-    def is_sure(self) -> bool:
-        return self.trust is Trust.SURE
-
-    @property
-    def is_zoned(self) -> bool:
-        """Whether its times say nothing of their zone, so that the line must."""
-        return self.form not in (None, EPOCH_S, EPOCH_MS, NULL, SIGNED)
-
-    def but(self, doubt: str | None) -> Line:
-        """The line with a doubt, if there is one; it does not outweigh the owner's word."""
-        if not doubt:
-            return self
-        trust = self.trust if self.why.startswith(SAID) else _unsure(self.field)
-        return replace(self, trust=trust, why=f"{self.why}; {doubt}")
-
-
-def _unsure(field: str) -> Trust:
-    return Trust.DOUBTFUL if field in DECISIVE else Trust.LIKELY
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """The lines, and what else a person should know before saying yes."""
-
-    lines: tuple[Line, ...]
-    notes: tuple[str, ...] = ()
-
-    def line(self, field: str) -> Line | None:
-        return next((line for line in self.lines if line.field == field), None)
-
-    def changed(self, field: str, **values: Any) -> Proposal:
-        lines = tuple(replace(line, **values) if line.field == field else line for line in self.lines)
-        return replace(self, lines=lines)
-
-    def zoned(self, zone: str) -> Proposal:
-        """All naive times are of this zone, as the owner says."""
-        zoned = (replace(line, form=zone, trust=Trust.SURE, why=SAID) if line.is_zoned else line for line in self.lines)
-        return replace(self, lines=tuple(zoned))
-
-    @property
-    def doubtful(self) -> tuple[Line, ...]:
-        """The lines that need a person's word."""
-        return tuple(line for line in self.lines if line.trust is Trust.DOUBTFUL)
-
-
 def propose(records: Sequence[Record], said: Mapping[str, str] | None = None) -> Proposal:
-    """The mapping these records suggest; `said` has the owner's own names by field, empty for none. Raises NoLedger."""
+    """The mapping these records suggest; raises NoLedger.
+
+    `said` has the owner's own names by field, empty for none, and words by meaning: `status.OPEN` -> `offen, aktiv`.
+    """
     if not records:
         raise NoLedger("it has no record to learn from")
     columns, notes = columns_of(records), list[str]()
-    found = _named(columns, dict(said or {}), notes)
+    names = {field: name for field, name in (said or {}).items() if "." not in field}
+    told = {field: _told(said or {}, field) for field in ("status", "side")}
+    found = named(columns, names, told["side"], notes)
     _refuse_orders(columns, found)
     for field, what in (("id", "an id that is there in every record and different in each"), ("ticker", "a symbol")):
         if field not in found:
             raise NoLedger(f"none of its columns is called like {what}; it has {', '.join(columns)}")
     _explain_pnl(columns, found, notes)
     lines = [_formed(line, columns[line.name]) for line in found.values() if line.field not in ("status", "side")]
-    lines += _status(columns, found)
-    lines += _side(columns, found, notes)
+    lines += _status(columns, found, told["status"])
+    lines += _side(columns, found, told["side"], notes)
     if "quantity" not in found and "alpacaOrderId" not in found and "clientOrderId" not in found:
         raise NoLedger("none of its columns says how large a trade is, and none names an order that would tell")
     notes += _several(columns, {line.name for line in lines})
     return Proposal(_in_order(_alike(lines, columns)), tuple(notes))
+
+
+def _told(said: Mapping[str, str], field: str) -> Told:
+    """What the owner has said of the words of a field."""
+    of_field = {key.partition(".")[2]: words for key, words in said.items() if key.startswith(f"{field}.")}
+    return {word.strip(): ours for ours, words in of_field.items() for word in words.split(",")}
 
 
 def _several(columns: Mapping[str, Column], taken: Collection[str]) -> Iterator[str]:
@@ -127,95 +64,6 @@ def _several(columns: Mapping[str, Column], taken: Collection[str]) -> Iterator[
         if name not in taken and plain_key(name) in OF_OWNERS and len(column.words) > 1:
             words = ", ".join(map(str, column.words))
             yield f"{name} has {len(column.words)} values ({words}): if they are not all of this account, filter by it"
-
-
-# --------------------------------------------------------------------------- names
-
-
-def _named(columns: Mapping[str, Column], said: dict[str, str], notes: list[str]) -> dict[str, Line]:
-    """The best column of each field by its name, among those whose values are of its kind."""
-    found = {field: Line(field, name, Trust.SURE, SAID) for field, name in said.items() if name}
-    for field, line in found.items():
-        if line.name not in columns:
-            raise NoLedger(f"it has no {line.name}, which was to be its {field}; it has {', '.join(columns)}")
-    entry: Column | None = None
-    for kind in KINDS:
-        if kind.field not in said:
-            taken = {line.name for line in found.values()}
-            free = [column for name, column in columns.items() if name not in taken]
-            claimed = _claimed(kind, free, entry, notes)
-            found |= {kind.field: claimed} if claimed is not None else {}
-        if kind.field == "entryPrice" and "entryPrice" in found:
-            entry = columns[found["entryPrice"].name]
-    return found
-
-
-def _claimed(kind: Kind, free: Sequence[Column], entry: Column | None, notes: list[str]) -> Line | None:
-    claims = sorted((claim, column.name) for column in free if (claim := _claim(kind, column)) is not None)
-    by_name = {column.name: column for column in free}
-    fitting = []
-    for claim, name in claims:
-        column = by_name[name]
-        if not _FITS[kind.values](column):
-            what = _NOUNS[kind.values]
-        elif kind.values == "price" and entry is not None and not _near(entry, column):
-            what = f"near {entry.name}, as a price would be"
-        else:
-            fitting.append((claim[0], column))
-            continue
-        if claim[0] == 0:
-            notes.append(f"{name} is called like {kind.field}, but its values are not {what}: left alone")
-    return _chosen(kind, fitting) if fitting else None
-
-
-def _claim(kind: Kind, column: Column) -> tuple[int, int] | None:
-    """The rank of its name among those of the field, and its place there."""
-    key = plain_key(column.name)
-    return next(((rank, names.index(key)) for rank, names in enumerate(kind.ranks) if key in names), None)
-
-
-def _chosen(kind: Kind, fitting: Sequence[tuple[int, Column]]) -> Line:
-    rank, column = fitting[0]
-    rivals = [other.name for r, other in fitting[1:] if r == rank and other.cells != column.cells]
-    count = len(column.values)
-    fits = f"{count} value{'s' * (count != 1)}, all {_NOUNS[kind.values]}" if count else "no value yet"
-    if rivals:
-        return Line(kind.field, column.name, _unsure(kind.field), f"{' and '.join(rivals)} may be it as well; {fits}")
-    if rank == len(kind.ranks) - 1:
-        return Line(kind.field, column.name, _unsure(kind.field), f"the name may mean something else; {fits}")
-    return Line(
-        kind.field, column.name, Trust.SURE, f"{'called so' if rank == 0 else 'nothing else is called so'}; {fits}"
-    )
-
-
-_NOUNS = {
-    "id": "different", "symbol": "symbols", "status": "words", "side": "directions", "name": "names",
-    "order": "order ids", "size": "quantities", "price": "prices", "money": "amounts", "time": "times",
-    "text": "texts", "mode": "paper or live", "flag": "yes or no",
-}  # fmt: skip
-
-
-def _is_price(column: Column) -> bool:
-    return all(n is None or n >= 0 for n in column.numbers) and column.is_numeric and not column.is_flag
-
-
-_FITS: Mapping[str, Callable[[Column], bool]] = {
-    "id": lambda column: column.is_key,
-    "symbol": lambda column: column.are_symbols,
-    "status": lambda column: bool(column.words),
-    "side": lambda column: bool(side_words(column)[0]),
-    "order": lambda column: column.are_order_ids,
-    "name": lambda column: all(isinstance(v, str) for v in column.values),
-    "size": lambda column: (
-        column.is_numeric and any(column.numbers) and not all(isinstance(v, bool) for v in column.values)
-    ),
-    "price": _is_price,
-    "money": lambda column: column.is_numeric,
-    "time": lambda column: column.is_empty or column.form not in (None, DAY),
-    "text": lambda column: all(isinstance(v, (str, int)) for v in column.values),
-    "mode": lambda column: bool(column.words) and {str(w).lower() for w in column.words} <= {"paper", "live"},
-    "flag": lambda column: column.is_flag,
-}
 
 
 # --------------------------------------------------------------------------- what decides
@@ -238,11 +86,11 @@ def _refuse_orders(columns: Mapping[str, Column], found: Mapping[str, Line]) -> 
     )
 
 
-def _status(columns: Mapping[str, Column], found: dict[str, Line]) -> list[Line]:
+def _status(columns: Mapping[str, Column], found: Mapping[str, Line], told: Told) -> list[Line]:
     """The line that tells open from over: a status, else a time or reason that only an ended trade has."""
     line = found.get("status")
     if line is not None:
-        return [_worded(line, columns, found)]
+        return [_worded(line, columns, found, told)]
     for field in ("closedAt", "closeReason"):
         end = found.get(field)
         if end is not None and columns[end.name].has_gaps:
@@ -261,11 +109,12 @@ def _is_end(name: str) -> bool:
     return any(plain_key(name) in names for kind in KINDS if kind.field == "closedAt" for names in kind.ranks)
 
 
-def _worded(line: Line, columns: Mapping[str, Column], found: Mapping[str, Line]) -> Line:
+def _worded(line: Line, columns: Mapping[str, Column], found: Mapping[str, Line], told: Told) -> Line:
     ends = [columns[found[field].name] for field in ENDS if field in found]
-    read = status_words(line.name, columns[line.name], ends)
+    read = status_words(columns[line.name], ends, told)
     if not any(ours == "OPEN" for ours, _ in read.words):
-        raise NoLedger(f"no value of {line.name} says that a trade is open ({', '.join(map(str, read.unknown))})")
+        words = ", ".join(map(str, read.unknown))
+        raise NoLedger(f"no value of {line.name} says that a trade is open ({words}); say which: status.OPEN=WORD")
     line = replace(line, words=read.words)
     if read.notes:
         trust = Trust.LIKELY if line.is_sure else line.trust
@@ -273,17 +122,19 @@ def _worded(line: Line, columns: Mapping[str, Column], found: Mapping[str, Line]
     return line.but("; ".join(read.doubts))
 
 
-def _side(columns: Mapping[str, Column], found: Mapping[str, Line], notes: list[str]) -> list[Line]:
+def _side(columns: Mapping[str, Column], found: Mapping[str, Line], told: Told, notes: list[str]) -> list[Line]:
     signed = [columns[line.name] for field, line in found.items() if field in SIZES and _is_signed(columns[line.name])]
     if "side" not in found:
         if not signed:
             notes.append("no column says long or short: every trade is read as LONG")
         return []
     line = found["side"]
-    words, doubt = side_words(columns[line.name])
+    words, doubt = side_words(columns[line.name], told)
+    if not words:
+        raise NoLedger(f"the values of {line.name} do not say long or short; say which: side.LONG=WORD")
     if signed:
         doubt = f"the sign of {signed[0].name} says which way it goes as well"
-    elif doubt and (proven := _by_stops(columns, found)):
+    elif doubt and (proven := _by_stops(columns, found, words)):
         doubt, line = None, replace(line, why=f"{line.why}; {proven}")
     return [replace(line, words=words).but(doubt)]
 
@@ -292,13 +143,14 @@ def _is_signed(column: Column) -> bool:
     return any(n is not None and n < 0 for n in column.numbers)
 
 
-def _by_stops(columns: Mapping[str, Column], found: Mapping[str, Line]) -> str | None:
+def _by_stops(columns: Mapping[str, Column], found: Mapping[str, Line], words: Words) -> str | None:
     """Whether stops above the entry prove that `sell` is a short, and no row says otherwise."""
     if not all(field in found for field in ("side", "entryPrice", "stopPrice")):
         return None
-    sides, words = columns[found["side"].name].cells, dict(_flat(side_words(columns[found["side"].name])[0]))
+    meant = dict(_flat(words))
+    sides = columns[found["side"].name].cells
     rows = zip(sides, columns[found["entryPrice"].name].numbers, columns[found["stopPrice"].name].numbers, strict=True)
-    above = [(words.get(side), stop > entry) for side, entry, stop in rows if entry and stop and stop != entry]
+    above = [(meant.get(side), stop > entry) for side, entry, stop in rows if entry and stop and stop != entry]
     shorts = [is_above for side, is_above in above if side == "SHORT"]
     agree = shorts and all(shorts) and not any(is_above for side, is_above in above if side == "LONG")
     return f"of {len(shorts)} such the stop is above the entry" if agree else None
@@ -337,15 +189,6 @@ def _alike(lines: Sequence[Line], columns: Mapping[str, Column]) -> list[Line]:
         else line
         for line in lines
     ]
-
-
-_FAR = 5  # times the entry price, or a fifth of it
-_MOST = 0.8
-
-
-def _near(entry: Column, other: Column) -> bool:
-    pairs = [(e, o) for e, o in zip(entry.numbers, other.numbers, strict=True) if e and o]
-    return not pairs or sum(e / _FAR < o < e * _FAR for e, o in pairs) >= _MOST * len(pairs)
 
 
 def _explain_pnl(columns: Mapping[str, Column], found: dict[str, Line], notes: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ghostclean.core.ledger import SYNONYMS
 
 from .columns import EPOCH_MS, EPOCH_S
-from .proposal import NULL, SIGNED, Line, Proposal
+from .lines import NULL, SIGNED, Line, Proposal
 
 
 def mapping_text(proposal: Proposal, about: str) -> str:

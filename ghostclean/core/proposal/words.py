@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .columns import Column, key_of
 from .names import BROKEN, CLOSED, DEAD, DIRECT, FILLED, LONG, OPEN, PENDING, SHORT, word
 
 Words = tuple[tuple[str, tuple[Any, ...]], ...]  # our word, and theirs; the first of theirs is written
+Told = Mapping[str, str]  # what the owner says of a word of theirs: our word
 
 _MEANINGS = {"OPEN": OPEN, "PENDING": PENDING, "CLOSED": CLOSED, "CANCELED": DEAD, "ERROR": BROKEN}
+WORDS = (*(f"status.{ours}" for ours in _MEANINGS), "side.LONG", "side.SHORT")  # what the owner may say of words
 _PLAIN_ENDS = ("closed", "close", "exited", "done", "completed", "complete", "sold", "finished")
 
 
@@ -23,13 +25,13 @@ class StatusWords(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def status_words(name: str, column: Column, ends: Sequence[Column] = ()) -> StatusWords:
+def status_words(column: Column, ends: Sequence[Column], told: Told) -> StatusWords:
     """`ends` are the columns that only an ended trade has values in."""
-    if column.is_flag:
-        return _flag(name, column)
-    said = {w: _meaning(word(w)) for w in column.words}
+    if column.is_flag and not told:
+        return _flag(column)
+    said = {w: told.get(str(w)) or _meaning(word(w)) for w in column.words}
     doubts, notes = list[str](), list[str]()
-    filled = [w for w in said if word(w) == FILLED]
+    filled = [w for w in said if word(w) == FILLED and str(w) not in told]
     if filled and "OPEN" in said.values():
         doubts.append(f"both {_first(said, 'OPEN')} and {filled[0]} may be open")
     elif filled and "CLOSED" not in said.values():
@@ -38,7 +40,7 @@ def status_words(name: str, column: Column, ends: Sequence[Column] = ()) -> Stat
     for own, meaning in said.items():
         rows = [at for at, cell in enumerate(column.cells) if cell == own]
         over = sum(any(end.cells[at] is not None for end in ends) for at in rows)
-        if meaning == "OPEN" and over:
+        if meaning == "OPEN" and over and str(own) not in told:
             doubts.append(f"{over} of {len(rows)} records that say {own} have ended")
     unknown = tuple(w for w, meaning in said.items() if meaning is None)
     if unknown:
@@ -58,8 +60,8 @@ def only_of_orders(column: Column) -> bool:
     return FILLED in said and said <= PENDING | DEAD | BROKEN | {FILLED}
 
 
-def _flag(name: str, column: Column) -> StatusWords:
-    opens = "closed" not in key_of(name)
+def _flag(column: Column) -> StatusWords:
+    opens = "closed" not in key_of(column.name)
     yes, no = (True, False) if all(isinstance(v, bool) for v in column.values) else (1, 0)
     words = (("OPEN", (yes if opens else no,)), ("CLOSED", (no if opens else yes,)))
     return StatusWords(words)
@@ -83,20 +85,22 @@ def _like(example: str, said: str) -> str:
     return said.upper() if example.isupper() else said.title() if example.istitle() else said
 
 
-def side_words(column: Column) -> tuple[Words, str | None]:
+def side_words(column: Column, told: Told) -> tuple[Words, str | None]:
     """The words by meaning, and the doubt; no words where these are no sides."""
-    if column.is_flag:
+    if column.is_flag and not told:
         short = "short" in key_of(column.name)
         if not short and "long" not in key_of(column.name):
             return (), None
         yes, no = (True, False) if all(isinstance(v, bool) for v in column.values) else (1, 0)
         return (("LONG", (no if short else yes,)), ("SHORT", (yes if short else no,))), None
-    longs = tuple(w for w in column.words if word(w) in LONG)
-    shorts = tuple(w for w in column.words if word(w) in SHORT)
+    longs, shorts = (
+        tuple(w for w in column.words if told.get(str(w), ours if word(w) in theirs else "") == ours)
+        for ours, theirs in (("LONG", LONG), ("SHORT", SHORT))
+    )
     if not longs + shorts or len(longs) + len(shorts) < len(column.words):
         return (), None
     doubt = None
-    if shorts and word(shorts[0]) not in DIRECT:
+    if shorts and word(shorts[0]) not in DIRECT and str(shorts[0]) not in told:
         doubt = f"{shorts[0]} is read as a short; if it is the sale of a long, this is no list of trades"
     longs = longs or (_counterpart(shorts[0], _BACK),)
     shorts = shorts or (_counterpart(longs[0], _OPPOSITE),)

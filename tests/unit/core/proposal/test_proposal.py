@@ -175,6 +175,25 @@ def test_the_owners_word_counts_before_any_guess() -> None:
         propose(PAPER_TRADES.records, {"quantity": "volume"})
 
 
+def test_the_owner_says_what_the_words_of_his_app_mean() -> None:
+    words = {"open": "offen", "closed": "zu", "BUY": "kauf", "SHORT": "verkauf"}
+    records = [
+        {**record, **{name: words[record[name]] for name in ("status", "direction")}} for record in PAPER_TRADES.records
+    ]
+    with pytest.raises(NoLedger, match=r"no value of status says that a trade is open \(offen, zu\); say which"):
+        propose(records)
+    status = {"status.OPEN": "offen", "status.CLOSED": "zu, fertig"}
+    assert propose(records, status).line("side") is None
+    with pytest.raises(NoLedger, match=r"the values of direction do not say long or short; say which: side\.LONG"):
+        propose(records, {**status, "side": "direction"})
+    proposal = propose(records, {**status, "side.LONG": "kauf", "side.SHORT": "verkauf"})
+    assert not proposal.doubtful
+    mapping = read_mapping(mapping_text(proposal, ""))
+    assert [(r["status"], r["side"]) for r in map(mapping.read, records)] == [
+        ("OPEN", "LONG"), ("CLOSED", "LONG"), ("OPEN", "SHORT"),
+    ]  # fmt: skip
+
+
 def test_what_is_not_sure_says_so_in_the_file() -> None:
     text = mapping_text(propose(FLAGS.records), "bot.db")
     assert 'openedAt = { name = "open_date", zone = "UTC" }  # likely: called so; 2 values' in text
