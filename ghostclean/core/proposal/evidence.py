@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +12,7 @@ from ghostclean.core.broker import CRYPTO_DUST, ONE, Order, Positions, Side
 from ghostclean.core.ledger import Trade
 
 from .lines import UNZONED, Line, Proposal, Trust
+from .words import AS_A_SHORT
 
 # Where naive times come from; of those that fit alike the first.
 ZONES = (
@@ -45,8 +46,8 @@ class Fit:
 
     @property
     def is_strange(self) -> bool:
-        """Whether nothing says that this is the ledger of this account, though something should."""
-        return not self.known and (self.asked > 0 or (self.open > 0 and not self.covered and not self.named))
+        """Whether nothing says that this is the ledger of this account, though its orders should."""
+        return self.asked > 0 and not self.known and not self.covered
 
 
 def measure(trades: Sequence[Trade], orders: Mapping[str, Order | None], positions: Positions) -> Fit:
@@ -84,8 +85,10 @@ def _covered(trades: Iterable[Trade], positions: Positions) -> int:
 def confirmed(proposal: Proposal, trades: Sequence[Trade], orders: Mapping[str, Order | None]) -> Proposal:
     """The proposal with the lines made sure, or doubted, that the account's own orders speak about."""
     known = [(trade, order) for trade in trades if (order := _entry(trade, orders)) is not None]
-    lines = [_timed(_directed(_linked(line, trades, orders), known), known) for line in proposal.lines]
-    return replace(proposal, lines=_same_zone(lines))
+    lines = (_linked(line, trades, orders) for line in proposal.lines)
+    return replace(
+        proposal, lines=_same_zone([_timed(_agreed(_directed(line, known), known), known) for line in lines])
+    )
 
 
 def _linked(line: Line, trades: Sequence[Trade], orders: Mapping[str, Order | None]) -> Line:
@@ -105,15 +108,33 @@ def _linked(line: Line, trades: Sequence[Trade], orders: Mapping[str, Order | No
 
 
 def _directed(line: Line, known: Sequence[tuple[Trade, Order]]) -> Line:
-    """A side is sure where entry orders went that way."""
+    """A side is sure where entry orders went that way; that a sale is a short, only a short can show."""
     if line.field != "side" or not known:
         return line
     crossed = [t for t, order in known if order.side != t.side.opening]
     if crossed:
         return line.but(f"{len(crossed)} entry orders of {len(known)} went the other way")
-    if any(t.side is Side.SHORT for t, _ in known):
-        return replace(line, trust=Trust.SURE, why=f"{line.why}; {len(known)} entry orders went that way")
+    if AS_A_SHORT not in line.why or any(t.side is Side.SHORT for t, _ in known):
+        return replace(line, trust=Trust.SURE, why=f"{line.why}; {_proven(known)}")
     return line
+
+
+def _agreed(line: Line, known: Sequence[tuple[Trade, Order]]) -> Line:
+    """A symbol or a size is sure where all known entry orders say the same."""
+    if line.field not in _SAME or line.is_sure or not known:
+        return line
+    agree = all(_SAME[line.field](trade, order) for trade, order in known)
+    return replace(line, trust=Trust.SURE, why=f"{line.why}; {_proven(known)}") if agree else line
+
+
+def _proven(known: Sequence[object]) -> str:
+    return f"proven by {len(known)} entry order{'s' * (len(known) != 1)}"
+
+
+_SAME: Mapping[str, Callable[[Trade, Order], bool]] = {
+    "ticker": lambda trade, order: trade.key == order.key,
+    "quantity": lambda trade, order: trade.size in (order.filled_qty, order.qty),
+}
 
 
 def _timed(line: Line, known: Sequence[tuple[Trade, Order]]) -> Line:

@@ -13,6 +13,7 @@ Told = Mapping[str, str]  # what the owner says of a word of theirs: our word
 
 _MEANINGS = {"OPEN": OPEN, "PENDING": PENDING, "CLOSED": CLOSED, "CANCELED": DEAD, "ERROR": BROKEN}
 WORDS = (*(f"status.{ours}" for ours in _MEANINGS), "side.LONG", "side.SHORT")  # what the owner may say of words
+AS_A_SHORT = "is read as a short"
 _PLAIN_ENDS = ("closed", "close", "exited", "done", "completed", "complete", "sold", "finished")
 
 
@@ -101,7 +102,7 @@ def side_words(column: Column, told: Told) -> tuple[Words, str | None]:
         return (), None
     doubt = None
     if shorts and word(shorts[0]) not in DIRECT and str(shorts[0]) not in told:
-        doubt = f"{shorts[0]} is read as a short; if it is the sale of a long, this is no list of trades"
+        doubt = f"{shorts[0]} {AS_A_SHORT}; if it is the sale of a long, this is no list of trades"
     longs = longs or (_counterpart(shorts[0], _BACK),)
     shorts = shorts or (_counterpart(longs[0], _OPPOSITE),)
     return (("LONG", longs), ("SHORT", shorts)), doubt

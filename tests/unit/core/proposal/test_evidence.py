@@ -83,6 +83,18 @@ def test_a_sale_that_opened_a_trade_makes_its_side_sure_and_one_that_did_not_a_d
     assert (crossed.is_sure, "1 entry orders of 1 went the other way" in crossed.why) == (False, True)
 
 
+def test_entry_orders_settle_which_of_two_columns_is_the_size_and_what_a_name_means() -> None:
+    records = [
+        {("action" if k == "direction" else "name" if k == "symbol" else k): v for k, v in {**r, "qty": 3}.items()}
+        for r in PAPER_TRADES.records[:2]
+    ]
+    at = "2026-11-17T15:00:00Z"
+    wrong = lines(Schema("longs", records), known(bought(AAPL, at)))
+    assert [wrong[field].is_sure for field in ("ticker", "side", "quantity")] == [True, True, False]
+    right = lines(Schema("longs", records), known(bought(AAPL, at, qty="3")))["quantity"]
+    assert (right.name, right.is_sure, right.why.endswith("proven by 1 entry order")) == ("qty", True, True)
+
+
 def read(*records: dict[str, Any]) -> list[Trade]:
     return [read_trade(record) for record in records]
 
@@ -109,6 +121,7 @@ def test_trades_that_share_a_symbol_are_covered_by_what_they_hold_together() -> 
 
 def test_a_ledger_of_which_the_account_knows_nothing_is_strange() -> None:
     assert measure(read(trade("A")), known(absent=[uid("E-A")]), held()).is_strange
-    assert measure(read(trade("A", alpacaOrderId=...)), {}, held()).is_strange
+    assert not measure(read(trade("A")), known(absent=[uid("E-A")]), held(position())).is_strange
+    assert not measure(read(trade("A", alpacaOrderId=...)), {}, held()).is_strange
     assert not measure(read(trade("A", alpacaOrderId=...)), {}, held(position())).is_strange
     assert not measure([], {}, held()).is_strange
