@@ -185,7 +185,7 @@ class FirstRun:
 
     def _mapping(self, settings: Settings) -> LedgerMapping:
         """The mapping of a file that stands already, else the proposed one."""
-        from ghostclean.core.ledger import IDENTITY, read_mapping
+        from ghostclean.core.ledger import IDENTITY, BadMapping, read_mapping
         from ghostclean.core.proposal import is_native, mapping_text
         from ghostclean.places import mapping_path
 
@@ -195,7 +195,10 @@ class FirstRun:
         assert self.proposal is not None
         if is_native(self.proposal):
             return IDENTITY
-        return read_mapping(mapping_text(self.proposal, self.sample.place.describe()))
+        try:
+            return read_mapping(mapping_text(self.proposal, self.sample.place.describe()))
+        except BadMapping as error:  # two words of the owner's
+            raise BadSettings(f"{str(error).partition(': ')[2]}: nothing was written; say it otherwise") from None
 
     def _mapping_document(self) -> dict[str, Any]:
         lines = self.proposal.lines if self.proposal is not None else ()
@@ -254,18 +257,19 @@ class FirstRun:
 
     def _change(self, answer: str) -> None:
         """Another proposal after the owner's word; one that makes it no ledger is not taken."""
-        before = dict(self.words), self.zone
+        before = dict(self.words), self.zone, self.proposal
         try:
+            if self.proposal is None:
+                raise BadSettings(f"{self.mapping.source} stands already: change it there")
             self.say(answer, "the answer")
-            proposal, why = self._judged(self.sample)
-            if proposal is None:
+            self.proposal, why = self._judged(self.sample)
+            if self.proposal is None:
                 raise BadSettings(f"then it is no ledger: {why}")
+            self.meet()
         except BadSettings as error:
-            self.words, self.zone = before
+            self.words, self.zone, self.proposal = before
             self.dialog.tell([str(error)], always=True)
             return
-        self.proposal = proposal
-        self.meet()
         self._show_mapping()
 
     def _show_records(self) -> None:

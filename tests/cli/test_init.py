@@ -197,13 +197,15 @@ def test_a_person_gives_the_keys_corrects_a_line_and_says_yes(bot: World) -> Non
         [
             ("Where are the trades?", ""), ("Alpaca API key: ", KEY), ("(not shown): ", "wrong"), ("paper or live", ""),
             ("Alpaca API key: ", KEY), ("(not shown): ", SECRET), ("paper or live", ""),
-            ("Is that right?", "quantity=volume"), ("Is that right?", "source=alert_type"), ("Is that right?", "y"),
+            ("Is that right?", "quantity=volume"), ("Is that right?", "source=alert_type"),
+            ("Is that right?", "alpacaStatus=alert_type"), ("Is that right?", "y"),
         ],
         **NO_KEYS,
     )  # fmt: skip
     assert code == 0, text
     assert "other keys, or the other kind of account?" in text
     assert "it has no volume, which was to be its quantity" in text
+    assert "alert_type is both source and alpacaStatus" in text
     assert "source           alert_type" in text
     assert "ghostclean reconcile --dry-run" in text
     assert 'source = "alert_type"' in (bot.folder / "mapping.toml").read_text()

@@ -96,9 +96,10 @@ class Column:
 
 
 def columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
-    """The columns by name, in the order in which the records name them."""
+    """The columns by name, in the order in which the records name them; one that is an object elsewhere is left out."""
     flat = [dict(_flat(record)) for record in records]
-    names = dict.fromkeys(name for row in flat for name in row)
+    outer = {name[:at] for row in flat for name in row for at, c in enumerate(name) if c == "."}
+    names = dict.fromkeys(name for row in flat for name in row if name not in outer)
     return {name: Column(name, tuple(row.get(name) for row in flat)) for name in names}
 
 

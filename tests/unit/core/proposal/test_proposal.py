@@ -7,10 +7,25 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ghostclean.core.ledger import IDENTITY, is_open, is_pending, read_mapping, read_trade
 from ghostclean.core.proposal import NoLedger, Proposal, is_native, mapping_text, propose
-from tests.schemas import AAPL, FLAGS, NO_STATUS, ORDERS, ORM, OWN_NAMES, PAPER_TRADES, SCHEMAS, SIGNED, TERSE, Schema
+from tests.schemas import (
+    AAPL,
+    FLAGS,
+    NESTED,
+    NO_STATUS,
+    ORDERS,
+    ORM,
+    OWN_NAMES,
+    PAPER_TRADES,
+    SCHEMAS,
+    SIGNED,
+    TERSE,
+    Schema,
+)
 
 READABLE = [schema for schema in SCHEMAS if not schema.refused]
 
@@ -164,6 +179,14 @@ def test_a_column_that_may_tell_accounts_apart_is_said() -> None:
     assert line.name == "mode"
 
 
+def test_what_is_an_object_in_one_record_is_no_column_in_another() -> None:
+    bought, pending = NESTED.records[0], {**NESTED.records[0], "id": "n9", "entry": None, "exit": 7}
+    proposal = propose([*NESTED.records, pending])
+    mapping = read_mapping(mapping_text(proposal, ""))
+    assert mapping.read(bought)["closePrice"] is None
+    assert mapping.read(pending)["id"] == "n9"
+
+
 def test_the_owners_word_counts_before_any_guess() -> None:
     records = [{**r, "qty": 99} for r in PAPER_TRADES.records]
     proposal = propose(records, {"quantity": "shares", "takeProfitPrice": "", "realizedPnL": "pnl"})
@@ -208,3 +231,37 @@ def test_any_word_of_the_app_survives_the_file(word: str) -> None:
     mapping = read_mapping(mapping_text(proposal, "a\nb"))
     assert mapping.read(records[1])["status"] == "CLOSED"
     assert mapping.read({"alpaca_order_id": AAPL})["alpacaOrderId"] == AAPL
+
+
+_NAMES = st.sampled_from([
+    "id", "trade_id", "symbol", "pair", "status", "state", "is_open", "closed", "side", "action", "is_short", "qty",
+    "shares", "entry", "entry_price", "price", "stop", "sl", "exit_time", "closed_at", "exit", "exit_reason", "pnl",
+    "order_id", "alpaca_order_id", "opened_at", "ts", "mode", "account", "paper", "Ünïcode", "a.b", "", " x",
+    "new\nline",
+])  # fmt: skip
+_WORDS = st.sampled_from(
+    ["open", "closed", "filled", "BUY", "sell", "long", "short", "AAPL", "BTC/USD", "x\ny", '"', ""]
+)
+_CELLS = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.decimals(-1000, 1000, places=2), _WORDS,
+    st.sampled_from(["2026-11-17", "2026-11-17 15:00:00", "2026-11-17T15:00:00Z", "1e400", "NaN", AAPL]),
+    st.sampled_from([1_795_186_800, 1_795_186_800_000, 10**400, Decimal("Infinity")]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["price", "order_id", "id"]), _WORDS, max_size=2),
+)  # fmt: skip
+_RECORD = st.dictionaries(_NAMES, _CELLS, max_size=12)
+_LIKELY = st.builds(
+    lambda record, number, status: {**record, "id": number, "symbol": "AAPL", "status": status, "qty": 1},
+    _RECORD, st.integers(), st.sampled_from(["open", "closed"]),
+)  # fmt: skip
+
+
+@given(st.one_of(st.lists(_RECORD, max_size=4), st.lists(_LIKELY, min_size=1, max_size=4)))
+def test_whatever_the_records_are_there_is_a_mapping_that_can_be_read_or_none(records: list[Any]) -> None:
+    try:
+        proposal = propose(records)
+    except NoLedger:
+        return
+    mapping = read_mapping(mapping_text(proposal, "x"))
+    for record in records:
+        read_trade(mapping.read(record))
