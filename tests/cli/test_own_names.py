@@ -148,9 +148,11 @@ def test_a_wrong_mapping_changes_nothing_and_the_doctor_names_a_right_one(make_w
     wrong = world.run("doctor", "--json").document["checks"][0]
     assert (wrong["ok"], f"line {line}" in wrong["found"]) == (False, True)
     app(world).file.write_text(FILE)
+    app(world).store.write([app(world).own("a"), app(world).own("a") | {"id": "b", "state": "OPEN"}])
     checks = [check for check in world.run("doctor", "--json").document["checks"] if check["name"] == "ledger"]
-    assert checks[0]["found"].endswith(f"JSON file, 1 trades, by {app(world).file}; 1 open, 0 pending")
-    [beside] = [check for check in checks if check["ok"] is None]
+    assert checks[0]["found"].endswith(f"JSON file, 2 trades, by {app(world).file}; 1 open, 0 pending")
+    unlisted, beside = (check for check in checks if check["ok"] is None)
+    assert "these statuses mean: OPEN (1); such records are left alone" in unlisted["found"]
     assert "no field for source, autoEntryStatus, alpacaStatus, brokerStatus, realizedR, lastPrice, " in beside["found"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,32 @@ def test_a_new_trade_belongs_to_the_ledger(kit: LedgerKit, state: SqliteState) -
     assert json.loads(kit.text("n")) == {"id": "n", "pair": "MSFT", "size": -2, "state": "open", "bot": "mine"}
     assert book.get(["n"])["n"] == new
     assert book.write([Change("o", None, {**new, "id": "o"})], free()) == [EXISTS], "a name that another has taken"
+
+
+@pytest.mark.parametrize("kit", ["hash"], indirect=True)
+def test_a_hash_keeps_its_index_and_a_record_without_id(kit: HashKit, state: SqliteState) -> None:
+    kit.mapping = replace(OWN, only=())
+    kit.site.client.delete(kit.key)
+    kit.site.client.hset(kit.key, "n", ACTIVE.replace('"id":"a",', ""))
+    kit.site.client.sadd(f"{kit.key}:open", "n")
+    book = mapped(kit.open()._layout, kit.mapping, lambda: state)
+    (trade,) = book.read().active
+    assert trade["id"] == "n"
+    assert book.write([Change("n", trade, CLOSE)], free()) == [WRITTEN]
+    assert "id" not in json.loads(kit.text("n"))
+    assert kit.site.client.smembers(f"{kit.key}:open") == set()
+    assert [record["id"] for record in book.history(frozenset({"AAPL"}))] == ["n"]
+
+
+@pytest.mark.parametrize("kit", ["file"], indirect=True)
+def test_a_long_ledger_is_read_by_the_apps_names(kit: LedgerKit, state: SqliteState) -> None:
+    """As long as one that is read with only the members that final records are found by."""
+    closed = [ACTIVE.replace('"a"', f'"{n}"').replace('"active"', '"Closed"') for n in range(1200)]
+    kit.seed(*closed, ACTIVE, OTHER, OTHER.replace('"o"', '"p"').replace("open", "closed"))
+    book = ledger(kit, state)
+    view = book.read()
+    assert ([record["id"] for record in view.active], view.total) == (["a"], 1201)
+    assert len(book.history(frozenset({"AAPL"}))) == 1200
 
 
 def test_a_word_that_is_missing_stops_the_write(kit: LedgerKit, state: SqliteState) -> None:

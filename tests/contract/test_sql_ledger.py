@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from ghostclean.adapters.ledgers.copy import copy_ledger
 from ghostclean.adapters.ledgers.sql import SqlLedger
+from ghostclean.adapters.ledgers.sql_columns import Column, Kind
+from ghostclean.adapters.ledgers.sql_table import SqlTable
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.deadline import bounded
 from ghostclean.app.ports import Change, WriteOutcome
@@ -577,3 +580,39 @@ def test_no_write_of_a_busy_app_is_lost(shop: Shop) -> None:
         thread.join()
     assert not failures
     assert shop.run(f"SELECT sum(n), sum(quantity), count(*) FROM {table} WHERE status = 'CLOSED'") == [(120, 126, 6)]
+
+
+# ------------------------------------------------------------------ MySQL, for which no server is here
+
+
+def test_the_statements_for_mysql_are_guarded_byte_by_byte() -> None:
+    """Its comparisons take `a` for `A` and a text for a number; ours compare the spelled bytes, and null by `<=>`."""
+    columns = {name: Column(name, Kind.TEXT) for name in ("id", "status", "ticker")}
+    source = sa.Table("trades", sa.MetaData(), *(sa.Column(name) for name in columns), schema="bot")
+    mapping = read_mapping("").within(columns)
+    table = SqlTable(source, columns, mapping, "mysql", unique=True, indexes=frozenset())
+    connection = _Recorder()
+    connection.execute(table.swap("a", {"id": "a", "status": "OPEN", "ticker": None}, {"status": "CLOSED"}))
+    assert table.insert(connection, {"status": "OPEN"}, named=False) == 7  # type: ignore[arg-type]
+    list(table.with_ids(connection, ["a"]))  # type: ignore[arg-type]
+    update, insert, select = connection.said
+    assert update.startswith("UPDATE bot.trades SET status=%s WHERE bot.trades.id IN (%s) AND ")
+    assert "CAST(CAST(bot.trades.status AS CHAR) AS BINARY) <=> %s" in update
+    assert "CAST(CAST(bot.trades.ticker AS CHAR) AS BINARY) <=> NULL" in update
+    assert insert == "INSERT INTO bot.trades (status) VALUES (%s)"
+    assert select.startswith("SELECT CAST(bot.trades.id AS CHAR) AS id, CAST(bot.trades.ticker AS CHAR) AS ticker")
+
+
+class _Recorder:
+    """A connection that only spells."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def execute(self, statement: Any) -> Any:
+        self.said.append(" ".join(str(statement.compile(dialect=mysql.dialect())).split()))
+        return _Answer()
+
+
+class _Answer(list[Any]):
+    lastrowid = 7

@@ -26,6 +26,7 @@ from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import State
 from ghostclean.places import ledger_place
 from tests import program
+from tests.cli import own_names
 from tests.fakebroker import FakeBroker
 from tests.program import ROOT
 
@@ -110,7 +111,8 @@ def _record(trade_id: str, ticker: str, qty: int, order: str, **more: Any) -> di
 class Scene:
     """One ledger and one state of their own on shared servers.
 
-    The layout `long` is a string that is too long to be sent for comparison; `sqlite` and `postgres` are tables.
+    The layout `long` is a string that is too long to be sent for comparison, `own` a file in the app's own names;
+    `sqlite` and `postgres` are tables.
     """
 
     broker: FakeBroker
@@ -120,6 +122,7 @@ class Scene:
     layout: str = "string"
     state_kind: str = "redis"
     postgres_url: str = ""
+    own_names: bool = False
     name: str = field(default_factory=lambda: f"c{uuid.uuid4().hex[:10]}")
 
     def __post_init__(self) -> None:
@@ -135,6 +138,9 @@ class Scene:
             self.database = sa.create_engine(self.postgres_url.replace("sql:", "sql+psycopg:"), poolclass=sa.NullPool)
         if self.layout == "long":
             self.layout, self.records = "string", [*self.records, LONG]
+        if self.layout == "own":
+            self.layout, self.own_names = "file", True
+            (self.home / "mapping.toml").write_text(own_names.FILE)
         self.seed()
 
     # ------------------------------------------------------------------ the ledger
@@ -147,7 +153,8 @@ class Scene:
         elif self.is_table:
             self._seed_table()
         else:
-            self.path.write_text(json.dumps(self.records, indent=2))
+            records = map(own_names.said, self.records) if self.own_names else self.records
+            self.path.write_text(json.dumps([*records], indent=2))
 
     @property
     def is_table(self) -> bool:
@@ -160,11 +167,11 @@ class Scene:
             app.exec_driver_sql(
                 f"CREATE TABLE {self.table} (id text PRIMARY KEY, ticker text, side text, status text, "
                 'quantity numeric, "alpacaOrderId" text, "openedAt" text, "entryPrice" numeric, "stopPrice" numeric, '
-                '"closePrice" numeric(12, 1), "closedAt" text, mine integer DEFAULT 0)'
+                '"closePrice" numeric(12, 1), "closedAt" text, count0 integer DEFAULT 0, count1 integer DEFAULT 0)'
             )
             table = sa.Table(self.table, sa.MetaData(), autoload_with=app)
             for record in self.records:
-                known = {name: value for name, value in record.items() if name in table.c and name != "mine"}
+                known = {name: value for name, value in record.items() if name in table.c}
                 app.execute(table.insert().values(known))
 
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -195,7 +202,7 @@ class Scene:
                 state.close()
         if self.layout == "hash":
             return {k.decode(): json.loads(v) for k, v in self.client.hgetall(self.key).items()}
-        return {r["id"]: r for r in json.loads(self.raw())}
+        return {r["id"]: own_names.heard(r) if self.own_names else r for r in json.loads(self.raw())}
 
     # ------------------------------------------------------------------ runs
 

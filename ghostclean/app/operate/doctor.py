@@ -11,6 +11,7 @@ import os
 import socket
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from ghostclean.core.alerts import Alert, Origin
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import Account, BrokerTruth
 from ghostclean.core.health import judge
-from ghostclean.core.ledger import is_open, is_pending, read_trade
+from ghostclean.core.ledger import UNMAPPED, is_open, is_pending, read_trade, text
 from ghostclean.core.safety import short
 from ghostclean.durations import spell
 from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
@@ -150,6 +151,7 @@ def _ledger(stores: Stores) -> Iterator[Check]:
     opened, pending = ([r for r in view.active if belongs(r)] for belongs in (is_open, is_pending))
     yield Check("ledger", True, f"{ledger.place}: {ledger.describe()}; {len(opened)} open, {len(pending)} pending")
     yield from _unreadable((*opened, *pending))
+    yield from _unlisted(view.active)
     for stranger in view.strangers[:_SHOWN]:
         cure = "repair it in the app; remove it only if it never was a trade"
         yield Check("ledger", None, f"not readable as a trade: {stranger}", cure)
@@ -160,6 +162,17 @@ def _unreadable(records: Iterable[Record]) -> Iterator[Check]:
     for trade in trades[:_SHOWN]:
         what = f"trade {trade.id or '?'} {trade.symbol or '?'} is unreadable: {trade.problem}"
         yield Check("ledger", None, what, "correct the record in the app")
+
+
+def _unlisted(records: Iterable[Record]) -> Iterator[Check]:
+    """Statuses that the mapping has no meaning for: their records are neither open nor over."""
+    words = Counter(
+        word.removeprefix(UNMAPPED) for r in records if (word := text(r, "status") or "").startswith(UNMAPPED)
+    )
+    if words:
+        said = ", ".join(f"{word} ({count})" for word, count in words.most_common(_SHOWN))
+        what = f"the mapping says not what these statuses mean: {said}; such records are left alone"
+        yield Check("ledger", None, what, "list them under [values.status]")
 
 
 def _state(stores: Stores) -> Iterator[Check]:

@@ -20,7 +20,7 @@ from .jsontext import (
 )
 from .mapping import IDENTITY, SIZES, SYNONYMS, TIMES, LedgerMapping, Only, Written
 from .mapping_file import BadMapping, read_mapping
-from .spelling import Field, Unspeakable
+from .spelling import UNMAPPED, Field, Unspeakable
 from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,

@@ -216,7 +216,8 @@ class LedgerMapping:
         }
 
     def _place(self, name: str) -> Field | None:
-        return self.fields.get(name) or (Field((name,)) if self.whole else None)
+        stands = self.whole or (name in MARKS and not self._takes(name))
+        return self.fields.get(name) or (Field((name,)) if stands else None)
 
     def _side_after(self, raw: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
         signs = self._signs(raw)

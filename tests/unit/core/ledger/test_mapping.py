@@ -262,6 +262,14 @@ def test_nested_lists_are_read_and_written_by_position() -> None:
     assert said.fields, "names that are given stand, whatever members there are"
 
 
+def test_whose_account_a_record_is_of_is_read_and_written_where_it_stands() -> None:
+    assert mapping().read({"paper": True, "account": "x", "note": 1}) == {"paper": True, "account": "x"}
+    assert mapping().insert({"paper": True}) == ({"paper": True}, (), {})
+    taken = mapping(names=NAMES.replace('"pair"', '"account"'))
+    assert taken.read({"account": "AAPL"}) == {"ticker": "AAPL"}
+    assert taken.insert({"account": "x"}).left == {"account": "x"}
+
+
 def test_the_identity_changes_nothing() -> None:
     raw = {"id": 1, "symbol": "A", "size": 3, "odd": {"x": None}}
     assert IDENTITY.read(raw) == raw
