@@ -16,7 +16,7 @@ from ghostclean.errors import AccountMismatch, BadSettings, BrokerError, Ghostcl
 if TYPE_CHECKING:
     from ghostclean.adapters.survey import Sample
     from ghostclean.core.ledger import LedgerMapping
-    from ghostclean.core.proposal import Fit, Line, Proposal
+    from ghostclean.core.proposal import Line, Overlap, Proposal
     from ghostclean.settings import Settings
 
 _MAPPING_FILE = "mapping.toml"
@@ -40,7 +40,7 @@ class FirstRun:
     sample: Sample = field(init=False)
     proposal: Proposal | None = field(init=False, default=None)  # None where a mapping file stands already
     mapping: LedgerMapping = field(init=False)
-    fit: Fit = field(init=False)
+    overlap: Overlap = field(init=False)
 
     # ------------------------------------------------------------------ the owner's words
 
@@ -165,9 +165,9 @@ class FirstRun:
             return
         if self.proposal is not None:
             self.proposal = confirmed(self.proposal, trades, met.orders)
-        self.fit = measure(trades, met.orders, met.positions)
+        self.overlap = measure(trades, met.orders, met.positions)
         account = {"id": short(met.account.id), "kind": settings.account_kind, "status": met.account.status}
-        self.document["account"] = account | asdict(self.fit)
+        self.document["account"] = account | asdict(self.overlap)
         self.document["mapping"] = self._mapping_document()
 
     def _with_keys(self) -> Settings:
@@ -230,7 +230,7 @@ class FirstRun:
             self._agreed_before(yes=yes)
             return
         while True:
-            safe = not self.fit.is_strange and not self._doubtful()
+            safe = not self.overlap.is_strange and not self._doubtful()
             answer = self.dialog.ask("Is that right? y, n, or FIELD=NAME (zone=NAME) to change a line", "yn"[not safe])
             if answer.lower() in ("y", "yes"):
                 return
@@ -239,10 +239,10 @@ class FirstRun:
             self._change(answer)
 
     def _agreed_before(self, *, yes: bool) -> None:
-        if yes and self.fit.is_strange:
+        if yes and self.overlap.is_strange:
             raise AccountMismatch(
                 f"nothing says that {self.sample.place.describe()} is the ledger of this account: it knows none of the "
-                f"{self.fit.asked} orders that were asked about and covers no open trade; nothing was written; "
+                f"{self.overlap.asked} orders that were asked about and covers no open trade; nothing was written; "
                 "check keys, paper or live, and the mapping, or say yes at a terminal"
             )
         if doubtful := self._doubtful():
@@ -284,14 +284,14 @@ class FirstRun:
         self.dialog.tell([*record_lines(shown, self.sample.total), ""])
 
     def _show_mapping(self) -> None:
-        from ghostclean.render.first_run import fit_lines, mapping_lines, standing_lines
+        from ghostclean.render.first_run import mapping_lines, overlap_lines, standing_lines
 
         about = self.document["mapping"]
         if self.proposal is None:
             self.dialog.tell(standing_lines(self.mapping.source))
         else:
             self.dialog.tell(mapping_lines(self.proposal, about["leftAlone"], about["unplaced"]))
-        self.dialog.tell(["", *fit_lines(self.document["account"], self.fit), ""])
+        self.dialog.tell(["", *overlap_lines(self.document["account"], self.overlap), ""])
 
     # ------------------------------------------------------------------ files
 

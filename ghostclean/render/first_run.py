@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ghostclean.core.proposal import Fit, Line, Proposal, Trust
+from ghostclean.core.proposal import Line, Overlap, Proposal, Trust
 
 from .text import printable
 
@@ -64,19 +64,19 @@ def _word(value: Any) -> str:
     return printable(value, 40)
 
 
-def fit_lines(account: Mapping[str, Any], fit: Fit) -> Iterator[str]:
+def overlap_lines(account: Mapping[str, Any], overlap: Overlap) -> Iterator[str]:
     """How ledger and account meet."""
     yield f"The account {account['id']} ({account['kind']}, {account['status']}) and this ledger:"
-    pending = f", {fit.pending} pending" if fit.pending else ""
-    yield f"  {fit.open} open{pending}; {fit.named} name an order"
-    if fit.asked:
-        yield f"  the account knows the orders of {fit.known} of the {fit.asked} that were asked about"
-    yield f"  its positions cover {fit.covered} of the {fit.open} open"
-    if fit.unreadable:
-        yield f"  {fit.unreadable} cannot be read as trades: they would be held and reported"
-    if fit.crossed:
-        yield f"  entered the other way, so long and short may be confused: {printable(', '.join(fit.crossed[:5]))}"
-    if fit.is_strange:
+    pending = f", {overlap.pending} pending" if overlap.pending else ""
+    yield f"  {overlap.open} open{pending}; {overlap.named} name an order"
+    if overlap.asked:
+        yield f"  the account knows the orders of {overlap.known} of the {overlap.asked} that were asked about"
+    yield f"  its positions cover {overlap.covered} of the {overlap.open} open"
+    if overlap.unreadable:
+        yield f"  {overlap.unreadable} cannot be read as trades: they would be held and reported"
+    if overlap.crossed:
+        yield f"  entered the other way, so long and short may be confused: {printable(', '.join(overlap.crossed[:5]))}"
+    if overlap.is_strange:
         yield "  NOTHING says that this ledger is of this account: paper or live, other keys, or a wrong line above?"
 
 

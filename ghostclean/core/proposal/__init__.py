@@ -1,7 +1,7 @@
 """From an unknown record to the mapping that reads it."""
 
 from .columns import columns_of
-from .evidence import Fit, confirmed, measure
+from .evidence import Overlap, confirmed, measure
 from .lines import Line, NoLedger, Proposal, Trust
 from .names import FIELDS, worded_names
 from .proposal import propose

@@ -29,7 +29,7 @@ _MOST = Decimal("0.8")
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class Overlap:
     """Of the trades that are open: how many there are, name an order, were asked about, are known, are covered.
 
     `crossed` are the ids of trades whose entry order went the other way.
@@ -50,12 +50,12 @@ class Fit:
         return self.asked > 0 and not self.known and not self.covered
 
 
-def measure(trades: Sequence[Trade], orders: Mapping[str, Order | None], positions: Positions) -> Fit:
+def measure(trades: Sequence[Trade], orders: Mapping[str, Order | None], positions: Positions) -> Overlap:
     """`orders` are the answers by the id that was asked for; None is a true "not found"."""
     opened = [t for t in trades if not t.is_pending and t.problem is None]
     asked = [t for t in trades if orders.keys() & t.entry_orders]
     known = [(t, order) for t in asked if (order := _entry(t, orders)) is not None]
-    return Fit(
+    return Overlap(
         open=len(opened),
         pending=sum(t.is_pending and t.problem is None for t in trades),
         unreadable=sum(t.problem is not None for t in trades),

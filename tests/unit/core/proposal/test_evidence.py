@@ -106,11 +106,11 @@ def test_what_is_counted_and_what_is_covered() -> None:
         trade("F", ticker="AMD", alpacaOrderId=...),
     )  # fmt: skip
     orders = known(order("E-A"), order("E-C", side="buy"), absent=[uid("E-B")])
-    fit = measure(trades, orders, held(position("AAPL", 10), position("MSFT", 4), position("TSLA", -10)))
-    assert (fit.open, fit.pending, fit.unreadable) == (4, 1, 1)
-    assert (fit.named, fit.asked, fit.known, fit.covered) == (4, 3, 2, 2)
-    assert fit.crossed == ("C",)
-    assert not fit.is_strange
+    overlap = measure(trades, orders, held(position("AAPL", 10), position("MSFT", 4), position("TSLA", -10)))
+    assert (overlap.open, overlap.pending, overlap.unreadable) == (4, 1, 1)
+    assert (overlap.named, overlap.asked, overlap.known, overlap.covered) == (4, 3, 2, 2)
+    assert overlap.crossed == ("C",)
+    assert not overlap.is_strange
 
 
 def test_trades_that_share_a_symbol_are_covered_by_what_they_hold_together() -> None:
