@@ -15,7 +15,7 @@ from rich.text import Text
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-COLUMNS = 80  # what ghostclean writes into a pipe
+COLUMNS = 80
 
 
 def main() -> None:
@@ -36,6 +36,7 @@ def _run(folder: Path, *arguments: str) -> str:
         "HOME": str(folder),
         "PYTHONPATH": str(ROOT),
         "FORCE_COLOR": "1",
+        "COLUMNS": str(COLUMNS),
         "GHOSTCLEAN_LEDGER": "file:trades.json",
         "GHOSTCLEAN_STATE": "sqlite:state.db",
         "GHOSTCLEAN_BROKER": "file:broker.json",

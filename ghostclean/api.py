@@ -14,6 +14,7 @@ from ghostclean.wiring import channels, connected
 if TYPE_CHECKING:
     from ghostclean.app.deadline import Deadline
     from ghostclean.app.operate.fleet import Account
+    from ghostclean.app.parts import Progress
     from ghostclean.app.ports import Lease
     from ghostclean.result import ManageResult, Result
     from ghostclean.settings import Settings
@@ -36,10 +37,12 @@ def reconcile(
     orphans: str = "report",
     allow_mass_close: bool = False,
     counted_from_start: bool = False,
+    progress: Progress | None = None,
 ) -> Result:
     """One reconcile run; raises only BadSettings, every other failure is in the Result.
 
-    `deadline`: seconds or text such as `3s`, counted from process start with `counted_from_start`.
+    `deadline`: seconds or text such as `3s`, counted from process start with `counted_from_start`. `progress` is
+    called with what is being done and how much of how much.
     """
     from ghostclean.app.parts import Options
     from ghostclean.app.reconcile import run_reconcile
@@ -61,8 +64,8 @@ def reconcile(
         max_trades=max,
     )
     told = channels(loaded)  # before the time of the run begins: they change no run
-    limit = _deadline(deadline, counted_from_start=counted_from_start)
-    with connected(loaded, told) as parts:
+    limit = _deadline(deadline, counted_from_start=counted_from_start, writes=not dry_run)
+    with connected(loaded, told, progress) as parts:
         return run_reconcile(parts, Options(run_id, source, limit, policy, dry_run))
 
 
@@ -75,6 +78,7 @@ def auto_manage(
     run_id: str | None = None,
     deadline: float | str = 60,
     counted_from_start: bool = False,
+    progress: Progress | None = None,
 ) -> ManageResult:
     """One auto-manage run, its reconcile first; as `reconcile` otherwise."""
     from ghostclean.app.auto_manage import ManageOptions, run_auto_manage
@@ -88,7 +92,7 @@ def auto_manage(
     run_id = new_run_id("auto-manage") if run_id is None else name_of(run_id, "run_id")
     policy = loaded.policy()
     told = channels(loaded)  # before the time of the run begins: they change no run
-    limit = _deadline(deadline, counted_from_start=counted_from_start)
+    limit = _deadline(deadline, counted_from_start=counted_from_start, writes=not dry_run)
     options = ManageOptions(
         run_id=run_id,
         source=source,
@@ -99,10 +103,10 @@ def auto_manage(
         dry_run=dry_run,
         force=force,
     )
-    with connected(loaded, told) as parts:
+    with connected(loaded, told, progress) as parts:
 
         def reconcile_first(lease: Lease | None) -> Result:
-            short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()))
+            short = Deadline(min(_RECONCILE_FIRST_SECONDS, limit.left()), writes=not dry_run)
             inner = Options(f"{run_id}-reconcile", "auto-manage", short, policy, dry_run)
             return run_reconcile(parts, inner, lease=lease)
 
@@ -195,7 +199,7 @@ def _loaded(settings: object) -> Settings:
     return Settings.of(settings)
 
 
-def _deadline(deadline: float | str, *, counted_from_start: bool) -> Deadline:
+def _deadline(deadline: float | str, *, counted_from_start: bool, writes: bool) -> Deadline:
     from ghostclean.app.deadline import Deadline, process_age
 
     try:
@@ -203,4 +207,5 @@ def _deadline(deadline: float | str, *, counted_from_start: bool) -> Deadline:
     except ValueError as error:
         raise BadSettings(f"deadline is wrong: {error} (nothing was done)") from None
     # Start-up counts, but never more than half: a run that may not even ask says nothing about the broker.
-    return Deadline(seconds, already_used=min(process_age(), seconds / 2) if counted_from_start else 0.0)
+    used = min(process_age(), seconds / 2) if counted_from_start else 0.0
+    return Deadline(seconds, already_used=used, writes=writes)

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from ghostclean.core.attention import Attention
+from ghostclean.core.health import Failing
+from ghostclean.errors import Cause
 
 EXIT_CODES: Mapping[str | None, int] = {
     None: 0,
@@ -55,6 +57,9 @@ class Result:
     attention: Attention = field(default_factory=Attention)
     error: str | None = None
     detail: str | None = None
+    cause: Cause | None = None
+    failing: Failing | None = None
+    fit: Mapping[str, Any] | None = None
     changed: bool = field(default=False)
 
     @property
@@ -84,9 +89,12 @@ class Result:
             "broker": dict(self.broker) if self.broker is not None else None,
             "results": [dict(row) for row in self.results],
             "notes": list(self.notes),
+            "fit": self.fit,
             **self.attention.to_dict(),
             "error": self.error,
             "detail": self.detail,
+            "cause": self.cause,
+            "failing": self.failing and {"since": self.failing.since, "runs": self.failing.runs},
         }
 
 
@@ -122,6 +130,8 @@ class ManageResult:
     reconcile: Mapping[str, Any] = field(default_factory=dict)
     attention: Attention = field(default_factory=Attention)
     detail: str | None = None
+    cause: Cause | None = None
+    failing: Failing | None = None
 
     @property
     def ok(self) -> bool:
@@ -159,4 +169,6 @@ class ManageResult:
             **self.attention.to_dict(),
             "error": None if self.ok else self.reason,
             "detail": self.detail,
+            "cause": self.cause,
+            "failing": self.failing and {"since": self.failing.since, "runs": self.failing.runs},
         }

@@ -194,6 +194,7 @@ class Settings(BaseSettings):
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _credentials: Credentials | None = PrivateAttr(default=None)
     _looks_around: bool = PrivateAttr(default=False)
+    _read_from: str = PrivateAttr(default="")
 
     @classmethod
     def settings_customise_sources(
@@ -217,7 +218,7 @@ class Settings(BaseSettings):
         """
         there = not may_be_missing or env_file is None or Path(env_file).exists()
         file = _env_file(env_file) if there else {}
-        return cls._build({".env": file, "environment": os.environ, "flag": flags or {}})
+        return cls._build({".env": file, "environment": os.environ, "flag": flags or {}}, _which_file(env_file))
 
     @classmethod
     def of_account(cls, env_file: str) -> Self:
@@ -226,7 +227,7 @@ class Settings(BaseSettings):
         Raises BadSettings, also where the file does not say which ledger is meant.
         """
         shared = {name: value for name, value in os.environ.items() if name not in _ITS_OWN}
-        settings = cls._build({"environment": shared, ".env": _env_file(env_file)})
+        settings = cls._build({"environment": shared, ".env": _env_file(env_file)}, _which_file(env_file))
         if settings.ledger is None and settings.redis_url is None:
             raise BadSettings(
                 f"{env_file} names no ledger: nothing was done; in a fleet REDIS_URL or GHOSTCLEAN_LEDGER "
@@ -240,7 +241,7 @@ class Settings(BaseSettings):
         return cls._build({"flag": values})
 
     @classmethod
-    def _build(cls, layers: Mapping[str, Mapping[str, Any]]) -> Self:
+    def _build(cls, layers: Mapping[str, Mapping[str, Any]], read_from: str = "") -> Self:
         given = {source: _present(layer) for source, layer in layers.items()}
         values = {name: value for layer in given.values() for name, value in layer.items()}
         sources = {name: source for source, layer in given.items() for name in layer}
@@ -252,6 +253,7 @@ class Settings(BaseSettings):
         settings._sources = sources
         settings._looks_around = ".env" in layers
         settings._credentials = _pair(settings, sources)
+        settings._read_from = read_from
         _check_account(settings)
         return settings
 
@@ -265,6 +267,11 @@ class Settings(BaseSettings):
                 "set both, or GHOSTCLEAN_BROKER=file:PATH to replay a snapshot"
             )
         return self._credentials
+
+    @property
+    def read_from(self) -> str:
+        """Which file was read, or where none was found; empty for settings that a program hands over."""
+        return self._read_from
 
     @property
     def trading_url(self) -> str:
@@ -500,6 +507,11 @@ def _env_file(path: str | None) -> Mapping[str, str | None]:
 def file_values(path: str | Path) -> dict[str, str]:
     """What a file of settings says; raises BadSettings."""
     return {name: value for name, value in _env_file(str(path)).items() if value}
+
+
+def _which_file(path: str | None) -> str:
+    file = Path(path or ENV_FILE)
+    return f"settings from {file.absolute()}" if file.is_file() else f"no {file.name} in {file.parent.absolute()}"
 
 
 def _readable(path: str | None) -> Mapping[str, str | None]:

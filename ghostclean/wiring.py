@@ -8,13 +8,14 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ghostclean.errors import BadSettings, GhostcleanError
+from ghostclean.errors import BadSettings, GhostcleanError, LedgerFailed
 
 if TYPE_CHECKING:
     from ghostclean.adapters.snapshot import RecordingBroker, SnapshotBroker
     from ghostclean.app.monitors import Monitors
-    from ghostclean.app.parts import Parts, Stores
+    from ghostclean.app.parts import Parts, Progress, Stores
     from ghostclean.app.ports import Broker, Monitor, State, Trouble
+    from ghostclean.places import Place
     from ghostclean.settings import Settings
 
 
@@ -46,7 +47,31 @@ def stores(settings: Settings) -> Stores:
         full_scan=full_scan,
     )
     later.append(_state(settings, ledger.place, servers))
-    return Stores(ledger, later[0], FolderSpool(settings.spool_at, ledger_place=ledger.place))
+    return Stores(
+        ledger,
+        later[0],
+        FolderSpool(settings.spool_at, ledger_place=ledger.place),
+        around=lambda: _around(settings, servers),
+        met=lambda known: _met(settings.ledger_at, known=known),
+    )
+
+
+def _around(settings: Settings, servers: dict[str, Any]) -> list[str]:
+    """Which file of settings was read, and what looks like a ledger near the place of this one."""
+    from ghostclean.adapters.nearby import nearby
+
+    found: list[str] = []
+    with contextlib.suppress(LedgerFailed):  # a user of Redis that may not look
+        found = nearby(settings.ledger_at, lambda url: _server(url, servers))
+    return [*filter(None, [settings.read_from]), *([f"it may be {' or '.join(found)}"] if found else [])]
+
+
+def _met(place: Place, *, known: bool) -> int:
+    if place.kind != "file":
+        return 0
+    from ghostclean.adapters.ledgers.replaced_file import ReplacedFile
+
+    return ReplacedFile(place.path).met(known=known)
 
 
 def _state(settings: Settings, ledger_place: str, servers: dict[str, Any]) -> State:
@@ -151,10 +176,18 @@ def opened(settings: Settings) -> Iterator[Stores]:
 
 
 @contextlib.contextmanager
-def connected(settings: Settings, told: Sequence[Monitor] = ()) -> Iterator[Parts]:
+def connected(settings: Settings, told: Sequence[Monitor] = (), progress: Progress | None = None) -> Iterator[Parts]:
     """The stores, the broker, and the `channels` that shall be told."""
-    from ghostclean.app.parts import Parts
+    from ghostclean.app.parts import Parts, unseen
 
     with unopened(settings) as kept, contextlib.closing(broker(settings)) as asked:
-        monitors = _monitors(settings, told, kept.ledger.place)
-        yield Parts(kept.ledger, kept.state, kept.spool, broker=asked, monitors=monitors)
+        yield Parts(
+            kept.ledger,
+            kept.state,
+            kept.spool,
+            around=kept.around,
+            met=kept.met,
+            broker=asked,
+            monitors=_monitors(settings, told, kept.ledger.place),
+            progress=progress or unseen,
+        )

@@ -326,6 +326,7 @@ def document(*rows: Record, **more: Any) -> Record:
         "partial": False,
         "results": list(rows),
         "notes": [],
+        "fit": None,
         "attention": [],
         "settled": [],
         "error": None,

@@ -44,11 +44,11 @@ class Heartbeat:
         document = run.document
         alarming = any(item["kind"] in _ALARMING for item in document["attention"])
         if run.kind != "reconcile":
-            body = manage_report(document, run.origin)
-            return partial(self._ping, "/fail", document["runId"], body) if alarming else None
-        ending = "" if document["ok"] and not alarming else "/fail"
+            ending, body = "/fail" if alarming else None, manage_report(document, run.origin)
+        else:
+            ending, body = "" if document["ok"] and not alarming else "/fail", report(document, run.origin)
         ending = "/log" if interrupted(document) else ending
-        return partial(self._ping, ending, document["runId"], report(document, run.origin))
+        return None if ending is None else partial(self._ping, ending, document["runId"], body)
 
     def _ping(self, ending: str, run_id: str, body: str, seconds: float) -> None:
         url = self._url._replace(path=self._url.path.rstrip("/") + ending).geturl()

@@ -33,14 +33,13 @@ from ghostclean.app.parts import Parts
 from ghostclean.app.ports import MANAGE_MEMORY, Lease, Recalled, RunCommit
 from ghostclean.app.run import Run, Task, carry_out
 from ghostclean.core import attention
+from ghostclean.core.alerts import NOT_LOOKED
 from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.broker import Account, BrokerTruth, client_id, iso
 from ghostclean.core.ledger import record_id
 from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy, Market
 from ghostclean.core.verdicts import Holding
-from ghostclean.errors import (
-    BrokerError,
-)
+from ghostclean.errors import BrokerError
 from ghostclean.result import Interrupted, ManageOutcome, ManageResult, Result
 
 KIND = "auto-manage"
@@ -137,12 +136,13 @@ class _Run:
 
     def result(self) -> ManageResult:
         task = Task(
+            kind=KIND,
             work=self._work_until_stopped,
             report=self._note_failures,
             tell=self._tell,
             record=self._record,
             failure="auto_manage_failed",
-            broker_failed="the broker failed ({}): nothing more was sent; the next run goes on",
+            broker_failed="{}; nothing more was sent",
         )
         try:
             carry_out(self.run, task)
@@ -214,7 +214,7 @@ class _Run:
         try:
             self.market = read_market(self.parts.broker, self.options.deadline, self.journal.notes)
         except BrokerError as error:
-            why = f"the market clock cannot be read ({error}): nothing was sent"
+            why = f"the market clock cannot be read: {error.line}; nothing was sent; {error.cure}"
             raise _Stop(ManageOutcome.FAIL, "clock_unavailable", why) from None
         return self.market
 
@@ -307,6 +307,8 @@ class _Run:
             reconcile=self.reconciled,
             attention=self._attention(),
             detail=run.detail,
+            cause=run.cause,
+            failing=run.failing,
         )
 
     def _attention(self) -> Attention:
@@ -326,8 +328,7 @@ class _Run:
         return item.id not in self.counts.judged and not (item.kind is Kind.NAKED and item.id in self.looked_at)
 
     def _tell(self) -> None:
-        if not self.run.interrupted:
-            self.run.tell(KIND, self._report().to_dict())
+        self.run.tell(KIND, self._report().to_dict())
 
     def _record(self) -> RunCommit:
         """Telemetry, journal and memory; dry, locked and interrupted runs are listed, not counted."""
@@ -351,7 +352,11 @@ class _Run:
         entries, memory = tuple(self.journal.journal.entries), self._memory()
         if self.run.interrupted:  # perhaps before it knew what needs a person
             return RunCommit(KIND, result.run_id, run, entries=entries, memory=memory)
-        about = self.run.about(result.attention)
+        inside = self.reconciled
+        failing = inside.get("failing") and {**inside["failing"], "cause": inside["cause"]}
+        about = self.run.about(result.attention, failing)
+        if result.reason != NOT_LOOKED:
+            memory |= self.run.row_of_failures(KIND)
         add = {"runs": 1, **dict.fromkeys(_COUNTED.values(), 0), _COUNTED[result.outcome]: 1}
         if result.reason:
             add[f"reason:{result.reason}"] = 1

@@ -30,6 +30,8 @@ from ghostclean.errors import BrokerError, DeadlineExceeded
 _FIRST_CONTACT_BACK = timedelta(days=30)
 _GONE = frozenset({Verdict.VANISHED, Verdict.FILLED_BUT_GONE})
 _OUR_REASONS = ("duplicate_of:", "never_filled:", "undone:")
+FORGETS = 3  # runs in a row whose state had never seen the ledger
+_KEEP_IT = "keep the state, beside the ledger (GHOSTCLEAN_STATE=sqlite:PATH) or in a Redis"
 _NAMED = 5
 _MOST_ASKED = 50  # trades that are new to us and gone: each is one question to the journal
 
@@ -131,8 +133,26 @@ def note_lost_memory(run: ReconcileRun) -> None:
     if run.pin is None and not run.memory.verdicts and any(map(_is_marked, records)):
         run.notes.append(
             f"the state at {run.parts.state.place} remembers nothing of this ledger, which carries the marks of "
-            "earlier runs: pin, journal and breaker count are gone; this run starts as at first contact"
+            f"earlier runs: pin, journal and breaker count are gone; this run starts as at first contact; {_KEEP_IT}"
         )
+
+
+def note_forgetting(run: ReconcileRun) -> None:
+    """Notes a state that forgets: run after run it has never seen a ledger in which there are trades."""
+    if run.dry_run or not run.ledger_seen or not run.observed().view.total:
+        return
+    run.met = run.parts.met(bool(run.memory.ledger.get("seen")))
+    if run.met >= FORGETS:
+        run.notes.append(why_forgetting(run))
+
+
+def why_forgetting(run: ReconcileRun) -> str:
+    """What that means, and how the state is kept."""
+    return (
+        f"{run.met} runs in a row have met this ledger as the first: this machine forgets the state at "
+        f"{run.parts.state.place}, and with it the pinned account, the journal and what earlier runs have seen; "
+        f"{_KEEP_IT}"
+    )
 
 
 def _is_marked(record: Mapping[str, Any]) -> bool:

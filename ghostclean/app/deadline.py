@@ -40,18 +40,19 @@ def process_age() -> float:
 
 
 class Deadline:
-    """The moment by which a run must be over, with the share of it that reading may use."""
+    """The moment by which a run must be over; one that `writes` keeps a share of it from its reads."""
 
-    def __init__(self, seconds: float, *, already_used: float = 0.0) -> None:
+    def __init__(self, seconds: float, *, already_used: float = 0.0, writes: bool = True) -> None:
         self._end = time.monotonic() + max(0.0, seconds - already_used)
-        self._read_end = self._end - seconds * _SHARE_KEPT_FOR_WRITING
+        kept = seconds * _SHARE_KEPT_FOR_WRITING
+        self._read_end = self._end - (kept if writes else min(kept, _FOR_THE_END))
         self.seconds = seconds
 
     def left(self) -> float:
         return max(0.0, self._end - time.monotonic())
 
     def left_for_reading(self) -> float:
-        """Seconds that reads and look-ups may still take; the rest is kept for writing."""
+        """Seconds that reads and look-ups may still take; the rest is kept for what follows them."""
         return max(0.0, self._read_end - time.monotonic())
 
     def reading(self, call: Callable[[], T]) -> T:

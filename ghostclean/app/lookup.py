@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from ghostclean.app.deadline import Deadline, bound
+from ghostclean.app.parts import Progress, unseen
 from ghostclean.app.ports import Broker, History, Ledger
 from ghostclean.core.broker import (
     ACTIVITIES,
@@ -52,6 +53,7 @@ class Lookups:
     deadline: Deadline
     evidence: Evidence
     ours: Callable[[Mapping[str, Any]], bool] = lambda record: True
+    progress: Progress = unseen
     closed: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -71,7 +73,8 @@ class Lookups:
         self.read_records(needs)
         try:
             self._orders_by_symbol(needs)
-            for need in needs:
+            for number, need in enumerate(needs, start=1):
+                self.progress("looking up", number, len(needs))
                 self._answer_one(need)
         except DeadlineExceeded as error:
             self.open.append(f"look-ups: {error}")

@@ -159,7 +159,7 @@ def _news(
     if document["ok"]:
         known["lastSuccess"] = iso(now)
     if memory is None:
-        change = health_change(local, document)
+        change = health_change({"error": local}, document)
         return [change] if change else [], known
     if kind == "auto-manage":
         alerts, after = manage_changes(memory, document)

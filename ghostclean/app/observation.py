@@ -19,7 +19,7 @@ from ghostclean.core.inputs import Policy, World
 from ghostclean.core.ledger import FINAL, Trade, is_open, is_pending, other_account, read_trade, status_of
 from ghostclean.core.safety import Pin, leaving
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict, decide
-from ghostclean.errors import AccountMismatch, BrokerError, BrokerTruthFailed, DeadlineExceeded
+from ghostclean.errors import AccountMismatch, BrokerError, BrokerTruthFailed, Cause, DeadlineExceeded
 
 _ROUNDS = 8
 _SECOND_LOOK_AFTER = 1.0
@@ -108,15 +108,16 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
         account, orders, positions = deadline.reading(
             lambda: (broker.account(), broker.working_orders(), broker.positions())
         )
-        truth = BrokerTruth(account, orders, positions, broker.now())
+        truth = BrokerTruth.of(account, orders, positions, broker.now())
         if truth.contradiction() is not None:
             parts.pause(min(_SECOND_LOOK_AFTER, deadline.left_for_reading() / 4))
             account, positions = deadline.reading(lambda: (broker.account(), broker.positions()))
-            truth = BrokerTruth(account, orders, positions, broker.now())
+            truth = BrokerTruth.of(account, orders, positions, broker.now())
     except BrokerError as error:
         raise BrokerTruthFailed(
-            f"broker truth is not observed ({error}): nothing was closed; the next run tries again",
-            why=str(error),
+            f"broker truth is not observed: {error.line}; nothing was closed; {error.cure}",
+            why=f"{error.line}; {error.cure}",
+            cause=error.cause,
         ) from None
     except DeadlineExceeded:
         raise BrokerTruthFailed(
@@ -130,6 +131,7 @@ def read_truth(parts: Parts, deadline: Deadline, *, view: LedgerView | None = No
         raise BrokerTruthFailed(
             f"broker truth contradicts itself ({why}): nothing was closed; check the account, the next run tries again",
             why=f"broker truth contradicts itself ({why})",
+            cause=Cause.WRONG,
         )
     return truth
 
@@ -157,7 +159,7 @@ def observe(
     def is_ours(record: Record) -> bool:
         return other_account(record, account, live=live) is None
 
-    lookups = Lookups(parts.broker, parts.ledger, deadline, evidence, is_ours)
+    lookups = Lookups(parts.broker, parts.ledger, deadline, evidence, is_ours, parts.progress)
     observation = Observation(view, memory, truth, lookups, Plan(()), policy, live=live)
     observation.plan = _decide_with_lookups(observation)
     closing = leaving(observation.plan)

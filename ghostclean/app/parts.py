@@ -13,6 +13,12 @@ from ghostclean.app.monitors import Monitors
 from ghostclean.app.ports import Broker, Ledger, Spool, State
 from ghostclean.core.inputs import Policy
 
+Progress = Callable[[str, int, int], None]  # what is being done, how much of how much
+
+
+def unseen(doing: str, done: int, of: int) -> None:
+    """For work that nobody watches."""
+
 
 def wall_clock() -> datetime:
     """Our own time, for telemetry; decisions use the broker's."""
@@ -21,11 +27,17 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The ledger, and ghostclean's own memory of it."""
+    """The ledger, and ghostclean's own memory of it.
+
+    `around` tells, where there is no ledger, what else was meant perhaps. `met` counts the runs in a row, this one
+    included, whose state had never seen the ledger, and is told whether this one's has.
+    """
 
     ledger: Ledger
     state: State
     spool: Spool
+    around: Callable[[], list[str]] = field(default=list, kw_only=True)
+    met: Callable[[bool], int] = field(default=lambda known: 0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,7 @@ class Parts(Stores):
     wall: Callable[[], datetime] = wall_clock
     pause: Callable[[float], None] = time.sleep
     host: str = field(default_factory=socket.gethostname)
+    progress: Progress = unseen
 
     def bound(self, run: Runner) -> Parts:
         """The same parts; each call of broker, ledger and state goes through `run`."""

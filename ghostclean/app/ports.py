@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from ghostclean.core.alerts import Alert, Origin
-from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions, Session
+from ghostclean.core.broker import Account, Activity, Fill, MarketClock, Order, Positions, Session, WorkingOrders
 from ghostclean.core.inputs import Memory
+from ghostclean.core.ledger import Fit
 from ghostclean.core.safety import Pin
 
 Record = Mapping[str, Any]
@@ -73,8 +74,8 @@ class Broker(Protocol):
 
     def account(self) -> Account: ...
 
-    def working_orders(self) -> tuple[Order, ...]:
-        """All working orders, every page, legs flattened; complete or BrokerError."""
+    def working_orders(self) -> WorkingOrders:
+        """All working orders, every page, legs flattened; a row that cannot be read is in it as such."""
 
     def positions(self) -> Positions:
         """The whole list; a row that cannot be read is in it as such."""
@@ -165,6 +166,10 @@ class LedgerView:
     exists: bool = True
     repeated: frozenset[str] = frozenset()
 
+    def fit(self) -> Fit:
+        """What its statuses mean, and which orders it names."""
+        return Fit.of(self.active, total=self.total, strangers=len(self.strangers), exists=self.exists)
+
 
 class Lease(Protocol):
     """The right to write, held for a bounded time."""
@@ -227,6 +232,8 @@ class Ledger(Protocol):
 
 # --------------------------------------------------------------------------- state
 
+FAILING = "failing"  # the section of failed runs in a row, by kind of run
+WORDS = "words"  # in the section of the ledger: statuses that once stood beside open trades
 OWED = "owed_stops"  # the section of stops that the sale of an orphan took away, by the orphan's name
 
 

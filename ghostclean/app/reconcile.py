@@ -5,6 +5,7 @@ Behind `ghostclean reconcile`, `auto-manage` and the Python function; failures e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from ghostclean.app.brakes import (
     find_left,
     find_overwritten,
     hold_back,
+    note_forgetting,
     note_lost_memory,
 )
 from ghostclean.app.deadline import explained
@@ -26,12 +28,11 @@ from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import KIND, is_untold, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
 from ghostclean.core.verdicts import Decision
-from ghostclean.errors import (
-    DeadlineExceeded,
-)
+from ghostclean.errors import Cause, DeadlineExceeded, LedgerFailed, LedgerGone
 from ghostclean.result import Interrupted, Result
 
 _ROUNDS_AGAINST_THE_APP = 4
+_LOOKING_AROUND = 2.0  # seconds
 
 
 def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None) -> Result:
@@ -50,12 +51,13 @@ def run_reconcile(parts: Parts, options: Options, *, lease: Lease | None = None)
         policy=options.policy,
     )
     task = Task(
+        kind=KIND,
         work=lambda: _work(run),
         report=lambda: report(run),
         tell=lambda: _tell(run),
         record=lambda: record(run),
         failure="reconcile_failed",
-        broker_failed="broker truth is not observed ({}): nothing was closed",
+        broker_failed="broker truth is not observed: {}; nothing was closed",
     )
     try:
         carry_out(run, task)
@@ -88,6 +90,9 @@ def _work(run: ReconcileRun) -> None:
     run.account = {"number": account.number or account.id, "live": observation.live}
     run.notes += (f"{row}; its trades are held" for row in run.truth.positions.unread)
     note_lost_memory(run)
+    note_forgetting(run)
+    if not run.ledger_seen:
+        run.around = _look_around(run)
     if run.plan.about_elsewhere is not None:
         run.notes.append(run.plan.about_elsewhere)
     if run.plan.about_neighbours is not None:
@@ -108,10 +113,20 @@ def _read_ledger(run: ReconcileRun, *, whole: bool = False) -> LedgerView:
         view = run.deadline.reading(lambda: run.parts.ledger.read(whole=whole))
     except DeadlineExceeded:
         raise too_late(run, "ledger") from None
+    except LedgerGone as error:
+        around = "; ".join(_look_around(run))
+        raise LedgerFailed(f"{error} ({around})" if around else str(error)) from None
     run.ledger_seen = view.exists
     for stranger in view.strangers:
         run.notes.append(f"ledger: {stranger} is no trade and was left alone")
     return view
+
+
+def _look_around(run: ReconcileRun) -> list[str]:
+    """What the ledger may be that was meant, as far as a moment shows it."""
+    with contextlib.suppress(DeadlineExceeded):
+        return run.deadline.within(run.parts.around, min(_LOOKING_AROUND, run.deadline.left_for_reading() / 2))
+    return []
 
 
 def _recall(run: ReconcileRun) -> None:
@@ -131,18 +146,19 @@ def _recover(run: ReconcileRun) -> Recalled:
         raise too_late(run, "state") from None
 
 
-def _why_partial(run: ReconcileRun) -> tuple[str, str]:
+def _why_partial(run: ReconcileRun) -> tuple[str, str, Cause | None]:
     if run.out_of_time:
         return (
             "deadline_exceeded",
             "time ran out: what was written stays and is journaled, the next run starts with the rest",
+            None,
         )
     observation = run.observed()
     held, lookups = "those trades are held, the next run starts with them", observation.lookups
     if lookups.wrong and not lookups.open and observation.reread_failed is None:
-        return "broker_truth_failed", f"a look-up was answered wrongly ({lookups.wrong[0]}): {held}"
+        return "broker_truth_failed", f"a look-up was answered wrongly ({lookups.wrong[0]}): {held}", Cause.WRONG
     why = lookups.open[0] if lookups.open else f"the second reading failed ({observation.reread_failed})"
-    return "deadline_exceeded", f"not everything could be looked up ({why}): {held}"
+    return "deadline_exceeded", f"not everything could be looked up ({why}): {held}", None
 
 
 # --------------------------------------------------------------------------- writing

@@ -8,25 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 from ghostclean.app import index
+from ghostclean.app.brakes import FORGETS, why_forgetting
 from ghostclean.app.journal import NOTED, WRITTEN
 from ghostclean.app.monitors import MEMORY, SECTION
 from ghostclean.app.observation import Observation
-from ghostclean.app.ports import JournalEntry, RunCommit
+from ghostclean.app.ports import WORDS, JournalEntry, RunCommit
 from ghostclean.app.run import ReconcileRun
 from ghostclean.core import attention
 from ghostclean.core.alerts import SAFETY
 from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.broker import BrokerTruth, iso
-from ghostclean.core.ledger import PENDING, Trade, json_value, order_ids, read_trade
+from ghostclean.core.ledger import Trade, json_value, order_ids, read_trade
 from ghostclean.core.neighbours import Claim, word
 from ghostclean.core.safety import counting, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Verdict
 from ghostclean.result import Result
 
 KIND = "reconcile"
-_NAMED = 5
-_WORDS = "words"  # in the state's section of the ledger
-_UNDERSTOOD = PENDING | {"ERROR", "FAILED"}  # statuses of records that are no open trades
 _TOTALS = {"closed": "totalClosed", "synced": "totalSynced", "reduced": "totalSynced", "reopened": "totalSynced"}
 
 
@@ -43,6 +41,8 @@ def report(run: ReconcileRun) -> Result:
         notes=tuple(run.notes),
         error=run.error,
         detail=run.detail,
+        cause=run.cause,
+        failing=run.failing,
     )
 
 
@@ -68,6 +68,7 @@ def _counted(run: ReconcileRun) -> Result:
         broker=_broker(run.truth),
         results=tuple(_row(d, written=id(d) in done, dry=dry) for d in rows),
         attention=_attention(run),
+        fit=_fit(run) if run.observation is not None else None,
         changed=bool(run.written),
     )
 
@@ -79,14 +80,19 @@ def _attention(run: ReconcileRun) -> Attention:
         return Attention(before)
     found = []
     if run.error == "mass_close_stopped":
-        found.append(Item(Kind.BREAKER, str(run.detail), "ghostclean reconcile --dry-run"))
+        found.append(Item(Kind.BREAKER, str(run.detail), _look_past_the_breaker(run)))
     now, plan, policy = observation.truth.at, run.plan, run.policy
     found += attention.breaks(plan, run.memory.verdicts, policy.patience, now)
     found += attention.unexplained(plan, run.orphan_rows, policy.grace, now)
-    found += _unfit(run, observation)
+    found += _unfit(run)
     sold = () if run.dry_run else (row for row in run.orphan_rows if row.action is Action.FLATTENED)
     done = (*run.written, *sold)
     return attention.follow(before, found, attention.stands(plan, partial=run.partial, written=done), iso(run.started))
+
+
+def _look_past_the_breaker(run: ReconcileRun) -> str:
+    adopting = f" --orphans {run.policy.orphans}" if run.policy.orphans != "report" else ""
+    return f"ghostclean reconcile --dry-run --allow-mass-close{adopting}"
 
 
 def is_untold(run: ReconcileRun) -> bool:
@@ -94,26 +100,30 @@ def is_untold(run: ReconcileRun) -> bool:
     return run.inner and run.error is not None and run.error not in SAFETY
 
 
-def _unfit(run: ReconcileRun, observation: Observation) -> list[Item]:
-    """A ledger that was never there, or whose words mean nothing to us, is watched in vain."""
-    if not observation.view.exists:
-        why = f"there is no ledger at {run.parts.ledger.place}"
-        return [Item(Kind.LEDGER, why, "ghostclean doctor")]
-    words = _words(observation)
-    if observation.world().trades or words.keys() <= _known_words(run):
-        return []
-    said = ", ".join(f"{status} ({count})" for status, count in words.most_common(_NAMED))
-    return [Item(Kind.LEDGER, f"no trade is open, and these statuses are not known: {said}", "ghostclean doctor")]
+def _unfit(run: ReconcileRun) -> list[Item]:
+    """A ledger that was never there, whose words mean nothing to us or whose orders nobody knows is watched in vain."""
+    fit = run.fitting()
+    why = fit.why_not(_known_words(run))
+    if not fit.exists:
+        why = "; ".join([f"there is no ledger at {run.parts.ledger.place}", *run.around])
+    elif run.is_stranger and run.error is None:
+        why = f"this account knows none of the order ids that its trades name ({len(fit.orders)})"
+    elif run.met == FORGETS:  # told once: it would be news to every run of a state that forgets
+        why = why_forgetting(run)
+    return [Item(Kind.LEDGER, why, "ghostclean doctor")] if why is not None else []
 
 
-def _words(observation: Observation) -> Counter[str]:
-    """The statuses of records that are neither trades nor over, as far as we know."""
-    return Counter(trade.status or "none" for trade in observation.world().others if trade.status not in _UNDERSTOOD)
+def _fit(run: ReconcileRun) -> dict[str, Any]:
+    """Whether the ledger fits, with how many of the order ids this account knows, as far as they were asked for."""
+    fit, evidence = run.fitting(), run.observed().evidence
+    known = sum(evidence.find(name) is not None for name in fit.orders)
+    unknown = sum(evidence.find(name) is None and evidence.is_absent(name) for name in fit.orders)
+    return {**fit.to_dict(), "orders": {"named": len(fit.orders), "known": known, "unknown": unknown}}
 
 
 def _known_words(run: ReconcileRun) -> set[str]:
     """Statuses that stood beside open trades: they are the app's own, and no sign that its words are not ours."""
-    return set(run.memory.ledger.get(_WORDS) or ())
+    return set(run.memory.ledger.get(WORDS) or ())
 
 
 def _not_written(rows: Iterable[Decision], done: Collection[int]) -> int:
@@ -166,16 +176,17 @@ def record(run: ReconcileRun) -> RunCommit:
     delivery, listed = f"{run.run_id}@{iso(run.started)}", run.signed(_listed(run, told))
     if run.dry_run or run.error == "locked":
         return RunCommit(KIND, delivery, listed)
-    add, put = ({}, {}) if run.interrupted else _summary(run, told)
+    add, put = _summary(run, told) if run.counts else ({}, {})
     entries = (*run.recovered, *run.journal.entries, *_verdict_changes(run))
     memory = dict(_memory(run))
     for name, values in run.restored.items():
         memory[name] = {**values, **memory.get(name, {})}
     memory["attention"] = told.attention.memory()
+    memory |= run.row_of_failures(KIND)
     if run.alerted is not None:
         memory[SECTION] = {MEMORY[KIND]: run.alerted}
     totals = _totals(entries, run.overwritten)
-    about = run.about(told.attention)
+    about = run.about(told.attention, run.failing and run.failing._asdict())
     return RunCommit(KIND, delivery, listed, add, put, entries, memory, totals, about, _word(run))
 
 
@@ -221,6 +232,7 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
         "dryRun": told.dry_run,
         "error": told.error,
         "detail": told.detail,
+        "cause": told.cause,
         "outsideFailed": len(run.parts.monitors.failures),
     }
 
@@ -254,9 +266,9 @@ def _memory(run: ReconcileRun) -> Mapping[str, Mapping[str, Any]]:
             sections["pin"] = {"account": {"id": run.to_pin.account, "live": run.to_pin.live, "at": at}}
         scanned = run.memory.ledger.get(index.NAME)
         seen = {**seen, **index.remembered(observation.view, scanned, run.started)} if seen else {}
-        words, known = {*_words(observation)}, _known_words(run)
+        words, known = {*run.fitting().unknown}, _known_words(run)
         if seen and observation.world().trades and not words <= known:
-            seen = {**seen, _WORDS: sorted(words | known)}
+            seen = {**seen, WORDS: sorted(words | known)}
         if run.account != run.memory.ledger.get("account"):
             seen = {**seen, "account": run.account}
     return {name: values for name, values in {**sections, index.SECTION: seen}.items() if values}

@@ -5,6 +5,7 @@ A run ends in one error word, one line for a person, and a record that is commit
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,16 +16,20 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import Journal
 from ghostclean.app.observation import Observation
 from ghostclean.app.parts import Parts
-from ghostclean.app.ports import JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
+from ghostclean.app.ports import FAILING, JournalEntry, Lease, Recalled, RunCommit, State, WriteOutcome
 from ghostclean.core.alerts import Origin
 from ghostclean.core.attention import Attention, Needs
-from ghostclean.core.broker import BrokerTruth
+from ghostclean.core.broker import BrokerTruth, iso
+from ghostclean.core.health import Failing
 from ghostclean.core.inputs import Policy
+from ghostclean.core.ledger import Fit
 from ghostclean.core.safety import Pin
 from ghostclean.core.verdicts import Decision, Plan
+from ghostclean.counts import counted
 from ghostclean.errors import (
     BrokerError,
     BrokerTruthFailed,
+    Cause,
     DeadlineExceeded,
     FencedOff,
     GhostcleanError,
@@ -65,6 +70,8 @@ class Run:
     state_ok: bool = False
     error: str | None = None
     detail: str | None = None
+    cause: Cause | None = None
+    failing: Failing | None = None
     partial: bool = False
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
@@ -80,10 +87,21 @@ class Run:
             parts.ledger, parts.state, self.lease, self.deadline, self.run_id, self.source, parts.wall
         )
 
-    def failed(self, error: str, detail: str) -> None:
+    def failed(self, error: str, detail: str, cause: Cause | None = None) -> None:
         if error == "deadline_exceeded":
             self.partial = True
-        self.error, self.detail = error, detail
+        self.error, self.detail, self.cause = error, detail, cause
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the runs that the summary is about."""
+        return not self.dry_run and not self.interrupted and self.error != "locked"
+
+    def row_of_failures(self, kind: str) -> dict[str, Mapping[str, Any]]:
+        """What is remembered of failures in a row after this run; what could not be read stays as it is."""
+        if not self.counts or (self.error is not None and self.failing is None):
+            return {}
+        return {FAILING: {kind: self.failing and self.failing._asdict()}}
 
     def duration_ms(self) -> int:
         return int((self.began - self.deadline.left()) * 1000)
@@ -99,8 +117,8 @@ class Run:
         origin = self.origin()
         return {**listed, "ledger": origin.ledger, "account": origin.account or None}
 
-    def about(self, attention: Attention) -> dict[str, Any]:
-        """What `status --all` must know of a ledger besides its runs."""
+    def about(self, attention: Attention, failing: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What `status --all` must know of a ledger besides its runs; `failing` are reconcile runs in a row."""
         origin, needs = self.origin(), Needs.of(attention.items)
         return {
             "ledger": origin.ledger,
@@ -109,6 +127,7 @@ class Run:
             "host": origin.host,
             "interval": self.interval.total_seconds(),
             "needs": [*needs],
+            "failing": failing,
         }
 
     def told(self, tell: Callable[[], None]) -> None:
@@ -135,6 +154,7 @@ class ReconcileRun(Run):
     """The facts of one reconcile run.
 
     `recovered`, `restored`: entries and memory of a dead run. `skipped`: changes the app got in the way of.
+    `around`: what may be meant where there is no ledger. `met`: how often in a row the state had never seen it.
     `left`: trades that left the ledger but not the broker, with symbol key and side. `overwritten`: by trade, the
     run whose close the app took back. `is_stranger`: the ledger names orders, and the account knows none.
     """
@@ -156,11 +176,20 @@ class ReconcileRun(Run):
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
     overwritten: dict[str, str] = field(default_factory=dict)
     ledger_seen: bool = False
+    around: list[str] = field(default_factory=list)
+    met: int = 0
+    fit: Fit | None = None
     result: Result | None = None
 
     def observed(self) -> Observation:
         assert self.observation is not None
         return self.observation
+
+    def fitting(self) -> Fit:
+        """Whether the ledger fits, as last read."""
+        if self.fit is None:
+            self.fit = self.observed().view.fit()
+        return self.fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +199,7 @@ class Task:
     `failure` is the error word for the unexpected, `broker_failed` the line for a failed broker (`{}`: how).
     """
 
+    kind: str
     work: Callable[[], None]
     report: Callable[[], object]
     tell: Callable[[], None]
@@ -195,9 +225,9 @@ def _work(run: Run, task: Task) -> None:
         _prepare(run)
         task.work()
     except GhostcleanError as error:
-        run.failed(error.code, f"{error}{_what_stands(run)}")
+        run.failed(error.code, f"{error}{_what_stands(run)}", error.cause)
     except BrokerError as error:
-        run.failed("broker_truth_failed", task.broker_failed.format(error))
+        run.failed("broker_truth_failed", f"{task.broker_failed.format(error.line)}; {error.cure}", error.cause)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a run always ends in a record
         _log.debug("the run ended in an unexpected error", exc_info=error)
         # Its text may quote a URL or a key; the log, which is scrubbed, has it.
@@ -211,7 +241,7 @@ def _what_stands(run: Run) -> str:
 
 def why_stopped(run: Run) -> str:
     written = run.journal.written
-    so_far = f" after {written} change{'s' * (written != 1)} of the ledger" if written else ""
+    so_far = f" after {counted(written, 'change')} of the ledger" if written else ""
     return f"interrupted{so_far}; what was written stays and is journaled, the next run goes on from there"
 
 
@@ -235,7 +265,7 @@ def _prepare(run: Run) -> None:
         run.state_ok = True
         delivered = deadline.reading(lambda: parts.spool.deliver(parts.state))
         if delivered:
-            run.notes.append(f"{delivered} spooled run records delivered")
+            run.notes.append(f"{counted(delivered, 'spooled run record')} delivered")
         if not run.inner and not run.dry_run:
             run.lease = run.journal.lease = _take_lock(run)
     except DeadlineExceeded:
@@ -263,11 +293,24 @@ def _take_lock(run: Run) -> Lease:
 def _finish(run: Run, task: Task) -> None:
     locked = run.error == "locked"
     task.report()
+    if run.error is not None and run.counts and run.state_ok:
+        run.failing = _failing(run, task.kind)
+        if run.failing is not None and run.failing.runs > 1:
+            run.detail = f"{run.detail} ({run.failing})"
     if not run.dry_run and not locked:
         run.told(task.tell)
     delivered = run.state_ok and _deliver(run, task)
     if not delivered and not locked:
         _spool(run, late_record(task.record()))
+
+
+def _failing(run: Run, kind: str) -> Failing | None:
+    """The failed runs in a row, this one included, by what the state has of the ones before."""
+    state, seconds = run.parts.state, max(_LAST_WORDS, run.deadline.left() / 4)
+    with contextlib.suppress(GhostcleanError):
+        before = run.deadline.within(lambda: state.recall(FAILING, [kind]).get(kind), seconds)
+        return Failing.after(before, iso(run.started), run.cause)
+    return None
 
 
 def _deliver(run: Run, task: Task) -> bool:

@@ -20,6 +20,7 @@ _LISTED = (
 )  # fmt: skip
 app.registered_commands.sort(key=lambda command: _LISTED.index(str(command.name)))
 
+_FOR_ONCE = ("install_completion", "show_completion")
 _PLAIN_WORDS = (
     ("Value error, ", ""),
     ("Input should be greater than or equal to", "it must be at least"),
@@ -77,6 +78,8 @@ def _command(arguments: list[str]) -> Any:
     for parameter in command.get_params(typer.Context(command, **command.context_settings)):
         if parameter.default is None and getattr(parameter, "is_flag", False):
             parameter.default = False  # without one Typer loads pydantic for it
+        if parameter.name in _FOR_ONCE:
+            parameter.hidden = True  # type: ignore[attr-defined] # the first screen is for what is needed every day
     return command
 
 

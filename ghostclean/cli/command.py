@@ -9,15 +9,13 @@ import typer
 
 from ghostclean.cli.output import Common, Outcome, perform
 
-_HELP = """Closes ghosts in a trading bot's ledger: open trades of which nothing is left at the broker.
+_HELP = """Closes ghosts: open trades of a ledger that the broker has no more.
 
 \b
 Examples:
-  ghostclean demo                    the whole thing with no account and no server
-  ghostclean reconcile --dry-run     what a run would change, and why
-  ghostclean reconcile               one run; cron wants --quiet, programs --json
-  ghostclean status                  is it well, does it need you, what to do next
-  ghostclean fleet accounts status   the same for every account of a folder
+  ghostclean demo                  the whole thing with no account and no server
+  ghostclean reconcile --dry-run   what a run would change, and why
+  ghostclean status                is it well, does it need you, what to do next
 """
 
 app = typer.Typer(

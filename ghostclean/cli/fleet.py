@@ -1,6 +1,6 @@
 """`ghostclean fleet`: one command for each account of a folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -133,6 +133,16 @@ class _Task:
         log_to_stderr(clean, verbose=self.common.verbose, as_json=self.common.log_format == "json")
 
 
+class _Found(dict[str, "AccountRun"]):
+    """The results so far, counted for who waits."""
+
+    told: Callable[[int], None]
+
+    def __setitem__(self, name: str, run: "AccountRun") -> None:
+        super().__setitem__(name, run)
+        self.told(len(self))
+
+
 def _body(name: str) -> Any:
     from ghostclean.cli import manage, operate, reconcile, status
 
@@ -190,7 +200,6 @@ def _options(context: typer.Context, inner: str, arguments: Sequence[str]) -> di
 
 def _here(task: _Task, accounts: Sequence["Account"], jobs: int) -> tuple[list["AccountRun"], BaseException | None]:
     """The work in this process and its children; with what has interrupted it."""
-    from ghostclean.app.operate.fleet import AccountRun
     from ghostclean.app.operate.jobs import Jobs
     from ghostclean.cli.options import seconds
     from ghostclean.render.terminal import progress
@@ -199,11 +208,12 @@ def _here(task: _Task, accounts: Sequence["Account"], jobs: int) -> tuple[list["
     limit = seconds(task.options.get("deadline", "60")) + _AFTER_DEADLINE if own else _LOOK_LIMIT
     if task.command != "status":
         _load(accounts)
-    found: dict[str, AccountRun] = {}
+    found = _Found()
     stop: BaseException | None = None
     common = task.common
     try:
-        with progress(f"asking for {len(accounts)} accounts", common.json or common.quiet):
+        with progress("asking", common.json or common.quiet) as told:
+            found.told = lambda done: told("accounts", done, len(accounts))
             Jobs(task, task.begin, jobs, limit).run(list(task.accounts), found)
     except KeyboardInterrupt as interruption:
         stop = interruption

@@ -49,7 +49,7 @@ def observed(settings: "Settings", max_open: int) -> "tuple[BrokerTruth | None, 
     from ghostclean.app.operate.gate import observe
     from ghostclean.wiring import connected
 
-    deadline = Deadline(Common.LOOK_SECONDS)
+    deadline = Deadline(Common.LOOK_SECONDS, writes=False)
     state = settings.state_at
     has_state = state.kind != "sqlite" or state.path.exists()  # a look must not make a state
     with connected(settings) as parts:

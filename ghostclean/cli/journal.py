@@ -98,7 +98,7 @@ def _find(settings: "Settings", record: dict[str, Any]) -> "Choice | None":
 
     with connected(settings) as parts:
         parts.state.open()
-        return find_candidates(parts, Deadline(Common.LOOK_SECONDS), settings.policy(), record)
+        return find_candidates(parts, Deadline(Common.LOOK_SECONDS, writes=False), settings.policy(), record)
 
 
 @command("history", _HISTORY, "What was closed and changed, with P&L by reason.")
@@ -114,6 +114,7 @@ def history(
     from datetime import UTC, datetime, timedelta
 
     from ghostclean.app.operate.history import read_history
+    from ghostclean.render.terminal import folded
     from ghostclean.render.text import csv_lines, history_lines
     from ghostclean.wiring import opened
 
@@ -122,7 +123,7 @@ def history(
     back = None if since is None else datetime.now(UTC) - timedelta(seconds=_span(since))
     with opened(common.settings()) as stores:
         document = read_history(stores.state, since=back, subject=subject, every_change=changes)
-    return Outcome(document, 0, lambda: (csv_lines if csv else history_lines)(document))
+    return Outcome(document, 0, lambda: csv_lines(document) if csv else folded(history_lines(document)))
 
 
 def _span(text: str) -> float:
@@ -165,7 +166,7 @@ def resolve(
         if value is not None:
             name(value, option)
     claim = Claim(exit_order=exit_order, vanished=vanished, entry_order=entry_order)
-    settings, deadline = common.settings(), Deadline(Common.LOOK_SECONDS)
+    settings, deadline = common.settings(), Deadline(Common.LOOK_SECONDS, writes=not dry_run)
     with connected(settings) as parts:
         parts.state.open()
         run_id = new_run_id("resolve")
@@ -176,6 +177,7 @@ def resolve(
 def _show_choice(common: Common, trade_id: str) -> Outcome:
     """The orders that may settle a trade; nothing is written."""
     from ghostclean.app.operate.resolve import open_record
+    from ghostclean.render.terminal import folded
     from ghostclean.render.text import choice_lines
     from ghostclean.wiring import opened
 
@@ -185,7 +187,7 @@ def _show_choice(common: Common, trade_id: str) -> Outcome:
     choice = _find(settings, dict(record))
     found = choice.to_dict() if choice is not None else {"id": trade_id, "candidates": []}
     document: dict[str, Any] = {"ok": True, **found, "error": None, "detail": None}
-    return Outcome(document, 0, lambda: choice_lines(document))
+    return Outcome(document, 0, lambda: folded(choice_lines(document)))
 
 
 def _choose(shown: Outcome) -> tuple[str | None, str | None] | None:
@@ -237,6 +239,7 @@ def undo(
 
 
 def _reported(document: dict[str, Any], code: int, common: Common) -> Outcome:
+    from ghostclean.render.terminal import folded
     from ghostclean.render.text import printable, row_start
 
     def lines() -> Iterator[str]:
@@ -249,4 +252,4 @@ def _reported(document: dict[str, Any], code: int, common: Common) -> Outcome:
             refused = f", {document['refused']} refused" if document["refused"] else ""
             yield f"{word}: {document['changed']} {would}{refused} (run {printable(document['runId'], 80)})"
 
-    return Outcome(document, code, lines, error=document["error"], detail=document["detail"])
+    return Outcome(document, code, lambda: folded(lines()), error=document["error"], detail=document["detail"])

@@ -34,7 +34,7 @@ def auto_manage(
     deadline: DeadlineText = "60",
 ) -> Outcome:
     from ghostclean import api
-    from ghostclean.render.terminal import progress
+    from ghostclean.render.terminal import folded, progress
     from ghostclean.render.text import auto_manage_lines
 
     options: dict[str, Any] = {
@@ -45,14 +45,14 @@ def auto_manage(
         "run_id": None if run_id is None else name(run_id, "--run-id"),
         "deadline": seconds(deadline),
     }
-    with progress("managing the open trades", common.json or common.quiet):
+    with progress("asking the broker", common.json or common.quiet, options["deadline"]) as told:
         document, exit_code = carried_out(
-            lambda: api.auto_manage(**options, counted_from_start=common.COUNTED_FROM_START)
+            lambda: api.auto_manage(**options, counted_from_start=common.COUNTED_FROM_START, progress=told)
         )
     return Outcome(
         document,
         exit_code,
-        lambda: auto_manage_lines(document, quiet=common.quiet),
+        lambda: folded(auto_manage_lines(document, quiet=common.quiet)),
         error=(document["reason"] or "reconcile_failed") if exit_code else None,
         detail=(document["detail"] or f"auto-manage failed: {document['reason']}") if exit_code else None,
         warnings=tuple(warnings(document)),

@@ -13,6 +13,7 @@ import typer
 from ghostclean.cli.command import command
 from ghostclean.cli.options import DryRun
 from ghostclean.cli.output import Common, Outcome, bad_option
+from ghostclean.counts import counted
 
 _SNAPSHOT_SECONDS = 120.0
 
@@ -68,14 +69,15 @@ def snapshot(
     from ghostclean.render.terminal import progress
     from ghostclean.wiring import connected, recorder
 
-    settings, deadline = common.settings(), Deadline(_SNAPSHOT_SECONDS)
-    with progress("reading the broker", common.quiet), connected(settings) as parts:
+    settings, deadline = common.settings(), Deadline(_SNAPSHOT_SECONDS, writes=False)
+    watched = progress("asking the broker", common.quiet, _SNAPSHOT_SECONDS)
+    with watched as told, connected(settings, progress=told) as parts:
         recording = recorder(settings)
         document = recording.document(record(replace(parts, broker=recording), deadline, settings.policy()))
     if output == "-":
         return Outcome(document)
     written = _save(document, output)
-    counts = f"{len(document['positions'])} positions, {len(document['orders'])} working orders"
+    counts = f"{counted(len(document['positions']), 'position')}, {counted(len(document['orders']), 'working order')}"
     line = f"{written}: {counts}; replay it with GHOSTCLEAN_BROKER=file:{written}"
     about = {"ok": True, "file": written, "error": None, "detail": None}
     return Outcome(about, 0, lambda: () if common.quiet else (line,))
@@ -103,7 +105,7 @@ def doctor(
     failed = [check for check in checks if check["ok"] is False]
     code, error, detail = 0, None, None
     if failed:
-        code, error, detail = 1, "reconcile_failed", f"{len(failed)} of {len(checks)} checks failed"
+        code, error, detail = 1, "reconcile_failed", f"{len(failed)} of {counted(len(checks), 'check')} failed"
     if question.unheard:
         command = f"ghostclean doctor --pin --yes{_env_option(common)}"
         code, error = 2, "bad_settings"
@@ -115,7 +117,7 @@ def doctor(
         yield from folded(map(check_line, worth), " " * 18)
         if not failed and not common.quiet:
             notes = sum(check["ok"] is None for check in checks)
-            yield f"all {len(checks)} checks passed" + (f", {notes} with a note" if notes else "")
+            yield f"all {counted(len(checks), 'check')} passed" + (f", {notes} with a note" if notes else "")
 
     return Outcome(document, code, lines, error=error, detail=detail)
 
@@ -160,6 +162,7 @@ def _checks(common: Common, question: _Question | None, *, test_alert: bool) -> 
             settings=tuple(origin for origin in settings.origins() if origin.source != "default"),
             unread=unread(common.env_file),
             env_file=common.env_file or ENV_FILE,
+            read_from=settings.read_from,
             account_kind=settings.account_kind,
             interval=timedelta(seconds=settings.interval),
             channels=lambda: wiring.channels(settings),
@@ -189,7 +192,7 @@ def migrate(
             raise bad_option(argument, str(error)) from None
     document = copy_ledger(*places, mapping=settings.mapping_of(places[0]), layout=layout, dry_run=dry_run)
     would = "would copy" if dry_run else "copied and verified"
-    trades = f"{document['trades']} trade{'' if document['trades'] == 1 else 's'}"
+    trades = counted(document["trades"], "trade")
     line = f"{would} {trades} from {document['from']} to {document['to']} ({document['layout']})"
     return Outcome(document, 0, lambda: () if common.quiet else (line,))
 

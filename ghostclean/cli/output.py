@@ -72,7 +72,10 @@ class Common:
 
             say(log_line(level, text))
         else:
-            say(f"ghostclean: {text}")
+            from ghostclean.render.terminal import folded
+
+            for line in folded((f"ghostclean: {text}",), stream=sys.stderr):
+                say(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def failure_of(error: BaseException, common: Common) -> Failure:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Failure("interrupted", stopped_code(error), _STOPPED)
     if isinstance(error, BrokerError):
-        error = BrokerTruthFailed(f"the broker cannot be read: {error}")
+        error = BrokerTruthFailed(f"{error.line}; {error.cure}", cause=error.cause)
     if isinstance(error, GhostcleanError):
         return Failure(error.code, error.exit_code, common.clean(str(error)))
     if common.verbose:
@@ -172,15 +175,20 @@ def _quietly(command: str, common: Common, outcome: Outcome) -> str | None:
     """What --quiet says of a failure, and of its end; one that repeats is said now and then."""
     from ghostclean.cli.repeated import REPEATED_INSIDE, Memo
     from ghostclean.core.alerts import NOT_LOOKED
+    from ghostclean.core.attention import told_by
 
     document, error, detail = outcome.document, outcome.error, outcome.detail or ""
     if error == "interrupted" or document.get("dryRun"):
         return outcome.detail
+    word, failing = document.get("cause") or error, document.get("failing")
     inside = document.get("reconcile") or {}
     if error is None and inside.get("error"):
-        error, detail = REPEATED_INSIDE, f"the reconcile before it failed: {inside['detail']}"
+        word, failing = REPEATED_INSIDE, inside["failing"]
+        detail = f"the reconcile before it failed: {inside['detail']}"
     looked = document.get("reason") != NOT_LOOKED
-    return Memo(command, common.env_file).judged(error, detail, looked=looked)
+    said = Memo(command, common.env_file).judged(word, detail, looked=looked, counted=failing is not None)
+    is_told = said == detail and any(item["new"] for item in told_by(document))  # as what needs a person
+    return None if is_told else said
 
 
 def _print(common: Common, outcome: Outcome) -> None:

@@ -63,9 +63,9 @@ def reconcile(
         "orphans": orphans,
         "allow_mass_close": allow_mass_close,
     }
-    with progress("asking the broker", common.json or common.quiet):
+    with progress("asking the broker", common.json or common.quiet, options["deadline"]) as told:
         document, exit_code = carried_out(
-            lambda: api.reconcile(**options, counted_from_start=common.COUNTED_FROM_START)
+            lambda: api.reconcile(**options, counted_from_start=common.COUNTED_FROM_START, progress=told)
         )
     return Outcome(
         document,
@@ -79,21 +79,24 @@ def reconcile(
 
 def lines(document: dict[str, Any], common: Common) -> Iterable[str]:
     """A table on a terminal, plain lines elsewhere and with --quiet."""
-    from ghostclean.render.terminal import is_terminal
+    from ghostclean.render.terminal import folded, is_terminal
     from ghostclean.render.text import reconcile_lines
 
     if is_terminal() and not common.quiet:
         from ghostclean.render.screen import reconcile_screen
 
         return reconcile_screen(document, verbose=common.verbose)
-    return reconcile_lines(document, quiet=common.quiet, verbose=common.verbose)
+    return folded(reconcile_lines(document, quiet=common.quiet, verbose=common.verbose))
 
 
 def warnings(document: dict[str, Any]) -> Iterator[str]:
-    """What a person must look at although the run did not fail."""
-    from ghostclean.core.attention import describe
+    """What a person must look at although the run did not fail, or the way out of what has failed it."""
+    from ghostclean.core.attention import describe, told_by
 
-    items = document["attention"] if document["error"] is None else []
+    if document["error"] is not None:
+        yield from dict.fromkeys(f"next: {item['command']}" for item in told_by(document))
+        return
+    items = document["attention"]
     for item in items[:_NAMED]:
         yield f"needs you: {describe(item)}"
     if len(items) > _NAMED:

@@ -38,8 +38,13 @@ class Series:
         return replace(self, count=self.count + 1, counts={**self.counts, error: self.counts.get(error, 0) + 1})
 
 
-def judge(before: Series | None, error: str | None, detail: str, now: datetime) -> tuple[Series | None, str | None]:
-    """The series after a run that ended in this error (None: well), and what is to be said, if anything."""
+def judge(
+    before: Series | None, error: str | None, detail: str, now: datetime, *, counted: bool = False
+) -> tuple[Series | None, str | None]:
+    """The series after a run that ended in this error (None: well), and what is to be said, if anything.
+
+    The count is ours only where the detail has not `counted` already, by the runs of the state.
+    """
     if error is None:
         if before is None or not before.said:
             return None, None
@@ -50,7 +55,7 @@ def judge(before: Series | None, error: str | None, detail: str, now: datetime) 
     is_due = series.said_at is not None and now - datetime.fromisoformat(series.said_at) >= AGAIN
     if not (is_new or is_due):
         return series, None
-    often = f" ({series.count} failures in a row since {series.since})" if series.count > 1 else ""
+    often = f" ({series.count} failures in a row since {series.since})" if series.count > 1 and not counted else ""
     said = series.said if error in series.said else (*series.said, error)
     return replace(series, said=said, said_at=now.isoformat()), f"{detail}{often}"
 
@@ -64,13 +69,13 @@ class Memo:
         name = hashlib.sha256(f"{command}|{_folder()}|{env_file}|{_places()}".encode()).hexdigest()[:16]
         self._file = user_state_path("ghostclean", appauthor=False) / "repeated" / name
 
-    def judged(self, error: str | None, detail: str, *, looked: bool = True) -> str | None:
+    def judged(self, error: str | None, detail: str, *, looked: bool = True, counted: bool = False) -> str | None:
         """What is to be said of a run that ended so; one that has not `looked` ends no trouble of a trade."""
         try:
             before = self._read()
             if error is None and not looked and before is not None and ABOUT_TRADES.issuperset(before.counts):
                 return None
-            after, said = judge(before, error, detail, datetime.now(UTC))
+            after, said = judge(before, error, detail, datetime.now(UTC), counted=counted)
             if after != before:
                 self._write(after)
         except (OSError, ValueError, TypeError):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghostclean.core.attention import describe, of
+from ghostclean.core.health import Failing
+from ghostclean.counts import counted
+from ghostclean.errors import Cause
 
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
 INTERRUPTED = "interrupted"  # by a person or a scheduler: no failure of a run
@@ -64,7 +67,7 @@ def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[lis
     """
     alerts: list[Alert] = []
     error = document["error"]
-    health = health_change(before.get("error"), document)
+    health = health_change(before, document)
     if health is not None:
         alerts.append(health)
     alerts += attention_changes(document)
@@ -72,10 +75,10 @@ def changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[lis
     overwritten = [note for note in document.get("notes", ()) if note.startswith(OVERWRITTEN)]
     alerts += [Alert("close_overwritten", note) for note in overwritten]
     if document["closed"] and not closing and not overwritten:
-        alerts.append(Alert("ghosts_closed", f"{document['closed']} ghosts closed{_listed(document)}"))
+        alerts.append(Alert("ghosts_closed", f"{counted(document['closed'], 'ghost')} closed{_listed(document)}"))
     if error is None or document["closed"]:
         closing = bool(document["closed"])
-    return alerts, {"error": before.get("error") if error == INTERRUPTED else error, "closing": closing}
+    return alerts, {**_failure(before if error == INTERRUPTED else document), "closing": closing}
 
 
 def attention_changes(document: Mapping[str, Any]) -> list[Alert]:
@@ -92,15 +95,21 @@ def _few(event: str, start: str, texts: Sequence[str]) -> list[Alert]:
     return alerts
 
 
-def health_change(was: str | None, document: Mapping[str, Any]) -> Alert | None:
-    """The first failure, the breaker or the recovery; further failures are the same trouble, unless a safety rule
-    speaks.
+def _failure(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What is remembered of how a run failed."""
+    return {name: document.get(name) for name in ("error", "cause", "failing")}
+
+
+def health_change(before: Mapping[str, Any], document: Mapping[str, Any]) -> Alert | None:
+    """The first failure, the breaker or the recovery.
+
+    Further failures are the same trouble, unless a safety rule speaks, or it has become one that no later run ends.
     """
     error = document["error"]
-    if error == INTERRUPTED or _kind(error) == _kind(was):
+    if error == INTERRUPTED or _kind(document) == _kind(before):
         return None
     if error is None:
-        return Alert("recovered", f"runs succeed again (the last one failed with {was})")
+        return Alert("recovered", f"runs succeed again (the last one failed with {before['error']}{_often(before)})")
     event = "breaker" if error == "mass_close_stopped" else "failed"
     return Alert(event, f"{error}: {document['detail']}")
 
@@ -112,24 +121,40 @@ def manage_changes(before: Mapping[str, Any], document: Mapping[str, Any]) -> tu
     """
     alerts = attention_changes(document)
     failing, reason = [str(told) for told in before.get("failing") or ()], document["error"]
+    if reason == INTERRUPTED:
+        return alerts, {}
     if reason is None:
         if not failing or document["reason"] == NOT_LOOKED:
             return alerts, {"failing": failing}
-        text = f"auto-manage succeeds again (it failed with {', '.join(failing)})"
+        text = f"auto-manage succeeds again (it failed with {', '.join(failing)}{_often(before, 'series')})"
         return [*alerts, Alert("manage_recovered", text)], {"failing": []}
+    series = document.get("failing")
     if reason in failing or reason in ABOUT_TRADES:
-        return alerts, {"failing": failing}
+        return alerts, {"failing": failing, "series": series}
     detail = str(document["detail"])
     why = detail if detail.startswith(f"{reason}:") else f"{reason}: {detail}"
-    return [*alerts, Alert("manage_failed", f"auto-manage failed: {why}")], {"failing": [*failing, reason]}
+    alerts.append(Alert("manage_failed", f"auto-manage failed: {why}"))
+    return alerts, {"failing": [*failing, reason], "series": series}
 
 
-def _kind(error: str | None) -> str | None:
-    return error if error is None or error in SAFETY else "failed"
+def _often(before: Mapping[str, Any], name: str = "failing") -> str:
+    """How often, and since when, runs had failed before."""
+    known = before.get(name)
+    return f", {Failing(**known)}" if known else ""
+
+
+def _kind(document: Mapping[str, Any]) -> str | None:
+    error: str | None = document.get("error")
+    if error is None or error in SAFETY:
+        return error
+    cause = Cause.of(document.get("cause"))
+    return "failed" if cause is None or cause.passes else str(cause)
 
 
 def _listed(document: Mapping[str, Any]) -> str:
-    closed = [f"{row['ticker']} ({row['verdict']})" for row in document["results"] if row["action"] == "closed"]
+    closed = [
+        f"{row['ticker']} {row['id']} ({row['verdict']})" for row in document["results"] if row["action"] == "closed"
+    ]
     more = f" and {len(closed) - _SHOWN} more" if len(closed) > _SHOWN else ""
     return f": {', '.join(closed[:_SHOWN])}{more}" if closed else ""
 

@@ -25,7 +25,7 @@ class Kind(StrEnum):
     AMBIGUOUS = "ambiguous"
     FILLED_BUT_GONE = "filled_but_gone"
     ORPHAN = "orphan"
-    LEDGER = "ledger"  # it fits nothing: never seen, or of words that mean nothing to us
+    LEDGER = "ledger"  # it fits nothing (never seen, words or orders that mean nothing), or its state is forgotten
     UNREADABLE = "unreadable"
     UNKNOWN = "unknown"
     UNDONE = "undone"
@@ -100,7 +100,7 @@ class Needs(NamedTuple):
         if not items:
             return cls()
         worst = items[0]
-        return cls(len(items), f"{of(worst.to_dict())}: {worst.kind}: {worst.why}", worst.command)
+        return cls(len(items), _said(worst.to_dict()), worst.command)
 
 
 def recall(stored: Mapping[str, Any]) -> tuple[Item, ...]:
@@ -135,7 +135,17 @@ def of(item: Mapping[str, Any]) -> str:
 
 def describe(item: Mapping[str, Any]) -> str:
     """An item's document as one line for a person: of what, which kind, why, and what to do next."""
-    return f"{of(item)}: {item['kind']}: {item['why']} -> {item['command']}"
+    return f"{_said(item)} -> {item['command']}"
+
+
+def _said(item: Mapping[str, Any]) -> str:
+    kind = "" if item["kind"] == Kind.LEDGER else f"{item['kind']}: "  # "the ledger: ledger: …" says it twice
+    return f"{of(item)}: {kind}{item['why']}"
+
+
+def told_by(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The items that a failed run's own line tells of."""
+    return [item for item in document["attention"] if item["why"] in (document["detail"] or "")]
 
 
 # --------------------------------------------------------------------------- what a run finds
@@ -149,6 +159,22 @@ _CURES = {
     Kind.UNKNOWN: "ghostclean reconcile",
     Kind.UNREADABLE: "ghostclean doctor",
 }
+
+
+_BY_HAND = {
+    Kind.NAKED: "protect or close it at the broker, or give it a stop in the app, which the next auto-manage places; "
+    "with AUTO_MANAGE_CUT_LOSS_ENABLED=1 that closes what is through its stop",
+    Kind.MISSED: "close it at the broker, or leave it to the end of the next session",
+    Kind.UNFINISHED: "the next auto-manage goes on with it; if the broker keeps refusing, close it there",
+    Kind.STOP: "move it at the broker, or correct the record in the app",
+    Kind.UNREADABLE: "correct the record in the app",
+    Kind.UNKNOWN: "the first run that gets an answer settles it",
+}
+
+
+def by_hand(kind: str) -> str | None:
+    """What a person can do where no command settles it."""
+    return _BY_HAND.get(Kind(kind))
 
 
 def cure(kind: Kind, trade_id: str) -> str:
@@ -177,7 +203,7 @@ def breaks(plan: Plan, verdicts: Mapping[str, Any], patience: timedelta, now: da
         if kind is not None:
             found.append(about(kind, decision.ticker, decision.trade_id, decision.reason))
     if plan.about_elsewhere is not None:
-        found.append(Item(Kind.OTHER_ACCOUNT, plan.about_elsewhere, "ghostclean doctor"))
+        found.append(Item(Kind.OTHER_ACCOUNT, plan.about_elsewhere, "ghostclean reconcile --dry-run --verbose"))
     return found
 
 

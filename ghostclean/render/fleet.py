@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ghostclean.counts import counted
+
 from .text import printable
 
 Document = Mapping[str, Any]
@@ -26,7 +28,7 @@ def fleet_lines(document: Document, changes: Iterable[str], *, quiet: bool) -> I
         yield from _plain(rows)
     if not quiet:
         good = sum(row["result"] in _GOOD for row in document["accounts"])
-        yield f"fleet {document['command']}: {good} of {len(document['accounts'])} accounts ok"
+        yield f"fleet {document['command']}: {good} of {counted(len(document['accounts']), 'account')} ok"
 
 
 def _cells(row: Document) -> tuple[str, str, str, str]:

@@ -1,10 +1,9 @@
-"""Screens for people, made with rich: right at 80 columns, without colour and through a pipe."""
+"""Screens for people, made with rich: right at 80 columns, without colour, and with whole lines through a pipe."""
 
 from __future__ import annotations
 
 import io
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,14 +14,15 @@ from rich.text import Text
 
 from ghostclean.core.attention import of
 from ghostclean.core.broker import parse_time
+from ghostclean.counts import counted
 from ghostclean.durations import spell
 
 from .terminal import is_plain, is_terminal
-from .text import changes, printable, shown, totals
+from .text import changes, fit_line, printable, shown, totals, why
 
 Document = Mapping[str, Any]
 
-_PIPE_WIDTH = 80
+_WHOLE = 4000  # columns in a pipe: who reads there wants one line a fact
 _WIDE = 100
 STYLES = {
     "healthy": "bold green",
@@ -38,7 +38,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def console_lines(*parts: Any) -> Iterator[str]:
-    """The parts as finished lines, as wide as the terminal (80 columns in a pipe)."""
+    """The parts as finished lines, folded at the width of the terminal and not at all in a pipe."""
     plain = is_plain()
     buffer = io.StringIO()
     console = Console(
@@ -58,7 +58,7 @@ def console_lines(*parts: Any) -> Iterator[str]:
 
 
 def _width() -> int:
-    return shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
+    return shutil.get_terminal_size((_WHOLE, 24)).columns
 
 
 # --------------------------------------------------------------------------- reconcile
@@ -67,6 +67,8 @@ def _width() -> int:
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = [_results(rows)] if rows else []
+    if verbose and document["fit"] is not None:
+        parts.append(Text(fit_line(document["fit"]), "dim"))
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
     word = "dry run" if document["dryRun"] else "reconcile"
     took = spell(document["durationMs"] / 1000)
@@ -80,9 +82,9 @@ def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[s
 def _results(rows: Sequence[Document]) -> Table:
     table = listing("action", "symbol", "verdict", "why, and which trade")
     for row in rows:
-        why = Text.assemble(printable(row["reason"]), ("\n" + printable(row["id"] or "no trade", 60), "dim"))
+        cell = Text.assemble(why(row), ("\n" + printable(row["id"] or "no trade", 60), "dim"))
         style = STYLES.get(row["action"], "cyan" if changes(row) else "dim")
-        table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), row["verdict"], why)
+        table.add_row(Text(row["action"], style), printable(row["ticker"] or "?", 24), row["verdict"], cell)
     return table
 
 
@@ -157,13 +159,9 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     if summary:
-        runs = summary.get("runs", 0)
-        counted = (
-            f"{runs} run{'' if runs == 1 else 's'}, {summary.get('success', 0)} good, {summary.get('fail', 0)} failed"
-        )
-        table.add_row(
-            "totals", f"{counted}; {summary.get('totalClosed', 0)} closed, {summary.get('totalSynced', 0)} synced"
-        )
+        runs = f"{counted(summary.get('runs', 0), 'run')}, {summary.get('success', 0)} good"
+        done = f"{summary.get('totalClosed', 0)} closed, {summary.get('totalSynced', 0)} synced"
+        table.add_row("totals", f"{runs}, {summary.get('fail', 0)} failed; {done}")
     ledger = document["ledger"]
     if ledger is not None:
         oldest = parse_time(ledger["oldestOpenAt"])
@@ -178,7 +176,9 @@ def _facts(document: Document, summary: Document, now: datetime | None) -> Table
         lock = document["lock"]
         table.add_row("lock", f"held by {printable(lock['holder'], 60)} for {lock['secondsLeft']:g}s more")
     if document["spooled"]:
-        table.add_row("spool", f"{document['spooled']} run records wait for the state; the next run delivers them")
+        table.add_row(
+            "spool", f"{counted(document['spooled'], 'run record')} waiting for the state; the next run delivers"
+        )
     return table
 
 
@@ -228,7 +228,10 @@ def _broker(broker: Document, entry: Document) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    table.add_row("broker", f"{broker['positionsCount']} positions, {broker['openOrdersCount']} working orders")
+    table.add_row(
+        "broker",
+        f"{counted(broker['positionsCount'], 'position')}, {counted(broker['openOrdersCount'], 'working order')}",
+    )
     table.add_row("only at broker", _symbols(broker["onlyAtBroker"]))
     table.add_row("only in ledger", _symbols(broker["onlyInLedger"]))
     table.add_row("gate", f"{'open' if entry['allowed'] else 'closed'}: {printable(entry['reason'])}")

@@ -7,10 +7,13 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO
 
 _PATIENCE = 0.3
-_CLEAR = "\r\x1b[K"
+_START, _END_OF_LINE = "\r", "\x1b[K"
+_COMMAND = "ghostclean "
 
 
 def is_terminal() -> bool:
@@ -23,19 +26,27 @@ def is_plain() -> bool:
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("FORCE_COLOR") == "0"
 
 
-def folded(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:
-    """Lines wrapped to the terminal; elsewhere one line a fact."""
-    if not sys.stdout.isatty():
+def folded(lines: Iterable[str], indent: str = "    ", stream: TextIO | None = None) -> Iterator[str]:
+    """Lines wrapped to a terminal, commands left whole for pasting; elsewhere one line a fact."""
+    if not (stream or sys.stdout).isatty():
         yield from lines
         return
-    import textwrap
-
     width = shutil.get_terminal_size().columns
     for line in lines:
-        own = line[: len(line) - len(line.lstrip(" "))]
-        yield from textwrap.wrap(
-            line, width, subsequent_indent=own + indent, break_long_words=False, break_on_hyphens=False
-        ) or [""]
+        yield from _wrapped(line, width, indent)
+
+
+def _wrapped(line: str, width: int, indent: str) -> Iterator[str]:
+    import textwrap
+
+    text, arrow, command = line.partition(f" -> {_COMMAND}")
+    own = text[: len(text) - len(text.lstrip(" "))] + indent
+    if len(line) <= width or text.lstrip().startswith(_COMMAND):
+        yield line
+        return
+    yield from textwrap.wrap(text, width, subsequent_indent=own, break_long_words=False, break_on_hyphens=False)
+    if arrow:
+        yield f"{own}{_COMMAND}{command}"
 
 
 def is_dumb() -> bool:
@@ -43,25 +54,45 @@ def is_dumb() -> bool:
 
 
 @contextlib.contextmanager
-def progress(what: str, silent: bool) -> Iterator[None]:
-    """Shows `what…` after 300 ms and takes it away again."""
+def progress(what: str, silent: bool, limit: float | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows on a terminal what takes longer than 300 ms, and takes it away again.
+
+    What it gives is told how far the work is: `("looking up", 162, 500)`. `limit` is how many seconds there are.
+    """
+    far = [what]
+
+    def told(doing: str, done: int, of: int) -> None:
+        far[0] = f"{doing} {done} of {of}"
+
     if silent or not sys.stderr.isatty() or is_dumb():
-        yield
+        yield told
         return
-    over = threading.Event()
+    began, over = time.monotonic(), threading.Event()
 
     def show() -> None:
-        if not over.wait(_PATIENCE):
-            sys.stderr.write(f"\r{what}…")
-            sys.stderr.flush()
-            over.wait()
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
+        shown = False
+        while not over.wait(_PATIENCE):
+            _draw(_patience(far[0], time.monotonic() - began, limit))
+            shown = True
+        if shown:
+            _draw("")
 
     helper = threading.Thread(target=show, daemon=True, name="ghostclean-progress")
     helper.start()
     try:
-        yield
+        yield told
     finally:
         over.set()
         helper.join()
+
+
+def _patience(what: str, passed: float, limit: float | None) -> str:
+    """`looking up 162 of 500 · 23 s of 60 s`, cut to one line of the terminal."""
+    time_left = f"{passed:.0f} s" + (f" of {limit:g} s" if limit is not None else "")
+    return f"{what} · {time_left}"[: shutil.get_terminal_size().columns - 1]
+
+
+def _draw(line: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that has gone away is no failure
+        sys.stderr.write(f"{_START}{line}{_END_OF_LINE}")
+        sys.stderr.flush()

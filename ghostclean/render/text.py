@@ -7,11 +7,13 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ghostclean.core.attention import describe, of
+from ghostclean.core.attention import by_hand, describe, of
+from ghostclean.counts import counted
 from ghostclean.durations import spell
 
 Document = Mapping[str, Any]
 
+_SYNCS = frozenset({"synced", "would_sync"})
 _QUIET_ACTIONS = frozenset({"kept", "held", "skipped"})
 _WOULD_BE = {"closed": "to close", "synced": "to sync", "backfilled": "to adopt"}
 CSV_COLUMNS = ("at", "action", "ticker", "id", "verdict", "closeReason", "closePrice", "pnl", "runId", "source")
@@ -36,13 +38,20 @@ def shown(row: Document, *, quiet: bool, verbose: bool) -> bool:
 
 
 def row_line(row: Document) -> str:
-    """`closed       AAPL      t-1  exited: …`."""
-    return f"{row_start(row)}  {row['verdict']}: {printable(row['reason'])}"
+    """`closed        AAPL      t-1  exited: …`."""
+    return f"{row_start(row)}  {row['verdict']}: {why(row)}"
+
+
+def why(row: Document) -> str:
+    """The reason, and of a sync the fields that it writes."""
+    names = dict.fromkeys((*(row["after"] or {}), *(row["before"] or {}))) if row["action"] in _SYNCS else {}
+    fields = ", ".join(name for name in names if name != "updatedAt")
+    return printable(f"{row['reason']}: {fields}" if fields else row["reason"])
 
 
 def row_start(row: Document) -> str:
-    """`closed       AAPL      t-1`: what became of which trade; no column runs into the next."""
-    return f"{row['action']:<12} {printable(row['ticker'] or '?', 24):<9} {printable(row['id'] or '-', 60)}"
+    """`closed        AAPL      t-1`: what became of which trade; no column runs into the next."""
+    return f"{row['action']:<13} {printable(row['ticker'] or '?', 24):<9} {printable(row['id'] or '-', 60)}"
 
 
 def totals(document: Document) -> str:
@@ -52,8 +61,8 @@ def totals(document: Document) -> str:
 
 
 def _counted(number: int, name: str, *, dry_run: bool) -> str:
-    if name == "orphans" and number == 1:
-        return "1 orphan"
+    if name == "orphans":
+        return counted(number, "orphan")
     return f"{number} {_WOULD_BE.get(name, name) if dry_run else name}"
 
 
@@ -65,6 +74,8 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
     if quiet:
         yield from attention_lines(document)
         return
+    if verbose and document["fit"] is not None:
+        yield fit_line(document["fit"])
     for note in document["notes"]:
         yield f"note: {printable(note)}"
     word = "dry run" if document["dryRun"] else "reconcile"
@@ -72,6 +83,14 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
     partial = ", partial" if document["partial"] else ""
     took = spell(document["durationMs"] / 1000)
     yield f"{word} {state}: {totals(document)}{partial} in {took} (run {printable(document['runId'], 80)})"
+
+
+def fit_line(fit: Document) -> str:
+    """What the ledger's statuses count as, and how many of its orders the account knows."""
+    words = [f"{s['count']} {printable(s['status'], 40)} ({s['means']})" for s in fit["statuses"]]
+    known = "{known} of {named}".format_map(fit["orders"])
+    counts = ", ".join([*words, f"{fit['over']} over"])
+    return f"ledger: {counts}; the account knows {known} order ids, trades without one: {fit['withoutOrder']}"
 
 
 def attention_lines(document: Document) -> Iterator[str]:
@@ -90,7 +109,8 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
     yield from (f"note: {printable(note)}" for note in document["notes"])
     counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
     outcome = document["outcome"] if document["ok"] else "FAIL"
-    yield f"auto-manage {' '.join(filter(None, (outcome, document['reason'])))}: {counts}"
+    word = "auto-manage (dry run)" if document["dryRun"] else "auto-manage"
+    yield f"{' '.join(filter(None, (word, outcome, document['reason'])))}: {counts}"
 
 
 def said(command: str, document: Document) -> str:
@@ -102,7 +122,7 @@ def said(command: str, document: Document) -> str:
         return f"{document['reason']}: {counts}" if document["reason"] else counts
     if command == "status":
         return str(document["why"])
-    return f"{len(document['checks'])} checks"
+    return counted(len(document["checks"]), "check")
 
 
 def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]:
@@ -140,6 +160,11 @@ def _trade_lines(document: Document, *, verbose: bool) -> Iterator[str]:
     if document["verdictSince"]:
         verdict, reason = printable(document["verdict"], 40), printable(document["verdictReason"])
         yield f"{verdict} since {printable(document['verdictSince'], 40)}: {reason}"
+    for item in document["attention"]:
+        if item["kind"] != document["verdict"]:
+            yield f"{item['kind']} since {printable(item['since'], 40)}: {printable(item['why'])}"
+        if (way := by_hand(item["kind"])) is not None:
+            yield f"    {way}"
     if not document["entries"]:
         yield "no run has changed it, or its verdict, as far back as the journal keeps"
     yield from entry_lines(document["entries"], verbose=verbose)

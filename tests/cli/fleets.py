@@ -74,5 +74,5 @@ def settled(document: Any) -> Any:
     text = json.dumps({name: value for name, value in document.items() if name not in listed})
     text = re.sub(r"[a-z-]+-\d{8}T\d{6}-[0-9a-f]{6}", "RUN", text)
     text = re.sub(r"2026-\d\d-\d\dT[\d:.]+Z", "TIME", text)
-    text = re.sub(r"\b[\d.]+(ms|s|m| ms a call| more requests)\b", "SOME", text)
+    text = re.sub(r"\b[\d.]+(ms|s|m| ms a call| requests left)\b", "SOME", text)
     return json.loads(re.sub(r'("durationMs"|"secondsLeft"): [\d.]+', r"\1: 0", text))

@@ -70,7 +70,8 @@ def test_a_tripped_breaker_is_an_item_until_a_run_passes(world: World) -> None:
     world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(6)))
 
     items = world.reconcile().document["attention"]
-    assert [(i["kind"], i["command"]) for i in items] == [("mass_close_stopped", "ghostclean reconcile --dry-run")]
+    command = "ghostclean reconcile --dry-run --allow-mass-close"
+    assert [(i["kind"], i["command"]) for i in items] == [("mass_close_stopped", command)]
 
     assert [i["kind"] for i in world.reconcile("--allow-mass-close").document["settled"]] == ["mass_close_stopped"]
 
@@ -264,6 +265,20 @@ def test_a_stop_that_cannot_be_moved_is_an_item(world: World) -> None:
 
     assert [(i["kind"], i["id"]) for i in first.document["attention"]] == [("stop", "a")]
     assert [i["new"] for i in second.document["attention"]] == [False]
+
+
+def test_a_close_that_is_got_through_at_last_is_settled_by_the_run_that_does_it(world: World) -> None:
+    world.pin()
+    holds(world)
+    world.broker.now = "2026-11-18T20:50:00Z"
+    world.broker.fault("submit", 403, times=100)
+    assert "unfinished_close" in kinds(manage(world, AUTO_MANAGE_EOD_FLATTEN="1"))
+
+    world.broker.clear_faults()
+    run = manage(world, AUTO_MANAGE_EOD_FLATTEN="1")
+
+    assert run.document["flattened"] == 1
+    assert (kinds(run), kinds(run, "settled")) == ([], ["naked", "unfinished_close"])
 
 
 # --------------------------------------------------------------------------- a ledger that fits nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import MakeWorld
+from tests.cli.test_symptom_to_cure import typed_at
 from tests.cli.world import DAY_AGO, PASSWORD, ROOT, SENTINEL, UNKNOWN_ORDER, YESTERDAY, World, long
 from tests.program import FRESH
 
@@ -443,3 +445,19 @@ def test_doctor_notices_a_misspelt_setting(world: World) -> None:
     assert run.code == 0
     [note] = [check for check in run.document["checks"] if "no setting" in check["found"]]
     assert (note["ok"], note["cure"]) == (None, "did you mean GHOSTCLEAN_GRACE?")
+
+
+# --------------------------------------------------------------------------- at a terminal
+
+
+def test_long_work_at_a_terminal_says_how_far_it_is_and_leaves_no_trace_elsewhere(world: World) -> None:
+    world.pin()
+    world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(2)))
+    world.broker.fault("order", "delay", times=2, seconds=0.7)
+
+    said, code = typed_at(world, "", "reconcile", "--dry-run")
+    piped = world.run("reconcile", "--dry-run")
+
+    assert code == 0
+    assert re.search(r"\rlooking up [12] of 2 · [\d]+ s of 60 s\x1b\[K", said), said
+    assert "looking up" not in piped.stdout + piped.stderr

@@ -59,7 +59,7 @@ def test_the_success_of_one_ledger_does_not_paint_the_other_green(make_world: Ma
         (account, False, 2, 1),
         (account, False, 1, 0),
     ]
-    lines = world.run("status", "--all", "--check", **alpha)
+    lines = world.run("status", "--all", "--check", COLUMNS="80", **alpha)
     assert [line.split()[0] for line in lines.stdout.splitlines()] == ["broken", "healthy"]
     assert max(map(len, lines.stdout.splitlines())) <= 80
     assert "beta" in lines.stderr

@@ -46,6 +46,15 @@ def traded(world: World, layout: str) -> World:
     return world
 
 
+def test_a_user_that_may_not_look_for_a_ledger_is_told_that_there_is_none(world: World, rights: redis.Redis) -> None:
+    world = traded(world, "string")
+    world.env["GHOSTCLEAN_LEDGER_KEY"] = f"{LEDGER_KEY}:open"
+    [item] = (i for i in world.reconcile().document["attention"] if i["kind"] == "ledger")
+    assert item["why"].startswith("there is no ledger at ")
+    assert "may be" not in item["why"]
+    assert item["why"] in world.run("doctor", "--json").stdout
+
+
 @pytest.mark.parametrize("layout", ["string", "long string", "hash", "indexed hash"])
 def test_the_user_of_the_readme_may_do_all_that_is_needed(
     make_world: MakeWorld, rights: redis.Redis, layout: str

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_manage_contract import ON, holds, manage
 from tests.cli.world import DAY_AGO, UNKNOWN_ORDER, YESTERDAY, World, long
 
 
@@ -31,6 +32,108 @@ def two_share(world: World) -> None:
     world.pin()
     world.broker.open_trade("NVDA", 20, 100, at=DAY_AGO)
     world.ledger(long("A", "NVDA", quantity=30, entry=100), long("B", "NVDA", quantity=20, entry=100))
+
+
+# --------------------------------------------------------------------------- an incident, from the alert to its cure
+
+
+def told(run: Any) -> list[tuple[str, str]]:
+    """Kind and next command of each item of a run."""
+    return [(item["kind"], item["command"]) for item in run.document["attention"]]
+
+
+def test_a_position_that_flipped_short_is_cured_with_what_the_alert_names(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("AAPL", 10, 180, at=DAY_AGO)
+    world.ledger(long("t-3", "AAPL", alpacaOrderId=bought["id"]))
+    world.broker.open_trade("AAPL", 5, 182, at=YESTERDAY, side="sell")
+    world.broker.sell("AAPL", 10, 181, at=YESTERDAY)
+    assert told(world.reconcile()) == [("mismatch", "ghostclean resolve t-3")]
+
+    named = {row["filledQty"]: row["command"] for row in paste(world, "ghostclean resolve t-3", "--json").document[
+        "candidates"]}  # fmt: skip
+    assert world.run("explain", "t-3", "--json").document["cure"][0] == named[10], "what fits its size comes first"
+    assert paste(world, named[10]).code == 0
+
+    assert (world.trade("t-3")["status"], world.trade("t-3")["closePrice"]) == ("CLOSED", 181)
+    assert [kind for kind, _ in told(world.reconcile())] == ["orphan"]
+
+
+def test_a_tripped_breaker_names_what_shows_the_closes(world: World) -> None:
+    world.pin()
+    world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(4)))
+    run = world.run("reconcile")
+    assert "ghostclean: next: ghostclean reconcile --dry-run --allow-mass-close" in run.stderr.splitlines()
+    ((kind, command),) = told(world.reconcile())
+    assert kind == "mass_close_stopped"
+
+    shown = paste(world, command, "--json").document
+    assert [row["action"] for row in shown["results"]] == ["would_close"] * 4
+    assert paste(world, command.replace(" --dry-run", ""), "--json").document["closed"] == 4
+
+
+def test_a_naked_trade_says_what_a_person_can_do(world: World) -> None:
+    world.pin()
+    holds(world)
+    world.broker.set_price("AAPL", 94)  # its stop is 95
+
+    run = world.run("auto-manage", **ON)
+    lines = world.run("explain", "a").stdout.splitlines()
+
+    assert (run.code, run.stderr.splitlines()[-1]) == (1, "ghostclean: next: ghostclean explain a")
+    at = next(n for n, line in enumerate(lines) if line.startswith("naked since "))
+    assert lines[at].endswith("its stop 95 is through the market (94)")
+    assert "AUTO_MANAGE_CUT_LOSS_ENABLED=1" in lines[at + 1]
+    cured = manage(world, AUTO_MANAGE_CUT_LOSS_ENABLED="1").document
+    assert (cured["flattened"], [item["kind"] for item in cured["settled"]]) == (1, ["naked"])
+
+
+def test_a_missed_end_of_day_and_another_account_name_what_shows_them(world: World) -> None:
+    world.pin()
+    holds(world)
+    world.ledger(world.trade("a"), long("b", "MSFT", paper=False))
+    manage(world, AUTO_MANAGE_EOD_FLATTEN="1")
+    world.broker.now = "2026-11-18T22:00:00Z"
+
+    run = manage(world, AUTO_MANAGE_EOD_FLATTEN="1")
+
+    items = dict(told(run))
+    assert items.keys() == {"eod_missed", "other_account"}
+    assert "close it at the broker" in paste(world, items["eod_missed"]).stdout
+    (row,) = (row for row in paste(world, items["other_account"], "--json").document["results"] if row["id"] == "b")
+    assert row["reason"] == "its paper says live, this run's account is paper"
+
+
+def test_a_record_without_a_symbol_is_no_ghost_by_anybodys_word(world: World) -> None:
+    world.pin()
+    world.ledger({"id": "u", "status": "OPEN", "quantity": 5})
+    assert told(world.reconcile()) == [("unreadable", "ghostclean explain u")]
+
+    assert "no symbol" in why_not_vanished(world, "u")
+    explained = world.run("explain", "u")
+    assert "correct the record in the app" in explained.stdout
+    assert "--vanished" not in explained.stdout
+
+
+def test_a_quiet_failure_that_is_an_item_is_said_once(world: World) -> None:
+    world.pin()
+    holds(world)
+    world.broker.set_price("AAPL", 94)
+
+    first, second = (world.run("auto-manage", "--quiet", **ON) for _ in range(2))
+
+    assert (first.stdout + first.stderr).count("its stop 95 is through the market") == 1
+    assert (first.code, second.code, second.stdout + second.stderr) == (1, 1, "")
+
+
+def test_only_what_was_booked_is_offered_to_be_undone(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("AAPL", 10, 180, at=DAY_AGO)
+    world.ledger(long("t-3", "AAPL", alpacaOrderId=bought["id"]))
+    run = world.run("reconcile")
+
+    assert run.stdout.splitlines()[0].endswith(": autoEntryStatus, alpacaStatus, brokerStatus, filledQty, avgFillPrice")
+    assert world.run("explain", "t-3", "--json").document["cure"] == []
 
 
 # --------------------------------------------------------------------------- resolve

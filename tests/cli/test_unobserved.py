@@ -1,4 +1,4 @@
-"""A row of the position list that cannot be read: its symbol is not observed, the others are served."""
+"""A row of positions or working orders that cannot be read: its symbol is not observed, the others are served."""
 
 from __future__ import annotations
 
@@ -58,6 +58,89 @@ def test_the_symbol_is_held_and_the_others_are_served(world: World, how: str) ->
     assert (run.document["orphans"], run.document["broker"]["positionsCount"]) == (0, 1)
     world.broker.clear_faults()
     assert world.reconcile().row("a")["verdict"] == "live"
+
+
+# --------------------------------------------------------------------------- working orders
+
+
+BAD_ORDERS: dict[str, Spoil] = {
+    "quantity": lambda row: [{**row, "qty": "ten"}],
+    "filled": lambda row: [{**row, "filled_qty": "11"}],
+    "no id": lambda row: [{name: value for name, value in row.items() if name != "id"}],
+    "no symbol": lambda row: [{**row, "symbol": "", "stop_price": {}}],
+}
+
+
+def spoil_order(world: World, symbol: str, how: Spoil) -> None:
+    """From now on the working orders of this symbol are shown so, and the others as ever."""
+    rows = world.broker.working()
+    spoilt = [new for row in rows for new in (how(row) if row["symbol"] == symbol else [row])]
+    assert spoilt != rows
+    show_working(world, spoilt)
+
+
+def show_working(world: World, rows: list[Record]) -> None:
+    """What the list of working orders answers; the history of orders is as ever."""
+    world.broker.fault(lambda r: r.label == "orders" and r.query.get("status") == "open", "empty", value=rows)
+
+
+@pytest.mark.parametrize("how", BAD_ORDERS)
+def test_an_order_that_cannot_be_read_hides_its_symbol_and_no_other(world: World, how: str) -> None:
+    two_trades(world, stop=True)
+    spoil_order(world, "AAPL", BAD_ORDERS[how])
+    before = world.trade("a")
+    run = world.reconcile("--orphans", "flatten")
+    row = run.row("a")
+    assert (run.code, row["verdict"], row["action"]) == (0, "unknown", "held")
+    assert "AAPL is not observed: a working order of it cannot be read (" in row["reason"]
+    assert world.trade("a") == before
+    assert (run.row("m")["verdict"], run.document["orphans"], world.broker.count("submit")) == ("exited", 0, 0)
+    assert run.document["broker"]["positionsCount"] == 1
+    gate = world.run("gate", "--json", "--max-open", "1")
+    assert (gate.code, gate.document["symbols"]) == (10, ["AAPL"])
+    doctor = world.run("doctor", "--json").document["checks"]
+    assert any("AAPL is not observed" in check["found"] for check in doctor)
+    world.broker.clear_faults()
+    assert world.reconcile().row("a")["verdict"] == "live"
+
+
+def test_an_unread_order_without_a_position_may_be_an_entry(world: World) -> None:
+    world.pin()
+    entry = world.broker.add_order("AAPL", at=DAY_AGO, qty=10, type="limit", limit_price=100, status="new")
+    world.ledger(long("a", "AAPL", alpacaOrderId=entry["id"]), long("b", "AAPL"))
+    spoil_order(world, "AAPL", BAD_ORDERS["filled"])
+    run = world.reconcile()
+    assert (run.code, run.verdicts()) == (0, {"a": "unknown", "b": "unknown"})
+    assert run.document["broker"]["positionsCount"] == 0
+    assert "not observed" in world.run("resolve", "b", "--vanished").stderr
+
+
+def test_an_order_that_names_nothing_may_be_of_any_trade(world: World) -> None:
+    two_trades(world, stop=True)
+    rows = [{"id": "904837e3-3b76-47ec-b432-046db621571b", "status": "new", "qty": "x"}, *world.broker.working()]
+    show_working(world, rows)
+    with world.untouched():
+        run = world.reconcile()
+    assert (run.code, run.document["cause"]) == (3, "wrong_answer")
+
+
+def test_every_leg_of_an_unread_combination_is_hidden(world: World) -> None:
+    two_trades(world)
+    legs = [{"symbol": symbol, "qty": "x"} for symbol in ("AAPL", "MSFT")]
+    show_working(world, [{"id": "x", "status": "new", "symbol": None, "legs": legs}])
+    assert world.reconcile().verdicts() == {"a": "unknown", "m": "unknown"}
+
+
+def test_auto_manage_gives_no_order_beside_one_that_cannot_be_read(world: World) -> None:
+    two_trades(world, stop=True)
+    world.broker.set_price("AAPL", 186)
+    spoil_order(world, "AAPL", BAD_ORDERS["quantity"])
+    run = world.run("auto-manage", "--json", AUTO_MANAGE_ENABLED="1")
+    assert (run.document["updated"], world.broker.count("submit"), world.broker.count("replace")) == (0, 0, 0)
+    assert any("AAPL a: no order" in note and "not observed" in note for note in run.document["notes"])
+
+
+# --------------------------------------------------------------------------- elsewhere
 
 
 @pytest.mark.parametrize("layout", ["hash", "file"])

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from ghostclean.app.ports import History, OrderRequest, Price, Session
-from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, Positions, Side
+from ghostclean.core.broker import Account, Activity, MarketClock, Order, Position, Positions, Side, WorkingOrders
 from ghostclean.core.broker import Fill as BrokerFill
 from ghostclean.errors import Refusal, Refused
 
@@ -50,8 +50,8 @@ class SimBroker:
         short = sum((v for v in values if v < 0), Decimal(0))
         return Account(ACCOUNT, "ACTIVE", long, short, False)
 
-    def working_orders(self) -> tuple[Order, ...]:
-        return self._effect("broker", self._working)
+    def working_orders(self) -> WorkingOrders:
+        return WorkingOrders(self._effect("broker", self._working))
 
     def _working(self) -> tuple[Order, ...]:
         world, rows = self._world, []

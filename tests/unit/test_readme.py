@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -19,7 +20,8 @@ from dotenv import dotenv_values
 
 from ghostclean.adapters.alerts import SETTING, channels
 from ghostclean.cli.app import app, switched
-from ghostclean.core.ledger import read_mapping
+from ghostclean.core.attention import Kind
+from ghostclean.core.ledger import ORDER_ID_FIELDS, SIZE_FIELDS, is_open, read_mapping, read_trade
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
 from ghostclean.settings import FLEET_FOLDER, Settings
@@ -164,6 +166,28 @@ def test_the_mapping_in_the_readme_reads_a_bots_own_record() -> None:
         assert read_mapping(re.sub(rf"^{name} = .*$", other, words, flags=re.MULTILINE)).fields
 
 
+# --------------------------------------------------------------------------- the ledger
+
+
+def test_the_sample_record_is_a_trade_and_needs_what_the_table_says() -> None:
+    (example,) = blocks(README, "json")
+    sample = json.loads(example)
+    rows = [(set(re.findall(r"`(\w+)`", row[0])), row[1]) for row in table(README, "field", "needed", "what it is")]
+
+    trade = read_trade(sample)
+    assert (is_open(sample), trade.problem, trade.size, trade.entry_orders) == (
+        True, None, 10, (sample["alpacaOrderId"],)
+    )  # fmt: skip
+    assert sample.keys() <= set().union(*(names for names, _ in rows))
+    assert {*ORDER_ID_FIELDS, *SIZE_FIELDS} <= set().union(*(names for names, _ in rows))
+    for names, needed in rows:
+        without = {name: value for name, value in sample.items() if name not in names}
+        if needed == "without an order id":
+            without.pop("alpacaOrderId")
+        fits = is_open(without) and read_trade(without).problem is None
+        assert fits is (needed not in ("yes", "without an order id")), names
+
+
 # --------------------------------------------------------------------------- codes and verdicts
 
 
@@ -185,6 +209,13 @@ def test_the_decision_table_has_one_row_a_verdict_with_actions_that_exist() -> N
         words = set(re.findall(r"`([a-z]+)`", action)) - {"null", "vanished"}
         assert words, verdict
         assert words <= {str(known) for known in Action}, verdict
+
+
+def test_the_guide_has_a_way_out_of_every_kind_of_item() -> None:
+    rows = table(section(OPERATIONS, "What needs you"), "item", "what it is, and the way out")
+
+    assert [kind for row in rows for kind in re.findall(r"`(\w+)`", row[0])] == [*map(str, Kind)]
+    assert all(len(row[1]) > 60 for row in rows)
 
 
 def test_the_guide_has_a_chapter_for_every_held_verdict() -> None:

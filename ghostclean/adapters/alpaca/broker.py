@@ -38,6 +38,7 @@ from ghostclean.adapters.alpaca.records import (
     read_quote,
     read_session,
     read_trade,
+    read_working,
 )
 from ghostclean.app.deadline import call_left
 from ghostclean.app.ports import History, OrderRequest, Price
@@ -49,6 +50,7 @@ from ghostclean.core.broker import (
     Order,
     Positions,
     Session,
+    WorkingOrders,
     crypto_pair,
     is_option,
     plain,
@@ -131,16 +133,14 @@ class AlpacaBroker:
     def account(self) -> Account:
         return _parsed("the account", read_account, self._get("/account"))
 
-    def working_orders(self) -> tuple[Order, ...]:
+    def working_orders(self) -> WorkingOrders:
         """Read flat: a nested list hides the working legs of a bracket whose entry has filled."""
         try:
             rows = self._open_rows()
         except SeamLost:
             # An order that ended between two pages looks the same; a second reading tells
             rows = self._open_rows()
-        orders = _parsed("the working orders", read_orders, rows)
-        newest = {order.id: order for order in orders}
-        return tuple(order for order in newest.values() if not order.is_final)
+        return _parsed("the working orders", lambda raw: read_working(raw, self._symbol_of), rows)
 
     def positions(self) -> Positions:
         return _parsed("the position list", lambda raw: read_positions(raw, self._symbol_of), self._get("/positions"))

@@ -26,7 +26,8 @@ from ghostclean.core.broker import (
     Positions,
     Session,
     Side,
-    UnreadPosition,
+    Unread,
+    WorkingOrders,
     canonical_id,
     crypto_pair,
     eastern,
@@ -73,7 +74,7 @@ def read_positions(rows: object, symbol_of: Callable[[str], str]) -> Positions:
     of no instrument that it is missing, so the whole list is an impossible answer.
     """
     held: dict[str, list[Position]] = defaultdict(list)
-    unread: list[UnreadPosition] = []
+    unread: list[Unread] = []
     for row in _list(rows, "positions"):
         try:
             position = read_position(row)
@@ -88,18 +89,17 @@ def read_positions(rows: object, symbol_of: Callable[[str], str]) -> Positions:
     return Positions(tuple(p for [p, *_] in held.values() if p.key not in bad), tuple(unread))
 
 
-def _unread(raw: object, symbol_of: Callable[[str], str], why: str) -> UnreadPosition:
+def _unread(raw: object, symbol_of: Callable[[str], str], why: str) -> Unread:
     data = _object(raw, "position")
     symbol, asset = _text(data, "symbol"), _text(data, "asset_id")
     if not symbol and not asset:
         raise Impossible(why)
     symbol = symbol or symbol_of(asset)
-    return UnreadPosition(symbol or asset, symbol_key(symbol), why, _optional(data, "market_value"))
+    return Unread(symbol or asset, symbol_key(symbol), why, _optional(data, "market_value"))
 
 
-def _listed_twice(position: Position) -> UnreadPosition:
-    value = None if position.market_value is None else abs(position.market_value) * position.side.sign
-    return UnreadPosition(position.symbol, position.key, "it is listed twice", value)
+def _listed_twice(position: Position) -> Unread:
+    return Unread(position.symbol, position.key, "its position is listed twice", position.signed_value)
 
 
 def read_position(raw: object) -> Position:
@@ -124,6 +124,31 @@ def read_position(raw: object) -> Position:
         asset_class=_text(data, "asset_class"),
         available=None if available is None else abs(available),
     )
+
+
+def read_working(rows: object, symbol_of: Callable[[str], str]) -> WorkingOrders:
+    """The working orders by id, and the instruments of those that cannot be read; `symbol_of` as above.
+
+    A row that names no instrument may be an order of any trade: the whole list is an impossible answer.
+    """
+    found: dict[str, Order] = {}
+    unread: dict[Unread, None] = {}
+    for row in _list(rows, "orders"):
+        try:
+            found.update((order.id, order) for order in read_order(row))
+        except Impossible as error:
+            unread.update(dict.fromkeys(_unread_order(row, symbol_of, str(error))))
+    return WorkingOrders(tuple(order for order in found.values() if not order.is_final), tuple(unread))
+
+
+def _unread_order(raw: object, symbol_of: Callable[[str], str], why: str) -> Iterator[Unread]:
+    data = _object(raw, "order")
+    is_single = _text(data, "symbol") or _text(data, "asset_id")
+    for row in [data] if is_single else [_object(leg, "order") for leg in _legs(data, "order")] or [{}]:
+        symbol = _text(row, "symbol") or symbol_of(_text(row, "asset_id"))
+        if not symbol:
+            raise Impossible(why)
+        yield Unread(symbol, symbol_key(symbol), f"a working order of it cannot be read ({why})", ZERO)
 
 
 def read_orders(rows: object) -> list[Order]:

@@ -25,7 +25,7 @@ from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 
 from ghostclean.adapters.alpaca.paging import NotFound
 from ghostclean.app.deadline import call_left
-from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Refusal, Refused
+from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Cause, Refusal, Refused
 from ghostclean.places import api_url
 
 _TRIES = 3
@@ -164,7 +164,8 @@ class AlpacaTransport(RESTClient):
             try:
                 return answer.json()
             except (ValueError, RecursionError):
-                raise BrokerError(self._said(what, answer, "an answer that is no complete JSON"), status=200) from None
+                line = self._said(what, answer, "an answer that is no complete JSON")
+                raise BrokerError(line, status=200, cause=Cause.WRONG) from None
         if answer.status == 404 and self._is_true_404(answer):
             raise NotFound(self._said(what, answer, "not found"), status=404, transient=False)
         raise self._failure(what, answer)
@@ -218,21 +219,24 @@ class AlpacaTransport(RESTClient):
 
     def _no_answer(self, what: str, error: Exception, seconds: float) -> BrokerError:
         if _never_connected(error):
-            return _NeverSent(f"{what}: cannot connect to {self._host} ({self.scrubbed(_cause(error))})")
+            line = f"{what}: cannot connect to {self._host} ({self.scrubbed(_reason(error))})"
+            return _NeverSent(line, cause=Cause.NETWORK)
         if isinstance(error, (requests.Timeout, ReadTimeoutError, TimeoutError)):
-            return BrokerError(f"{what}: no complete answer from {self._host} within {seconds:.1f} s")
+            line = f"{what}: no complete answer from {self._host} within {seconds:.1f} s"
+            return BrokerError(line, cause=Cause.NETWORK)
         if isinstance(error, requests.exceptions.SSLError):
-            line = f"{what}: no trusted TLS connection to {self._host} ({self.scrubbed(_cause(error))})"
-            return BrokerError(line, transient=False)
-        return BrokerError(f"{what}: the connection to {self._host} broke ({self.scrubbed(_cause(error))})")
+            line = f"{what}: no trusted TLS connection to {self._host} ({self.scrubbed(_reason(error))})"
+            return BrokerError(line, transient=False, cause=Cause.TLS)
+        line = f"{what}: the connection to {self._host} broke ({self.scrubbed(_reason(error))})"
+        return BrokerError(line, cause=Cause.NETWORK)
 
     def _failure(self, what: str, answer: _Answer) -> BrokerError:
         if answer.is_redirect:
-            return BrokerError(
-                self._said(what, answer, "a redirect, which is never followed"), status=answer.status, transient=False
-            )
+            line = self._said(what, answer, "a redirect, which is never followed")
+            return BrokerError(line, status=answer.status, transient=False, cause=Cause.WRONG)
         transient = answer.status in _RETRIED or answer.status >= 500
-        return BrokerError(self._said(what, answer, "failed"), status=answer.status, transient=transient)
+        cause = _cause(answer.status)
+        return BrokerError(self._said(what, answer, "failed"), status=answer.status, transient=transient, cause=cause)
 
     def _said(self, what: str, answer: _Answer, outcome: str) -> str:
         request_id = answer.headers.get("X-Request-ID")
@@ -325,7 +329,16 @@ def _words(answer: _Answer) -> str:
     return text if len(answer.body) <= 4096 else text[:-256]
 
 
-def _cause(error: BaseException) -> str:
+def _cause(status: int) -> Cause:
+    """What a status that is no success means."""
+    if status in (401, 403):
+        return Cause.KEYS
+    if status == 429:
+        return Cause.RATE
+    return Cause.DOWN if status >= 500 or status == 408 else Cause.WRONG
+
+
+def _reason(error: BaseException) -> str:
     reason: object = error
     for _ in range(5):
         inner = getattr(reason, "reason", None) or (getattr(reason, "args", None) or (None,))[-1]

@@ -12,7 +12,8 @@ from typing import Any
 from ghostclean.adapters.disk import disk_troubles
 from ghostclean.app.ports import Lease, Ledger, LedgerView, State, Trouble
 from ghostclean.core.ledger import IDENTITY, PRETTY, BadJson, LedgerMapping
-from ghostclean.errors import LedgerFailed
+from ghostclean.counts import counted
+from ghostclean.errors import LedgerFailed, LedgerGone
 from ghostclean.places import Place
 
 from .mapped import mapped
@@ -58,7 +59,7 @@ class FileLedger(TextLedger):
         super().fill(texts, dry_run=dry_run)
 
     def describe(self) -> str:
-        return f"JSON file, {(self._reading or self._fresh()).view().total} trades"
+        return f"JSON file, {counted((self._reading or self._fresh()).view().total, 'trade')}"
 
     def rehearse(self, lease: Lease | None) -> list[Trouble]:
         if self._file.path.exists():
@@ -78,10 +79,8 @@ class FileLedger(TextLedger):
             raw = self._file.content()
             if raw is None:
                 if self._existed or self._seen_before():
-                    raise self.failed(
-                        "is missing, though an earlier run has read it",
-                        "restore it, or point GHOSTCLEAN_LEDGER at the right file",
-                    )
+                    what = "is missing, though an earlier run has read it"
+                    raise LedgerGone(str(self.failed(what, "restore it, or point GHOSTCLEAN_LEDGER at the right file")))
                 return LedgerText(_NEW, exists=False, mapping=self._mapping)
             try:
                 reading = LedgerText(self._decoded(raw), mapping=self._mapping)

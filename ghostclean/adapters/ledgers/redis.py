@@ -11,7 +11,8 @@ from typing import Any
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.app.ports import Change, Lease, Ledger, LedgerView, Record, Records, State, Trouble, WriteOutcome
 from ghostclean.core.ledger import IDENTITY, LedgerMapping
-from ghostclean.errors import LedgerFailed
+from ghostclean.counts import counted
+from ghostclean.errors import LedgerFailed, LedgerGone
 from ghostclean.places import Place
 
 from .mapped import mapped
@@ -50,7 +51,7 @@ class StringLayout(TextLedger):
         return self._reading.source if self._reading and self._reading.exists else ""
 
     def describe(self) -> str:
-        return f"Redis string, {self._fresh().view().total} trades"
+        return f"Redis string, {counted(self._fresh().view().total, 'trade')}"
 
     def rehearse(self, lease: Lease | None) -> list[Trouble]:
         name = self._key.name
@@ -154,10 +155,9 @@ class RedisLedger:
             kind, raw = self._key.look(("TYPE", name), ("GET", name))
         if kind == b"none":
             if self._layout or self._seen_before():
-                raise self._key.failed(
-                    "is missing, though an earlier run has read it",
-                    "restore it, or check REDIS_URL and GHOSTCLEAN_LEDGER_KEY",
-                )
+                what = "is missing, though an earlier run has read it"
+                cure = "restore it, or check REDIS_URL and GHOSTCLEAN_LEDGER_KEY"
+                raise LedgerGone(str(self._key.failed(what, cure)))
             return self._string.take(None, absent=True)
         if kind not in (b"string", b"hash"):
             raise self._key.failed(f"is a Redis {kind.decode()}, not a string or a hash", "check GHOSTCLEAN_LEDGER_KEY")

@@ -15,6 +15,7 @@ from ghostclean.adapters.redis_client import Command
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
 from ghostclean.core.broker import symbol_key
 from ghostclean.core.ledger import BadJson, LedgerMapping, dumps, edit_record, loads, same_json
+from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed
 
 from .redis_key import LedgerKey
@@ -115,7 +116,7 @@ class HashLayout:
 
     def describe(self) -> str:
         size, index = self._shape()
-        return f"Redis hash, {size} trades" + (f", index {self._key.index}" if index is not None else "")
+        return f"Redis hash, {counted(size, 'trade')}" + (f", index {self._key.index}" if index is not None else "")
 
     def rehearse(self, lease: Lease | None) -> list[Trouble]:
         name, index = self._key.name, self._key.index
@@ -230,7 +231,7 @@ class HashLayout:
         """Puts records where none are, all at once; `over` is an empty array that may stand there."""
         ids = self._identities(texts)
         if size := self._key.look(("HLEN", self._key.name))[0]:
-            raise self.failed(f"already holds {size} trades", "name an empty place")
+            raise self.failed(f"already holds {counted(size, 'trade')}", "name an empty place")
         if dry_run or not texts:
             return
         beside = f"{self._key.name}:copy:{secrets.token_hex(6)}"

@@ -54,7 +54,7 @@ _CAUSES = {
 class ReplacedFile:
     """Such a file, here the ledger; links are followed."""
 
-    def __init__(self, path: str | Path, lock_seconds: float) -> None:
+    def __init__(self, path: str | Path, lock_seconds: float = LOCK_SECONDS) -> None:
         self.path = Path(os.path.realpath(Path(path).expanduser()))
         self._lock_seconds = lock_seconds
 
@@ -89,6 +89,22 @@ class ReplacedFile:
             if self._swaps():
                 with self._lock(0):
                     self._settle()
+
+    def met(self, *, known: bool) -> int:
+        """How many runs in a row, this one included, came with a state that had never seen this file.
+
+        Counted in the lock file, which stays where the ledger stays; 0 where that cannot be.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            if known and not Path(f"{self.path}.lock").stat().st_size:
+                return 0
+            with os.fdopen(self._lock_file(), "r+") as file:
+                count = 0 if known else int(file.read() or 0) + 1
+                file.seek(0)
+                file.truncate()
+                file.write(str(count or ""))
+            return count
+        return 0
 
     # ------------------------------------------------------------------ replacing
 

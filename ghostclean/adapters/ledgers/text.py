@@ -34,6 +34,7 @@ from ghostclean.core.ledger import (
     skip,
     splice,
 )
+from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed
 
 _ATTEMPTS = 60
@@ -283,7 +284,7 @@ class TextLedger(ABC):
         with contextlib.nullcontext() if dry_run else self._turn(), self._readable():
             reading = self._fresh()
             if there := reading.records().texts:
-                raise self.failed(f"already holds {len(there)} trades", "name an empty place")
+                raise self.failed(f"already holds {counted(len(there), 'trade')}", "name an empty place")
             new = reading.filled(texts, lines=bool(self._first.margin))
             if not dry_run and not self._replace(reading, new, None):
                 raise self.failed("is no longer empty", "name an empty place")

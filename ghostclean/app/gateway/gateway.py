@@ -50,6 +50,7 @@ from ghostclean.core.protection import (
     stop_limit,
     wash_trade,
 )
+from ghostclean.counts import counted
 from ghostclean.errors import BrokerError
 
 REST = "rest"  # the purpose of a stop beside one that covers a part of the trade
@@ -259,8 +260,9 @@ class OrderGateway:
 
     def _why_too_many_requests(self) -> str | None:
         left = self._requests_left()
-        few = left is not None and left < _REQUESTS_OF_A_CLOSE
-        return f"the broker takes only {left} more requests in this minute" if few else None
+        if left is None or left >= _REQUESTS_OF_A_CLOSE:
+            return None
+        return f"the broker takes only {counted(left, 'more request')} in this minute"
 
     def why_wash_trade(self, exposure: Exposure, own: Collection[str]) -> str | None:
         """Which opening order, as last read, neither a close nor a stop can stand beside."""

@@ -78,8 +78,9 @@ class Looker:
 
     def _read_lists(self) -> _Lists:
         left = self.deadline.left()
-        self.known.set_working(self.ask(self.broker.working_orders))
-        positions = self.ask(self.broker.positions)
+        orders = self.ask(self.broker.working_orders)
+        self.known.set_working(orders)
+        positions = self.ask(self.broker.positions).without(orders.unread)
         since = self.broker.now() - self.grace
         self._lists = _Lists(left, positions, self.ask(lambda: self.broker.fills(since)))
         return self._lists

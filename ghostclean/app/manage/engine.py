@@ -21,6 +21,7 @@ from ghostclean.core.broker import iso
 from ghostclean.core.ledger import is_open, same
 from ghostclean.core.protection import CUT, EOD, BegunClose, ManagePolicy
 from ghostclean.core.verdicts import Action, Decision, Holding
+from ghostclean.counts import counted
 from ghostclean.errors import BrokerError, DeadlineExceeded, GhostcleanError
 
 FLATTEN = "flatten"  # the state section of closes of trades that were begun
@@ -91,6 +92,7 @@ class Engine:
                 if self.deadline.left() < _TO_TOUCH_A_TRADE:
                     self._out_of_time(len(managed) - index)
                     break
+                self.parts.progress("managing", index + 1, len(managed))
                 self._manage_one(one, in_window and not one.is_crypto)
         except DeadlineExceeded:
             self._out_of_time(len(managed) - self.counts.checked)
@@ -111,7 +113,7 @@ class Engine:
             return {}
 
     def _out_of_time(self, left: int) -> None:
-        self.journal.notes.append(f"the deadline left {left} trades for the next run")
+        self.journal.notes.append(f"the deadline left {counted(left, 'trade')} for the next run")
         self.counts.failures.append("deadline_exceeded")
 
     def _manage_one(self, managed: ManagedTrade, flatten: bool) -> None:
@@ -204,6 +206,7 @@ class Engine:
             self.counts.failures.append(failed)
         self.counts.flattened += state in (CloseState.DONE, CloseState.WOULD)
         if state in _BOOKED:
+            self.counts.judged.add(managed.name)
             self._ended.append(managed)
 
     def _write_kept(self, managed: ManagedTrade, outcome: StopOutcome) -> None:

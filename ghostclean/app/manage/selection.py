@@ -12,6 +12,7 @@ from ghostclean.core.attention import Kind, about
 from ghostclean.core.broker import is_option, iso, parse_time, symbol_key
 from ghostclean.core.protection import Market
 from ghostclean.core.verdicts import Action, Holding, Verdict
+from ghostclean.counts import counted
 
 
 def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: int) -> list[Holding]:
@@ -24,7 +25,7 @@ def longest_unmanaged(journal: TradeJournal, holdings: Sequence[Holding], most: 
 
     ordered = sorted(holdings, key=lambda h: (managed_at(h), h.trade.id or ""))
     if ordered[most:]:
-        journal.notes.append(f"{len(ordered) - most} trades wait for a later run (AUTO_MANAGE_MAX_PER_RUN)")
+        journal.notes.append(f"{counted(len(ordered) - most, 'trade')} left for a later run (AUTO_MANAGE_MAX_PER_RUN)")
     return ordered[:most]
 
 

@@ -70,7 +70,7 @@ class Choice:
     @property
     def vanished(self) -> str | None:
         """The command for a trade of which nothing is left and whose end nobody knows."""
-        if self.held != "nothing" or self.decision.verdict in ALIVE:
+        if not self.trade.symbol or self.held != "nothing" or self.decision.verdict in ALIVE:
             return None
         return f"ghostclean resolve {shlex.quote(self.trade.id or '')} --vanished --dry-run"
 

@@ -15,6 +15,7 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.journal import Journal, Posting
 from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, RunCommit, State
 from ghostclean.core.broker import iso
+from ghostclean.counts import counted
 from ghostclean.errors import GhostcleanError, Locked
 
 CHANGED_SINCE = "the trade has changed since; nothing was written to it"
@@ -60,8 +61,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         first = next((row for row in self.rows if row.action == _REFUSED), None)
-        counted = f"{self.refused} of {len(self.rows)} trades refused"
-        detail = f"{counted}, {first.ticker}: {first.reason}" if first else None
+        refused = f"{self.refused} of {counted(len(self.rows), 'trade')} refused"
+        detail = f"{refused}, {first.ticker} {first.trade_id}: {first.reason}" if first else None
         return {
             "ok": first is None,
             "dryRun": self.dry_run,

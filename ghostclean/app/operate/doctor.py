@@ -11,7 +11,6 @@ import os
 import socket
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,18 +19,20 @@ from typing import Any, NamedTuple, Protocol
 
 from ghostclean.app.deadline import bounded
 from ghostclean.app.monitors import Monitors
+from ghostclean.app.operate.fit import orders, statuses
 from ghostclean.app.operate.pinning import Proposal, accept, propose
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import Broker, EndedRun, Monitor, Record, Trouble
+from ghostclean.app.ports import FAILING, WORDS, Broker, EndedRun, Monitor, Record, Trouble
 from ghostclean.core import attention
 from ghostclean.core.alerts import Alert, Origin
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import Account, BrokerTruth
-from ghostclean.core.health import judge
-from ghostclean.core.ledger import UNMAPPED, is_open, is_pending, read_trade, text
+from ghostclean.core.health import Failing, judge
+from ghostclean.core.ledger import Fit, is_open, is_pending, read_trade
 from ghostclean.core.safety import short
+from ghostclean.counts import counted
 from ghostclean.durations import spell
-from ghostclean.errors import BadSettings, BrokerError, DeadlineExceeded, GhostcleanError
+from ghostclean.errors import BadSettings, BrokerError, GhostcleanError, LedgerGone
 
 _PART_SECONDS = 15.0  # one part's time: longer than a store that is silent takes to be called so
 _ROUND_TRIPS = 10  # of a quiet run to its store
@@ -78,6 +79,7 @@ class Installation:
     settings: Sequence[Setting]
     unread: Mapping[str, str]
     env_file: str
+    read_from: str
     account_kind: str
     interval: timedelta
     channels: Callable[[], Sequence[Monitor]]
@@ -88,16 +90,19 @@ def examine(
 ) -> Iterator[Check]:
     """Every check in order; the account that answers becomes the ledger's where `agrees` says yes to it."""
     yield from _settings(found)
-    yield from (ledger := _part("ledger", _ledger(found.stores)))
+    fits: list[Fit] = []
+    yield from _part("ledger", _ledger(found.stores, fits))
     yield from (state := _part("state", _state(found.stores)))
-    ledger_works, state_works = (all(check.ok is not False for check in part) for part in (ledger, state))
+    ledger_works, state_works = bool(fits), all(check.ok is not False for check in state)
+    for fit in (fit for fit in fits if fit.exists):
+        yield from _part("ledger", _statuses(found.stores, fit, state_works=state_works))
     if ledger_works:
         yield from _part("ledger", _writing(found.stores, state_works=state_works))
     for name, rehearse in found.rehearsals.items():
         yield from _part(name, _rehearsed(name, rehearse))
     if test_alert:
         yield from _alerts(found)
-    yield from _part("broker", _broker(found, state_works=state_works and agrees is None))
+    yield from _part("broker", _broker(found, fits, state_works=state_works and agrees is None))
     if state_works and agrees is not None:
         yield from _repin(found, agrees)
     if state_works:
@@ -120,7 +125,9 @@ def _part(name: str, checks: Iterator[Check]) -> list[Check]:
         bounded(lambda: found.extend(checks), _PART_SECONDS)
     except BadSettings as error:
         return [*found, Check(name, False, str(error), "set it right and ask again")]
-    except (GhostcleanError, BrokerError, DeadlineExceeded) as error:
+    except BrokerError as error:
+        return [*found, Check(name, False, error.line, error.cure)]
+    except GhostcleanError as error:
         return [*found, Check(name, False, str(error), cure)]
     return found
 
@@ -135,6 +142,8 @@ def _rehearsed(name: str, rehearse: Callable[[], list[Trouble]]) -> Iterator[Che
 
 
 def _settings(found: Installation) -> Iterator[Check]:
+    if found.read_from:
+        yield Check("settings", True, found.read_from)
     if not found.settings:
         yield Check("settings", True, "all defaults")
     for setting in found.settings:
@@ -145,16 +154,29 @@ def _settings(found: Installation) -> Iterator[Check]:
         yield Check("settings", None, f"{name} is set and is no setting of ghostclean", cure)
 
 
-def _ledger(stores: Stores) -> Iterator[Check]:
+def _ledger(stores: Stores, fits: list[Fit]) -> Iterator[Check]:
     ledger = stores.ledger
-    view = ledger.read()
+    try:
+        view = ledger.read()
+    except LedgerGone as error:
+        yield Check("ledger", False, "; ".join([str(error), *stores.around()]), _CURES["ledger"])
+        return
+    fits.append(view.fit())
+    if not view.exists:
+        cure = "set REDIS_URL or GHOSTCLEAN_LEDGER, and GHOSTCLEAN_LEDGER_KEY, to where the app keeps its trades"
+        yield Check("ledger", False, "; ".join([f"there is no ledger at {ledger.place}", *stores.around()]), cure)
+        return
     opened, pending = ([r for r in view.active if belongs(r)] for belongs in (is_open, is_pending))
     yield Check("ledger", True, f"{ledger.place}: {ledger.describe()}; {len(opened)} open, {len(pending)} pending")
     yield from _unreadable((*opened, *pending))
-    yield from _unlisted(view.active)
     for stranger in view.strangers[:_SHOWN]:
         cure = "repair it in the app; remove it only if it never was a trade"
         yield Check("ledger", None, f"not readable as a trade: {stranger}", cure)
+
+
+def _statuses(stores: Stores, fit: Fit, *, state_works: bool) -> Iterator[Check]:
+    memory = stores.state.recall("ledger", [WORDS]) if state_works else {}
+    yield Check("ledger", *statuses(fit, memory.get(WORDS) or ()))
 
 
 def _unreadable(records: Iterable[Record]) -> Iterator[Check]:
@@ -162,17 +184,6 @@ def _unreadable(records: Iterable[Record]) -> Iterator[Check]:
     for trade in trades[:_SHOWN]:
         what = f"trade {trade.id or '?'} {trade.symbol or '?'} is unreadable: {trade.problem}"
         yield Check("ledger", None, what, "correct the record in the app")
-
-
-def _unlisted(records: Iterable[Record]) -> Iterator[Check]:
-    """Statuses that the mapping has no meaning for: their records are neither open nor over."""
-    words = Counter(
-        word.removeprefix(UNMAPPED) for r in records if (word := text(r, "status") or "").startswith(UNMAPPED)
-    )
-    if words:
-        said = ", ".join(f"{word} ({count})" for word, count in words.most_common(_SHOWN))
-        what = f"the mapping says not what these statuses mean: {said}; such records are left alone"
-        yield Check("ledger", None, what, "list them under [values.status]")
 
 
 def _state(stores: Stores) -> Iterator[Check]:
@@ -191,7 +202,9 @@ def _state(stores: Stores) -> Iterator[Check]:
     yield from _rehearsed("state", state.rehearse)
     waiting = stores.spool.waiting()
     if waiting:
-        yield Check("spool", None, f"{waiting} run records wait for the state", "the next run delivers them")
+        yield Check(
+            "spool", None, f"{counted(waiting, 'run record')} waiting for the state", "the next run delivers them"
+        )
 
 
 def _distance(place: str, latency: float) -> Check:
@@ -214,17 +227,19 @@ def _writing(stores: Stores, *, state_works: bool) -> Iterator[Check]:
             stores.state.release(lease)
 
 
-def _broker(found: Installation, *, state_works: bool) -> Iterator[Check]:
+def _broker(found: Installation, fits: Iterable[Fit], *, state_works: bool) -> Iterator[Check]:
     broker = found.broker()
     account = broker.account()
     skew = (broker.now() - datetime.now(UTC)).total_seconds()
-    orders, positions = broker.working_orders(), broker.positions()
+    working, positions = broker.working_orders(), broker.positions()
     left = broker.requests_left()
-    rate = f", {left} more requests this minute" if left is not None else ""
-    yield Check("broker", True, f"{len(positions)} positions, {len(orders)} working orders{rate}")
-    for row in positions.unread:
+    rate = f", {counted(left, 'request')} left this minute" if left is not None else ""
+    works = counted(len(working), "working order")
+    yield Check("broker", True, f"{counted(len(positions), 'position')}, {works}{rate}")
+    truth = BrokerTruth.of(account, working, positions, broker.now())
+    for row in truth.positions.unread:
         yield Check("broker", None, str(row), "its trades are held until the broker tells; ask Alpaca if it lasts")
-    why = BrokerTruth(account, orders, positions, broker.now()).contradiction()
+    why = truth.contradiction()
     if why is not None:
         yield Check("broker", False, f"it contradicts itself: {why}", "runs close nothing until it agrees; ask Alpaca")
     yield _account(found, account)
@@ -234,6 +249,8 @@ def _broker(found: Installation, *, state_works: bool) -> Iterator[Check]:
         yield Check("clock", None if wrong else True, what, "set this machine's clock (NTP)" if wrong else "")
     if state_works:
         yield _pin(found, broker, account)
+    for fit in fits:
+        yield from (Check("orders", *finding) for finding in orders(fit, broker))
 
 
 def _account(found: Installation, account: Account) -> Check:
@@ -302,7 +319,8 @@ def _alerts(found: Installation) -> Iterator[Check]:
 def _history(found: Installation) -> Iterator[Check]:
     telemetry = found.stores.state.telemetry("reconcile", 0)
     items = attention.recall(found.stores.state.recall("attention"))
-    health = judge(telemetry.summary, Needs(), datetime.now(UTC), found.interval)
+    failing = Failing.parse(found.stores.state.recall(FAILING, ["reconcile"]).get("reconcile"))
+    health = judge(telemetry.summary, Needs(), datetime.now(UTC), found.interval, failing)
     ok = {"healthy": True, "stale": None, "broken": False}[health.word]
     every = "" if "expected every" in health.why else f"; expected every {spell(found.interval.total_seconds())}"
     yield Check("runs", ok, f"{health.word}: {health.why}{every}", "" if ok else health.advice)
@@ -319,7 +337,7 @@ def _environment(found: Installation) -> Iterator[Check]:
             what = "the state is a local file that this machine forgets after the job: no pin, journal or telemetry"
             yield Check("environment", None, what, "set REDIS_URL or GHOSTCLEAN_STATE to a Redis")
     elif not os.environ.get("TERM") and not os.environ.get("DISPLAY"):
-        yield Check("environment", True, f"looks like cron or a service; {found.env_file} is read from {Path.cwd()}")
+        yield Check("environment", True, f"looks like cron or a service, at work in {Path.cwd()}")
     else:
         what = "a terminal; cron needs absolute paths and the same settings (ghostclean schedule)"
         yield Check("environment", True, what)

@@ -17,6 +17,7 @@ from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError, LedgerFailed
 
 from .candidates import THIS, Choice
+from .history import BOOKED
 from .undo import UNDONE
 
 _RUNS, _RUNS_LOOKED_AT = ("reconcile", "auto-manage"), 200
@@ -146,10 +147,12 @@ def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry],
     name = shlex.quote(trade_id)
     commands = []
     if choice is not None:
-        commands += [c.command for c in choice.candidates if c.owner in (None, THIS) and not (c.owner and c.enters)]
+        size = choice.trade.size
+        fitting = [c for c in choice.candidates if c.owner in (None, THIS) and not (c.owner and c.enters)]
+        commands += [c.command for c in sorted(fitting, key=lambda c: c.qty != size)]
         commands += [choice.vanished] if choice.vanished else []
     commands += [attention.cure(i.kind, trade_id) for i in items if not commands or i.kind not in _BREAKS]
-    written = [entry for entry in entries if _changed(entry)]
+    written = [entry for entry in entries if _changed(entry) and entry.action in BOOKED]
     if written and written[-1].action != UNDONE:
         commands.append(f"ghostclean undo {shlex.quote(written[-1].run_id)} --trade {name} --dry-run")
     return [*dict.fromkeys(commands)]

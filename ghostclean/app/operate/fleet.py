@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ghostclean.counts import counted
 from ghostclean.errors import BadSettings
 
 ENDING = ".env"
@@ -144,4 +145,4 @@ def failure(runs: Sequence[AccountRun]) -> str | None:
         return None
     listed = ", ".join(failed[:5])
     more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
-    return f"{len(failed)} of {len(runs)} accounts failed: {listed}{more}"
+    return f"{len(failed)} of {counted(len(runs), 'account')} failed: {listed}{more}"

@@ -10,6 +10,7 @@ from ghostclean.app.deadline import Deadline
 from ghostclean.app.observation import read_truth
 from ghostclean.app.parts import Parts
 from ghostclean.core.broker import BrokerTruth, Order, Position, symbol_key
+from ghostclean.counts import counted
 from ghostclean.errors import BrokerTruthFailed, DeadlineExceeded, GhostcleanError
 
 DEFAULT_MAX_OPEN = 3
@@ -86,7 +87,7 @@ def judge(truth: BrokerTruth, max_open: int) -> Gate:
     symbols = tuple(sorted(taken.values()))
     allowed = len(symbols) < max_open
     listed = ", ".join(symbols[:10]) + (", …" if len(symbols) > 10 else "")
-    reason = f"{len(symbols)} of at most {max_open} symbols taken" + (f" ({listed})" if symbols else "")
+    reason = f"{len(symbols)} of at most {counted(max_open, 'symbol')} taken" + (f" ({listed})" if symbols else "")
     return Gate(allowed, max_open, symbols, reason)
 
 

@@ -16,10 +16,10 @@ from ghostclean.core.verdicts import Action
 
 from .undo import UNDONE
 
-_BOOKED = frozenset({*map(str, (Action.CLOSED, Action.REDUCED, Action.ADOPTED, Action.FLATTENED, Action.REOPENED))})
-_EXITS = frozenset({str(Action.CLOSED), str(Action.REDUCED)})
 _RESOLVED = "resolved"
-_BY_A_PERSON = frozenset({UNDONE, _RESOLVED})
+_BY_RUNS = (Action.CLOSED, Action.REDUCED, Action.ADOPTED, Action.FLATTENED, Action.REOPENED)
+BOOKED = frozenset({*map(str, _BY_RUNS), UNDONE, _RESOLVED})  # more than a sync or a moved stop
+_EXITS = frozenset({str(Action.CLOSED), str(Action.REDUCED)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,7 @@ def read_history(
     `subject` is a trade's id or a symbol; `every_change` adds syncs and moved stops.
     """
     entries = [e for e in state.journal() if e.outcome == WRITTEN and e.after is not None and _is_about(e, subject)]
-    booked = _BOOKED | _BY_A_PERSON
-    rows = [Row(e, _pnl(e)) for e in entries if every_change or e.action in booked]
+    rows = [Row(e, _pnl(e)) for e in entries if every_change or e.action in BOOKED]
     rows = [row for row in rows if since is None or (parse_time(row.entry.at) or since) >= since]
     return {
         "ok": True,

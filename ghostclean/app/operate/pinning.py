@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ghostclean.app.operate.fit import Known
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import Broker, State
 from ghostclean.core.broker import Account, is_uuid, iso
-from ghostclean.core.ledger import order_ids
 from ghostclean.core.safety import short
-from ghostclean.errors import BrokerError
-
-_MOST_ASKED = 20  # orders: one request each
 
 
 class Proposal(NamedTuple):
@@ -54,18 +51,5 @@ def _name(number: str, *, live: bool) -> str:
 
 
 def _knowledge(stores: Stores, broker: Broker) -> str:
-    named = list(dict.fromkeys(i for record in stores.ledger.read().active for i in order_ids(record)))
-    if not named:
-        return "and the ledger names no order to know it by"
-    answers = [_knows(broker, order_id) for order_id in named[:_MOST_ASKED]]
-    unasked = len(named) - len(answers) + answers.count(None)
-    rest = f" ({unasked} not asked)" if unasked else ""
-    return f"which knows {answers.count(True)} of the {len(named)} orders that the ledger names{rest}"
-
-
-def _knows(broker: Broker, order_id: str) -> bool | None:
-    """None where the broker gives no answer."""
-    try:
-        return (broker.order if is_uuid(order_id) else broker.order_by_client_id)(order_id) is not None
-    except BrokerError:
-        return None
+    named = stores.ledger.read().fit().orders
+    return f"which knows {Known.of(named, broker)}" if named else "and the ledger names no order to know it by"

@@ -97,6 +97,8 @@ def open_record(view: LedgerView, trade_id: str) -> Record:
 
 def _why_not_vanished(observation: Observation, without: Observation, trade: Trade) -> str | None:
     """What of the trade's instruments is not seen, or still there; `without` is of the ledger without the trade."""
+    if not trade.symbol:
+        return "it has no symbol, so nobody knows what may be left of it; correct the record in the app"
     if any(observation.evidence.unanswered.get(name) for name in trade.entry_orders):
         return "its entry order cannot be looked up, so nobody knows what may be left of it; try again"
     keys = instruments(observation, trade)

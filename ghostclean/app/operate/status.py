@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import KnownLedger, Ledger, LedgerView, Record, Telemetry
+from ghostclean.app.ports import FAILING, KnownLedger, Ledger, LedgerView, Record, Telemetry
 from ghostclean.core import attention
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import BrokerTruth, iso, parse_time, symbol_key
-from ghostclean.core.health import WORST_FIRST, Health, judge
+from ghostclean.core.health import WORST_FIRST, Failing, Health, judge
 from ghostclean.core.ledger import is_open, is_pending, other_account, text
 from ghostclean.errors import LedgerFailed
 
@@ -41,7 +41,8 @@ def status_document(
     state = stores.state
     known = state.telemetry("reconcile", limit)
     items = attention.recall(state.recall("attention"))
-    health = judge(known.summary, Needs.of(items), now, interval)
+    failing = Failing.parse(state.recall(FAILING, ["reconcile"]).get("reconcile"))
+    health = judge(known.summary, Needs.of(items), now, interval, failing)
     manage = state.telemetry("auto-manage", limit)
     lock = state.lock_info()
     view, error, detail = _read(stores.ledger)
@@ -77,7 +78,8 @@ def ledgers_document(stores: Stores, *, now: datetime, interval: timedelta) -> d
     for known in stores.state.ledgers("reconcile"):
         about = known.about or present
         every, needs = timedelta(seconds=about["interval"]), Needs(*about.get("needs", ()))
-        judged.append((judge(known.summary, needs, now, every), replace(known, about=about)))
+        failing = Failing.parse(about.get("failing"))
+        judged.append((judge(known.summary, needs, now, every, failing), replace(known, about=about)))
     judged.sort(key=lambda one: (one[0].severity(), str(one[1].about.get("ledger"))))
     worst = judged[0][0] if judged else judge({}, Needs(), now, timedelta())
     rows = [_ledger_row(health, known, now) for health, known in judged]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -72,12 +72,18 @@ class Position:
     def is_crypto(self) -> bool:
         return self.asset_class == "crypto"
 
+    @property
+    def signed_value(self) -> Decimal | None:
+        """The market value, negative for a short."""
+        return None if self.market_value is None else abs(self.market_value) * self.side.sign
+
 
 @dataclass(frozen=True, slots=True)
-class UnreadPosition:
-    """A holding whose row cannot be read; where not even its symbol is known, `name` is its asset id and `key` empty.
+class Unread:
+    """An instrument of which a row cannot be read; where not even its symbol is known, `name` is an asset id and `key`
+    empty.
 
-    `value` is the market value, where the row says at least that.
+    `value` is the market value of what is held, where at least that is known.
     """
 
     name: str
@@ -86,18 +92,30 @@ class UnreadPosition:
     value: Decimal | None
 
     def __str__(self) -> str:
-        return f"position {self.name} is not observed: {self.why}"
+        return f"{self.name} is not observed: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """The position list: the rows, and the holdings that it has but does not tell.
+    """The position list: the rows, and the instruments that are not observed.
 
     Not observed is not absent: of such an instrument nothing is known.
     """
 
     rows: tuple[Position, ...] = ()
-    unread: tuple[UnreadPosition, ...] = ()
+    unread: tuple[Unread, ...] = ()
+
+    def without(self, unread: Iterable[Unread]) -> Positions:
+        """The same with these instruments not observed either: of half of its facts nothing follows."""
+        hidden = {u.key: u for u in unread}
+        held = {p.key: p for p in self.rows if p.key in hidden}
+        more = (replace(u, value=held[key].signed_value) if key in held else u for key, u in hidden.items())
+        rows = tuple(p for p in self.rows if p.key not in hidden)
+        return Positions(rows, (*self.unread, *more)) if hidden else self
+
+    def is_unread(self, *keys: str) -> bool:
+        """Whether one of these is not observed by name."""
+        return any(u.key in keys for u in self.unread if u.key)
 
     def why_unobserved(self, *keys: str) -> str | None:
         """Why not all of these instruments are observed; a row without a symbol may be of any other than the rows."""
@@ -111,7 +129,7 @@ class Positions:
         return replace(self, unread=tuple(replace(u, key=u.key or keys.get(u.name, "")) for u in self.unread))
 
     def __len__(self) -> int:
-        return len(self.rows) + len({u.name for u in self.unread})
+        return len(self.rows) + len({u.name for u in self.unread if u.value != ZERO})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +208,20 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkingOrders:
+    """The list of working orders: the rows, and the instruments of which one cannot be read."""
+
+    rows: tuple[Order, ...] = ()
+    unread: tuple[Unread, ...] = ()
+
+    def __iter__(self) -> Iterator[Order]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
     """One execution; `qty` and `price` as Decimal, `at` in UTC."""
 
@@ -259,6 +291,11 @@ class BrokerTruth:
     orders: tuple[Order, ...]
     positions: Positions
     at: datetime
+
+    @classmethod
+    def of(cls, account: Account, orders: WorkingOrders, positions: Positions, at: datetime) -> BrokerTruth:
+        """Of these answers, an instrument being observed where both lists tell all of it."""
+        return cls(account, orders.rows, positions.without(orders.unread), at)
 
     def contradiction(self) -> str | None:
         """Why the account's market value and the rows contradict each other, by side, if they do.

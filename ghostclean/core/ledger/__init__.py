@@ -1,6 +1,8 @@
 """The app's record of a trade, and its fields."""
 
+from .account import account_marks, other_account
 from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, with_fact, words_of
+from .fit import Fit
 from .jsontext import (
     COMPACT,
     PRETTY,
@@ -20,11 +22,12 @@ from .jsontext import (
 )
 from .mapping import IDENTITY, SIZES, SYNONYMS, TIMES, LedgerMapping, Only, Written
 from .mapping_file import BadMapping, read_mapping
-from .spelling import UNMAPPED, Field, Unspeakable
+from .spelling import Field, Unspeakable
 from .trade import (
     ENTRY_ORDER_FIELDS,
     FINAL,
     NOT_FOUND,
+    ORDER_ID_FIELDS,
     PENDING,
     POSITION_OPEN,
     SIZE_FIELDS,
@@ -43,4 +46,3 @@ from .trade import (
     status_of,
     text,
 )
-from .whose import account_marks, other_account

@@ -18,7 +18,7 @@ Path = tuple[str, ...]  # of a member, dotted in the file
 
 UNITS = {"epoch_s": 1, "epoch_ms": 1000}
 ANY = "*"  # the row of a table for what no other row has
-UNMAPPED = "unmapped:"  # before a word that the mapping does not list
+_UNMAPPED = "unmapped:"  # before a word that the mapping does not list
 _DAY = 10  # characters of a date
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -64,7 +64,7 @@ class Field:
             if meaning != ANY and any(_is_word(value, word) for word in words):
                 return meaning
         # A word that no row has must not pass for one of the contract's.
-        return f"{UNMAPPED}{value}" if self.strict else value
+        return f"{_UNMAPPED}{value}" if self.strict else value
 
     def spellings(self, among: Collection[str]) -> tuple[Any, ...]:
         """The app's words for these values."""

@@ -11,6 +11,7 @@ from ghostclean.core.broker import Account, Evidence, parse_time, symbol_key
 from ghostclean.core.inputs import Memory, Policy
 from ghostclean.core.ledger import order_ids, text
 from ghostclean.core.verdicts import Action, Decision, Plan
+from ghostclean.counts import counted
 
 ORPHAN_ACTIONS = frozenset({Action.ADOPTED, Action.FLATTENED})
 _RECENT = timedelta(hours=1)
@@ -53,8 +54,8 @@ def breaker(
     if count <= policy.max_unproven_closes or count * 3 <= plan.open_trades:
         return None
     return (
-        f"{decided} closes without proof ({plan.suspects} suspects not looked up, "
-        f"{recent} such closes in the last hour) of {plan.open_trades} open trades"
+        f"{counted(decided, 'close')} without proof ({counted(plan.suspects, 'suspect')} not looked up, "
+        f"{recent} closed like that in the last hour) of {counted(plan.open_trades, 'open trade')}"
     )
 
 
@@ -81,7 +82,8 @@ def orphan_breaker(plan: Plan, decided: Iterable[Decision], positions: int, poli
     if policy.allow_mass_close or acting <= policy.max_unproven_closes or acting * 3 <= positions:
         return None
     return (
-        f"{acting} of the account's {positions} positions would be adopted or sold, with {plan.open_trades} open trades"
+        f"{acting} of the account's {counted(positions, 'position')} would be adopted or sold, "
+        f"with {counted(plan.open_trades, 'open trade')}"
     )
 
 

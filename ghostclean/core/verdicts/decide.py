@@ -121,6 +121,12 @@ def _unobserved(books: Books, allocation: Allocation) -> Decision | None:
     return hold(books, allocation, Verdict.UNKNOWN, f"held: {why}") if why is not None else None
 
 
+def _family_questions(books: Books, allocation: Allocation) -> Sequence[Question]:
+    """None of a trade that is held whatever they would tell."""
+    unread = books.world.truth.positions.is_unread(allocation.key, allocation.trade.key)
+    return () if unread else questions.family(books, allocation)
+
+
 def _family_defect(books: Books, allocation: Allocation) -> Decision | None:
     family = allocation.family
     if family.defect:
@@ -164,7 +170,7 @@ _PARTLY_GONE = _is(Coverage.SHORTFALL, Coverage.CONTESTED)
 
 LADDER: tuple[Step, ...] = (
     Step(lambda a: bool(a.family.defect), _family_defect),
-    Step(_anybody, _family_defect, asks=questions.family),
+    Step(_anybody, _family_defect, asks=_family_questions),
     Step(_anybody, _unobserved),
     Step(_is_multi_leg, _multi_leg),
     Step(lambda a: a.duplicate_of is not None, _duplicate),

@@ -332,9 +332,10 @@ def test_the_heartbeat_fails_while_a_position_is_naked_and_logs_an_interruption(
     send(heartbeat.ended(ended(run(attention=NAKED))))
     send(heartbeat.ended(ended(run())))
     send(heartbeat.ended(ended(run(error="interrupted", detail="interrupted"))))
+    send(heartbeat.ended(managed(ManageOutcome.FAIL, reason="interrupted", attention=NAKED)))
 
     assert heartbeat.ended(managed()) is None
-    assert eye.paths() == [f"/{TOKEN}/fail", f"/{TOKEN}/fail", f"/{TOKEN}", f"/{TOKEN}/log"]
+    assert eye.paths() == [f"/{TOKEN}/{path}".rstrip("/") for path in ("fail", "fail", "", "log", "log")]
 
 
 def test_a_large_number_keeps_its_digits() -> None:
@@ -649,7 +650,7 @@ def test_an_auto_manage_that_fails_is_told_once(eye: Eye, tmp_path: Path) -> Non
     assert "auto-manage failed: broker_truth_failed: " in eye.documents()[0]["text"]
     with opened(Settings.of({"GHOSTCLEAN_LEDGER": f"file:{tmp_path}/trades.json",
                              "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/state.db"})) as kept:  # fmt: skip
-        assert kept.state.recall("alerts")["auto-manage"] == {"failing": ["broker_truth_failed"]}
+        assert kept.state.recall("alerts")["auto-manage"]["failing"] == ["broker_truth_failed"]
 
 
 def test_an_auto_manage_alert_that_did_not_arrive_goes_out_with_the_next_run(eye: Eye, tmp_path: Path) -> None:

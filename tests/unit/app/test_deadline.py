@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from ghostclean import api
 from ghostclean.app.deadline import Deadline, bound, bounded, call_left
 from ghostclean.errors import DeadlineExceeded
 from tests.fakes import FakeState
@@ -76,3 +78,26 @@ def test_every_call_of_a_bound_part_has_the_share_it_was_given(
     state.recall = lambda *_: seen.append(call_left()) or {}  # type: ignore[method-assign, func-returns-value]
     bound(state, run(Deadline(10.0))).recall("orders")
     assert most - 0.5 < seen[0] <= most
+
+
+def test_a_run_that_writes_nothing_keeps_no_time_for_writing() -> None:
+    assert 44 < Deadline(60).left_for_reading() <= 45
+    assert 59 < Deadline(60, writes=False).left_for_reading() < 60
+    assert 0 < Deadline(0.4, writes=False).left_for_reading() <= 0.3, "its own record needs a moment"
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_dry_run_reads_as_long_as_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dry: bool) -> None:
+    given: list[Deadline] = []
+    monkeypatch.setattr("ghostclean.app.reconcile.run_reconcile", lambda parts, options: given.append(options.deadline))
+    monkeypatch.setattr("ghostclean.app.auto_manage.run_auto_manage", lambda parts, options, **_: given.append(
+        options.deadline))  # fmt: skip
+    settings = {
+        "ALPACA_API_KEY": "k", "ALPACA_SECRET_KEY": "s",
+        "GHOSTCLEAN_LEDGER": f"file:{tmp_path}/t.json", "GHOSTCLEAN_STATE": f"sqlite:{tmp_path}/s.db",
+    }  # fmt: skip
+
+    api.reconcile(settings=settings, dry_run=dry)
+    api.auto_manage(settings=settings, dry_run=dry)
+
+    assert [deadline.left_for_reading() > 50 for deadline in given] == [dry, dry]

@@ -64,13 +64,31 @@ def test_the_first_ghost_closed_is_told_and_the_next_ones_in_a_row_are_not() -> 
 
     assert told(closing, closing, run(), closing) == [["ghosts_closed"], [], [], ["ghosts_closed"]]
     alerts, _ = changes({}, closing)
-    assert alerts[0].text == "1 ghosts closed: AAPL (exited)"
+    assert alerts[0].text == "1 ghost closed: AAPL a (exited)"
 
 
 def test_the_first_failure_and_the_recovery_are_told_once() -> None:
     bad = run(error="broker_truth_failed")
 
     assert told(run(), bad, bad, bad, run(), run()) == [[], ["failed"], [], [], ["recovered"], []]
+
+
+def test_a_failure_that_no_later_run_ends_is_news_among_those_that_pass() -> None:
+    down = {**run(error="broker_truth_failed"), "cause": "broker_down"}
+    refused = {**down, "cause": "keys_refused"}
+
+    assert told(down, {**down, "cause": "unreachable"}, refused, refused, run()) == [
+        ["failed"], [], ["failed"], [], ["recovered"]
+    ]  # fmt: skip
+
+
+def test_the_recovery_says_how_long_it_was() -> None:
+    _, state = changes({}, {**run(error="ledger_failed"), "failing": {"since": "03:00", "runs": 7}})
+    (alert,), _ = changes(state, run())
+
+    assert (
+        alert.text == "runs succeed again (the last one failed with ledger_failed, 7 failed runs in a row since 03:00)"
+    )
 
 
 def test_one_failure_after_another_is_the_same_trouble() -> None:
@@ -180,7 +198,8 @@ def manage_told(*documents: dict[str, Any]) -> list[list[str]]:
     state: dict[str, Any] = {}
     events = []
     for document in documents:
-        alerts, state = manage_changes(state, document)
+        alerts, after = manage_changes(state, document)
+        state = {**state, **after}
         events.append([alert.event for alert in alerts])
     return events
 
@@ -218,6 +237,11 @@ def test_a_closed_market_is_no_recovery_and_an_empty_ledger_is() -> None:
     assert manage_told(down, CLOSED, CLOSED, down, NOTHING_OPEN, CLOSED) == [
         ["manage_failed"], [], [], [], ["manage_recovered"], []
     ]  # fmt: skip
+
+
+def test_an_interrupted_run_tells_and_forgets_nothing() -> None:
+    down = failed("no_prices")
+    assert manage_told(down, failed("interrupted"), down, SUCCESS) == [["manage_failed"], [], [], ["manage_recovered"]]
 
 
 def test_what_fails_it_about_a_trade_is_told_as_that_trades_item() -> None:

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from ghostclean.core.attention import Needs
 from ghostclean.core.broker import iso
-from ghostclean.core.health import WORST_FIRST, judge
+from ghostclean.core.health import WORST_FIRST, Failing, judge
+from ghostclean.errors import Cause
 from tests.fakes import NOW
 
 INTERVAL = timedelta(minutes=5)
@@ -39,6 +40,22 @@ def test_a_failed_last_run_is_broken_and_says_what_to_do() -> None:
     assert "broker_truth_failed" in found.why
     assert "doctor" in found.advice
     assert found.last_success == NOW - timedelta(minutes=5)
+
+
+def test_a_failure_in_a_row_says_which_since_when_and_how_often() -> None:
+    failing = Failing("03:00", 3, "keys_refused")
+    found = judge(summary(ok=False, lastError="broker_truth_failed"), Needs(), NOW, INTERVAL, failing)
+    assert found.why == (
+        "the last run failed: broker_truth_failed: the broker refuses the keys (3 failed runs in a row since 03:00)"
+    )
+    assert found.advice == Cause.KEYS.cure
+
+
+def test_failures_are_counted_from_the_first() -> None:
+    first = Failing.after(None, "03:00", Cause.DOWN)
+    second = Failing.after(first._asdict(), "03:05", None)
+
+    assert (first, second) == (("03:00", 1, "broker_down"), ("03:00", 2, None))
 
 
 def test_broken_comes_before_stale_and_the_longest_without_success_before_others() -> None:

@@ -1,4 +1,4 @@
-"""Screens: health first, right at 80 columns, without colour and through a pipe."""
+"""Screens: health first, right at any width, without colour, and with whole lines through a pipe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from ghostclean.core.verdicts import Action
 from ghostclean.render.github import annotation, cell, summary
 from ghostclean.render.jsondoc import document_text
 from ghostclean.render.screen import ledgers_screen, reconcile_screen, sparkline, status_screen
 from tests.builders import document, row
 
+ACTIONS = [*map(str, Action), *(action.would() for action in Action if action.writes)]
 NOW = "2026-11-20T15:05:00.000Z"
 
 
@@ -73,10 +75,26 @@ def test_the_first_line_is_the_health_and_what_to_do() -> None:
     assert lines[0] == "stale: the last success was 2h ago - check the schedule"
 
 
-def test_it_fits_80_columns_without_colour_in_a_pipe() -> None:
+def wide(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """The terminal has so many columns."""
+    monkeypatch.setattr("ghostclean.render.screen._width", lambda: columns)
+
+
+def test_in_a_pipe_a_line_is_whole() -> None:
+    why = "AAPL t-3: mismatch: " + "the broker holds something else than the ledger says, " * 5
+    item = {"kind": "mismatch", "symbol": "AAPL", "id": "t-3", "why": why, "since": NOW, "command": "ghostclean x " * 9}
+    lines = list(status_screen(status(health="needs you", why=why, advice="ghostclean resolve t-3", attention=[item])))
+
+    assert lines[0] == f"needs you: {why} - ghostclean resolve t-3"
+    assert sum(why.strip() in line for line in lines) == 2
+    assert any(line.strip() == item["command"].strip() for line in lines)
+
+
+def test_it_fits_80_columns_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide(monkeypatch, 80)
     broker = {
         "positionsCount": 3,
-        "openOrdersCount": 40,
+        "openOrdersCount": 1,
         "onlyAtBroker": [f"SYM{n}" for n in range(40)],
         "onlyInLedger": [],
     }
@@ -90,7 +108,8 @@ def test_it_fits_80_columns_without_colour_in_a_pipe() -> None:
         "SYM39",
         "only in ledger  none",
         "held by github-actions gh-1",
-        "2 run records",
+        "2 run records waiting",
+        "3 positions, 1 working order\n",
         "SKIP (market_closed)",
     ):
         assert word in text
@@ -147,7 +166,8 @@ def test_the_step_summary_is_bounded_and_cannot_break_its_table() -> None:
     assert "a \\| b &lt;b> \\`c\\`" in "\n".join(lines)
 
 
-def test_a_run_id_of_ours_stands_on_one_line_at_80_columns() -> None:
+def test_a_run_id_of_ours_stands_on_one_line_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide(monkeypatch, 80)
     ours = "reconcile-20261122T184541-a8b795"  # to be copied for an `undo`
     telemetry = {"summary": {}, "runs": [run(4, runId=ours, ok=False, error="broker_truth_failed")]}
     assert any(line.endswith(ours) for line in status_screen(status(reconcileTelemetry=telemetry)))
@@ -169,16 +189,22 @@ def test_the_summary_of_a_document_without_ok_is_no_failure() -> None:
     )
 
 
-@pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("action", ["would_flatten", "closed"])
-def test_no_column_of_a_run_runs_into_the_next(monkeypatch: pytest.MonkeyPatch, width: int, action: str) -> None:
-    monkeypatch.setattr("ghostclean.render.screen._width", lambda: width)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_no_column_of_a_run_runs_into_the_next_at_any_width(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     ticker = "AAPL261218C00200000"
+    shown = document(row(action, "filled_but_gone", ticker=ticker, reason="why"))
 
-    _, line, *_ = reconcile_screen(document(row(action, "filled_but_gone", ticker=ticker, reason="why")))
+    for width in range(60, 201):
+        wide(monkeypatch, width)
+        lines = list(reconcile_screen(shown, verbose=True))
+        (line,) = (line for line in lines if line.startswith(action))
+        assert line.split() == [action, ticker, "filled_but_gone", "why"], width
+        assert max(map(len, lines)) <= width
 
-    assert line.split() == [action, ticker, "filled_but_gone", "why"]
-    assert len(line) <= width
+
+def test_a_sync_names_the_fields_it_would_write() -> None:
+    changed = row("would_sync", "live", before={"updatedAt": "then"}, after={"filledQty": 10, "updatedAt": "now"})
+    assert any(line.endswith("its stop filled: filledQty") for line in reconcile_screen(document(changed)))
 
 
 # --------------------------------------------------------------------------- all ledgers
@@ -191,7 +217,7 @@ def ledger(name: str, health: str = "healthy", **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_ledger_is_one_line_that_fits(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    monkeypatch.setattr("ghostclean.render.screen._width", lambda: width)
+    wide(monkeypatch, width)
     server = "rediss://a-very-long-name-of-a-managed-redis.eu-central-1.example.com:6379/0#trades:v1:"
     rows = [ledger(f"{server}{name}", "broken" if name == "beta" else "healthy") for name in ("beta", "alpha", "g")]
     lines = list(ledgers_screen({"ledgers": rows}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from ghostclean.core.verdicts import Action
-from ghostclean.render.terminal import folded
 from ghostclean.render.text import check_line, entry_lines, printable, reconcile_lines, row_line, totals
 from tests.builders import document, row
 
@@ -28,7 +27,7 @@ def test_a_quiet_run_says_one_line_a_change() -> None:
         )
     )
     assert [line.split()[0] for line in lines] == ["closed", "would_sync"]
-    assert lines[0] == "closed       AAPL      t1  exited: its stop filled"
+    assert lines[0] == "closed        AAPL      t1  exited: its stop filled"
 
 
 ACTIONS = [
@@ -48,6 +47,14 @@ def test_no_column_runs_into_the_next(action: str, symbol: str) -> None:
     assert row_line(row(action, ticker=symbol)).split() == [action, symbol, "t1", "exited:", "its", "stop", "filled"]
 
 
+@pytest.mark.parametrize("action", ["would_sync", "synced"])
+def test_a_sync_names_the_fields_it_writes(action: str) -> None:
+    changed = row(action, "live", reason="it holds 10", before={"status": "PARTIAL", "gone": 1, "updatedAt": "then"},
+                  after={"status": "OPEN", "filledQty": 10, "updatedAt": "now"})  # fmt: skip
+    assert row_line(changed).endswith("live: it holds 10: status, filledQty, gone")
+    assert row_line(changed | {"action": "closed"}).endswith("live: it holds 10")
+
+
 def test_what_stayed_is_counted_and_not_listed() -> None:
     rows = (row("kept", "live"), row("held", "mismatch"), row("kept", "orphan", id=None))
     lines = list(reconcile_lines(document(*rows, held=1, orphans=1)))
@@ -56,7 +63,12 @@ def test_what_stayed_is_counted_and_not_listed() -> None:
 
 
 def test_verbose_lists_everything() -> None:
+    fit = {"statuses": [{"status": "WON", "count": 2, "means": "not known"}], "over": 3, "withoutOrder": 1}
+    said = document(row("kept", "live"), fit={**fit, "orders": {"named": 5, "known": 4}})
     assert len(list(reconcile_lines(document(row("kept", "live")), verbose=True))) == 2
+    assert list(reconcile_lines(said, verbose=True))[1] == (
+        "ledger: 2 WON (not known), 3 over; the account knows 4 of 5 order ids, trades without one: 1"
+    )
 
 
 def test_a_failed_and_partial_run_says_so() -> None:
@@ -106,17 +118,10 @@ def test_a_check_is_one_line_with_its_cure(ok: bool | None, mark: str) -> None:
     assert line.split() == [mark, "broker", "no", "answer", "-", "check", "the", "keys"]
 
 
+@pytest.mark.parametrize(("number", "noun"), [(0, "0 orphans"), (1, "1 orphan"), (2, "2 orphans")])
+def test_orphans_are_counted_as_people_count(number: int, noun: str) -> None:
+    assert totals(document(orphans=number)) == ("0 checked" if not number else f"0 checked, {noun}")
+
+
 def test_a_dry_run_does_not_claim_to_have_done_it() -> None:
     assert totals(document(row("would_close"), closed=1, synced=2, dryRun=True)) == "1 checked, 1 to close, 2 to sync"
-
-
-def test_folded_lines_break_between_words_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = "note clock        ours differs from the broker's by 4d - set this machine's clock"
-    assert list(folded([line])) == [line]
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "40")
-    assert list(folded([line], " " * 18)) == [
-        "note clock        ours differs from the",
-        "                  broker's by 4d - set",
-        "                  this machine's clock",
-    ]

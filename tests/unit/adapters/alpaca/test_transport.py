@@ -18,7 +18,7 @@ from ghostclean.adapters.alpaca import transport as alpaca_transport
 from ghostclean.adapters.alpaca.paging import NotFound
 from ghostclean.adapters.alpaca.transport import AlpacaTransport
 from ghostclean.app.deadline import Deadline
-from ghostclean.errors import AnswerLost, BadSettings, BrokerError, DeadlineExceeded, Refused
+from ghostclean.errors import AnswerLost, BadSettings, BrokerError, Cause, DeadlineExceeded, Refused
 from ghostclean.places import api_url
 from tests.fakebroker import FakeBroker
 from tests.timing import SLACK
@@ -167,6 +167,29 @@ def test_a_definite_answer_is_not_asked_for_again(fake: FakeBroker, kind: str | 
     assert not caught.value.transient
     assert not isinstance(caught.value, NotFound | Refused)
     assert caught.value.status == (302 if kind == "redirect" else kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        (401, Cause.KEYS), (403, Cause.KEYS), (429, Cause.RATE), (500, Cause.DOWN), (503, Cause.DOWN),
+        ("refused", Cause.NETWORK), ("reset", Cause.NETWORK), ("cut", Cause.NETWORK),
+        ("html", Cause.WRONG), ("short", Cause.WRONG), ("redirect", Cause.WRONG), (410, Cause.WRONG),
+    ],
+)  # fmt: skip
+def test_a_failure_says_which_it_is(fake: FakeBroker, kind: str | int, cause: Cause) -> None:
+    fake.fault("*", kind)
+    with pytest.raises(BrokerError) as caught:
+        door(fake.url).get("/positions")
+    assert caught.value.cause is cause
+    assert caught.value.line == f"{cause.said} ({caught.value})"
+    assert ("tries again" in caught.value.cure) is cause.passes
+
+
+def test_a_name_that_nobody_knows_is_no_network() -> None:
+    with pytest.raises(BrokerError) as caught:
+        door("https://broker.invalid").get("/positions")
+    assert caught.value.cause is Cause.NETWORK
 
 
 def test_the_request_id_stands_in_the_message(raw_server: Any) -> None:
@@ -518,6 +541,7 @@ def test_a_server_without_trusted_tls_is_refused_at_once(fake: FakeBroker) -> No
     with pytest.raises(BrokerError, match="no trusted TLS") as caught:
         door(fake.url.replace("http:", "https:"), sleep=sleep).get("/account")
     assert not caught.value.transient
+    assert caught.value.cause is Cause.TLS
     assert sleep.slept == []
 
 

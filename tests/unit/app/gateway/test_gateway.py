@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghostclean.adapters.alpaca.records import read_clock, read_fill, read_orders, read_position
+from ghostclean.adapters.alpaca.records import read_clock, read_fill, read_orders, read_position, read_working
 from ghostclean.app.deadline import Deadline
 from ghostclean.app.gateway.gateway import OrderGateway
 from ghostclean.app.gateway.naming import NUMBERS
 from ghostclean.app.gateway.sending import Answer, Outcome
 from ghostclean.app.ports import Broker, OrderRequest, Price, State
-from ghostclean.core.broker import Fill, Order, Position, Positions, Side, client_id
+from ghostclean.core.broker import Fill, Order, Position, Positions, Side, WorkingOrders, client_id
 from ghostclean.core.protection import BegunClose, Exposure, Market, can_take
 from ghostclean.errors import AnswerLost, BrokerError, FencedOff, Refusal, Refused
 
@@ -49,8 +49,8 @@ class SmallBroker:
     def requests_left(self) -> int | None:
         return None
 
-    def working_orders(self) -> tuple[Order, ...]:
-        return tuple(o for o in read_orders(list(self.orders.values())) if not o.is_final)
+    def working_orders(self) -> WorkingOrders:
+        return read_working(list(self.orders.values()), str)
 
     def positions(self) -> Positions:
         if self.position is None:

@@ -172,6 +172,8 @@ def test_a_part_sold_and_a_part_transferred_end_a_trade_together() -> None:
     decision = decided([booked], orders, rows)
     assert decision.verdict is Verdict.EXITED
     assert "realizedPnL" not in decision.fields, "what was booked of the part that was sold stays"
+    assert decision.reason.endswith("; the P&L booked of a part stays")
+    assert "booked" not in decided([trade()], [entry(), sale("X")], []).reason, "the whole is known"
 
 
 def test_a_transfer_of_everything_ends_all_trades_and_of_a_part_none() -> None:

@@ -169,6 +169,12 @@ def test_one_stop_for_all_protects_all_and_is_nobodys() -> None:
     assert all(s not in p.holders for p in found.values() for s in p.stops)
 
 
+def test_a_free_stop_is_lent_to_the_trade_that_lacks_one_alone() -> None:
+    found = protect([holding("t1", stopOrderId="s1"), holding("t2")], orders(raw("s1"), raw("s2")))
+    assert {name: [o.id for o in one.stops] for name, one in found.items()} == {"t1": ["s1"], "t2": ["s2"]}
+    assert not any(one.shared or one.is_naked for one in found.values())
+
+
 def test_a_free_stop_that_is_too_small_for_all_protects_none() -> None:
     found = protect([holding("t1", "10"), holding("t2", "20")], orders(raw("s1", qty="20")))
     assert all(p.is_naked for p in found.values())

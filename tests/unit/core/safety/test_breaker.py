@@ -8,7 +8,16 @@ import pytest
 
 from ghostclean.adapters.alpaca.records import read_account
 from ghostclean.core.inputs import Memory
-from ghostclean.core.safety import Pin, breaker, counting, knows_this_ledger, without_unproven
+from ghostclean.core.safety import (
+    Pin,
+    breaker,
+    counting,
+    knows_this_ledger,
+    leaving,
+    orphan_breaker,
+    without_closes,
+    without_unproven,
+)
 from ghostclean.core.verdicts import Action, Plan, Verdict, decide
 from tests.builders import (
     DAY,
@@ -17,6 +26,7 @@ from tests.builders import (
     entry,
     missed,
     of,
+    orphans,
     policy,
     position,
     remembered,
@@ -81,6 +91,40 @@ def test_proven_closes_neither_count_nor_are_held_back() -> None:
     assert of(held, "V").action is Action.HELD
     assert of(held, "V").verdict is Verdict.VANISHED
     assert sum(1 for d in held.decisions if d.action is Action.CLOSED) == 12
+
+
+@pytest.mark.parametrize(
+    ("new", "explained", "mode", "trips"),
+    [
+        (3, 0, "adopt", False),  # no more than three
+        (4, 0, "adopt", True),
+        (4, 0, "flatten", True),
+        (4, 8, "adopt", False),  # no more than a third of the account's positions
+        (4, 7, "adopt", True),
+        (9, 0, "report", False),
+    ],
+)
+def test_many_orphans_are_adopted_or_sold_only_on_demand(new: int, explained: int, mode: str, trips: bool) -> None:
+    records = [trade(f"L{n}", ticker=f"L{n}", alpacaOrderId=...) for n in range(explained)]
+    held = [position(f"{kind}{n}") for kind, count in (("O", new), ("L", explained)) for n in range(count)]
+    w = world(records, [], held)
+    rows = orphans(w, records, mode=mode)
+    why = orphan_breaker(decide(w), rows, len(held), policy())
+    assert (why is not None) is trips
+    if why is not None:
+        assert why.startswith(f"4 of the account's {len(held)} positions")
+    assert orphan_breaker(decide(w), rows, len(held), policy(allow_mass_close=True)) is None
+
+
+def test_in_a_strangers_account_nothing_leaves_the_books_or_shrinks_in_them() -> None:
+    records = [trade("A"), trade("B", ticker="B"), trade("C", ticker="C")]
+    orders = [entry("A"), sale("X"), entry("B", symbol="B"), sale("Y", qty=4, symbol="B"), entry("C", symbol="C")]
+    plan = decide(world(records, orders, [position("B", 6), position("C")]))
+    assert leaving(plan) == {"A", "B"}
+    held = {d.trade_id: d for d in without_closes(plan, "a stranger").decisions}
+    assert [(held[i].action, held[i].fields) for i in ("A", "B")] == [(Action.HELD, {})] * 2
+    assert held["A"].reason.endswith("; not closed: a stranger")
+    assert held["C"] in plan.decisions
 
 
 def test_pending_trades_are_no_open_trades() -> None:

@@ -392,7 +392,7 @@ def test_an_undone_close_is_held_until_its_facts_change() -> None:
     first = decided([trade()], orders)
     memory = Memory(holds={"T1": {"facts": first.facts}}, exits={"T1": [uid("X")]})
     again = decided([trade()], orders, memory=memory)
-    assert (again.verdict, again.action, again.fields) == (Verdict.EXITED, Action.HELD, {})
+    assert (again.verdict, again.action, again.fields, again.undone) == (Verdict.EXITED, Action.HELD, {}, True)
     changed = decided([trade()], [*orders, sale("Y", at=60)], [position(qty=-10)], memory=memory)
     assert "undone" not in changed.reason
 
