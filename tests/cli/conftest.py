@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests import program
 from tests.cli.fleets import Fleet
 from tests.cli.own_names import OwnNames
 from tests.cli.world import KEY, NOW, PASSWORD, ROOT, SECRET, World, build_world
@@ -22,6 +23,7 @@ MakeWorld = Callable[..., World]
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A real server that asks for a password."""
+    program.warm()
     with redis_server(None, "--requirepass", PASSWORD) as plain:
         url = plain.replace("redis://", f"redis://:{PASSWORD}@")
         with redis.Redis.from_url(url) as client:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import program
 from tests.servers import redis_server
 
 from .scene import Scene, build_broker
@@ -17,6 +18,7 @@ MakeScene = Callable[..., Scene]
 
 @pytest.fixture(scope="session")
 def world() -> Iterator[dict[str, Any]]:
+    program.warm()
     broker, records = build_broker()
     with redis_server() as url:
         yield {"broker": broker, "records": records, "redis_url": url}
