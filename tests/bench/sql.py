@@ -16,7 +16,6 @@ from tests.servers import postgres_server, redis_server
 
 SIZES = ((100_000, 10_000, 1.5), (1_000_000, 1_000, 1.2))
 RUNS = 3
-_PAGE = 20_000
 _FINAL = ("CLOSED", "CANCELED", "CANCELLED", "REJECTED", "EXPIRED", "ARCHIVED", "CLOSED_MANUAL", "DELETED")
 
 
@@ -69,9 +68,13 @@ def _fill(engine: sa.Engine, total: int, live: int) -> sa.Table:
     with engine.begin() as app:
         table.drop(app, checkfirst=True)
         table.create(app)
-        for start in range(0, total, _PAGE):
-            page = range(start, min(total, start + _PAGE))
-            app.execute(table.insert(), [{**empty, **(synced(n) if n < live else final_record(n))} for n in page])
+        app.execute(table.insert(), [{**empty, **synced(n)} for n in range(live)])
+        app.execute(table.insert(), {**empty, **final_record(0), "id": "final"})
+        others = ", ".join(f'"{column.name}"' for column in table.c if column.name != "id")
+        app.exec_driver_sql(
+            f"INSERT INTO trades (id, {others}) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+            f"WHERE i < {total - live - 1}) SELECT 'final-' || i, {others} FROM n, trades WHERE id = 'final'"
+        )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as app:
         app.exec_driver_sql("VACUUM ANALYZE" if engine.dialect.name == "postgresql" else "ANALYZE")
     return table

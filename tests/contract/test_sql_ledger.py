@@ -528,12 +528,17 @@ def test_a_ledger_is_copied_into_a_table_and_back(shop: Shop) -> None:
     assert copy_ledger(target, back, layout=None, dry_run=False)["trades"] == 2
     with pytest.raises(LedgerFailed, match="already holds 2 trades"):
         copy_ledger(source, target, layout=None, dry_run=False)
+    own = '[fields]\nid = "key"\nticker = "symbol"\nstatus = "status"\n'
+    named = shop.table("key text PRIMARY KEY, symbol text, status text, note text")
+    file.write_text('[{"key": "k", "symbol": "AMD", "status": "OPEN", "note": "mine"}]')
+    target = ledger_place(f"{shop.url}#{named}")
+    assert copy_ledger(source, target, mapping=read_mapping(own), layout=None, dry_run=False)["trades"] == 1
     narrow = shop.table("id text PRIMARY KEY, ticker text, status text, quantity integer")
     with pytest.raises(LedgerFailed, match=r"cannot take trade a: quantity = '10.5'"):
         copy_ledger(back, ledger_place(f"{shop.url}#{narrow}"), layout=None, dry_run=True)
     less = shop.table(SIMPLE)
     with pytest.raises(LedgerFailed, match="cannot show createdAt, note of trade a"):
-        copy_ledger(source, ledger_place(f"{shop.url}#{less}"), layout=None, dry_run=False)
+        copy_ledger(back, ledger_place(f"{shop.url}#{less}"), layout=None, dry_run=False)
 
 
 # ------------------------------------------------------------------ racing writers

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ghostclean.app.ports import Records
-from ghostclean.core.ledger import IDENTITY, LedgerMapping, loads, record_id, same_value
+from ghostclean.core.ledger import IDENTITY, LedgerMapping, loads, same_value
 from ghostclean.errors import BadSettings, LedgerFailed
 from ghostclean.places import Place
 
@@ -36,7 +36,9 @@ def copy_ledger(
         raise LedgerFailed(f"{source.describe()} does not exist; nothing was changed; check FROM")
     to.fill(found.texts, dry_run=dry_run)
     if not dry_run:
-        if not _is_copy(to.records().texts, found.texts, by_value=target.kind == "sql"):
+        copied = to.records().texts
+        is_copy = _says(copied, found.texts, mapping) if target.kind == "sql" else sorted(copied) == sorted(found.texts)
+        if not is_copy:
             raise LedgerFailed(
                 f"the copy in {target.describe()} is not what was read; the source is untouched; remove the copy"
             )
@@ -58,14 +60,12 @@ def copy_ledger(
     }
 
 
-def _is_copy(copied: Sequence[str], found: Sequence[str], *, by_value: bool) -> bool:
-    """Whether the texts are the same; `by_value` a row says all that its record says."""
-    if not by_value:
-        return sorted(copied) == sorted(found)
-    rows = {record_id(row): row for row in map(loads, copied)}
+def _says(copied: Sequence[str], found: Sequence[str], mapping: LedgerMapping) -> bool:
+    """Whether the rows say all that the records say."""
+    rows = {mapping.id_of(row): row for row in map(loads, copied)}
     records = [loads(text) for text in found]
     return len(copied) == len(found) and all(
-        same_value(rows.get(record_id(record), {}).get(name), value)
+        same_value(rows.get(mapping.id_of(record), {}).get(name), value)
         for record in records
         for name, value in record.items()
     )

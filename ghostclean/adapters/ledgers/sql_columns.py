@@ -68,25 +68,36 @@ class Column:
 
     def show(self, raw: Any) -> Any:
         """The value as a record has it; what is not of the column's kind stays what it is."""
-        if isinstance(raw, float):
-            return Decimal(repr(raw))
-        if isinstance(raw, bytes):
-            return raw.decode(errors="backslashreplace")
-        if self.kind is Kind.TRUTH:
-            return _TRUTHS.get(raw, raw)
-        if not isinstance(raw, str):
-            return raw
-        try:
-            return self._read(raw)
-        except (ValueError, ArithmeticError):
-            return raw
+        read = self.reader()
+        return raw if raw is None or read is None else read(raw)
 
-    def _read(self, raw: str) -> Any:
-        if self.kind in (Kind.MOMENT, Kind.LOCAL):
-            return self._time(raw)
-        reads: Mapping[Kind, Callable[[str], Any]] = {Kind.WHOLE: int, Kind.NUMBER: Decimal, Kind.JSON: loads}
+    def reader(self) -> Callable[[Any], Any] | None:
+        """What shows a value that is not null; None where every value is shown as it is."""
+        reads: Mapping[Kind, Callable[[Any], Any]] = {
+            Kind.WHOLE: int,
+            Kind.NUMBER: Decimal,
+            Kind.TRUTH: lambda raw: _TRUTHS.get(raw, raw),
+            Kind.JSON: loads,
+            Kind.MOMENT: self._time,
+            Kind.LOCAL: self._time,
+        }
         read = reads.get(self.kind)
-        return read(raw) if read else raw
+        if self.spells and read is None:
+            return None
+
+        def shown(raw: Any) -> Any:
+            if isinstance(raw, float):
+                return Decimal(repr(raw))
+            if isinstance(raw, bytes):
+                return raw.decode(errors="backslashreplace")
+            if read is None or not isinstance(raw, str | int):
+                return raw
+            try:
+                return read(raw) if isinstance(raw, str) or self.kind is Kind.TRUTH else raw
+            except (ValueError, ArithmeticError):
+                return raw
+
+        return shown
 
     def _time(self, raw: str) -> str:
         moment = datetime.fromisoformat(raw)

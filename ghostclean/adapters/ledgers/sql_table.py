@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,16 @@ class SqlTable:
     # ------------------------------------------------------------------ records
 
     def app(self, raw: Raw) -> dict[str, Any]:
-        return {name: self.columns[name].show(value) for name, value in raw.items()}
+        record = dict(raw)
+        for name, read in self._readers.items():
+            if record.get(name) is not None:
+                record[name] = read(record[name])
+        return record
+
+    @cached_property
+    def _readers(self) -> dict[str, Callable[[Any], Any]]:
+        found = {name: column.reader() for name, column in self.columns.items()}
+        return {name: read for name, read in found.items() if read is not None}
 
     def at(self, name: str) -> str | None:
         """The column in which a field stands."""
