@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ghostclean.adapters.survey import Sample
     from ghostclean.core.ledger import LedgerMapping
     from ghostclean.core.proposal import Line, Overlap, Proposal
+    from ghostclean.places import Place
     from ghostclean.settings import Settings
 
 _MAPPING_FILE = "mapping.toml"
@@ -78,7 +80,7 @@ class FirstRun:
             asked = self.dialog.ask("Where are the trades? A URL, or Enter to look around", "") or None
         samples = list(_look(settings, asked))
         judged = [(sample, *self._judged(sample)) for sample in samples]
-        good = [(sample, proposal) for sample, proposal, _ in judged if proposal is not None]
+        good = [(sample, proposal) for sample, proposal, why in judged if not why]
         if not good and asked is not None and len(judged) == 1 and judged[0][0].records and self.dialog.asks:
             good = [(judged[0][0], self._corrected(judged[0][0], judged[0][2]))]
         if not good:
@@ -87,15 +89,27 @@ class FirstRun:
         self._take_place(settings)
 
     def _judged(self, sample: Sample) -> tuple[Proposal | None, str]:
+        """What is proposed, and nothing where a mapping file stands that fits; else why it is no ledger."""
         from ghostclean.core.proposal import NoLedger, propose
 
         if sample.why_not:
             return None, sample.why_not
+        if (standing := self._standing(sample.place)) is not None:
+            own = [record for record in sample.records if standing.belongs(record)]
+            fits = own and all(standing.id_of(record) and standing.symbol_of(record) for record in own)
+            return None, "" if fits else f"{standing.source} stands already and gives its records no id and symbol"
         try:
             proposal = propose(sample.records, self.words)
         except NoLedger as error:
             return None, str(error)
         return proposal.zoned(self.zone) if self.zone else proposal, ""
+
+    def _standing(self, place: Place) -> LedgerMapping | None:
+        """The mapping of a file that stands already."""
+        from ghostclean.places import mapping_path
+
+        settings = self.settings()
+        return settings.mapping_of(place) if mapping_path(settings.mapping, place) is not None else None
 
     def _corrected(self, sample: Sample, why: str) -> Proposal:
         """The proposal after the owner's words, asked until there is one."""
@@ -109,7 +123,7 @@ class FirstRun:
             if proposal is not None:
                 return proposal
 
-    def _one_of(self, good: list[tuple[Sample, Proposal]]) -> tuple[Sample, Proposal]:
+    def _one_of(self, good: list[tuple[Sample, Proposal | None]]) -> tuple[Sample, Proposal | None]:
         names = [f"{sample.place.describe()}, {_records(sample.total)}" for sample, _ in good]
         if not self.dialog.asks:
             raise BadSettings(
@@ -150,7 +164,7 @@ class FirstRun:
         from ghostclean.render.terminal import progress
 
         settings = self._with_keys()
-        self.mapping = self._mapping(settings)
+        self.mapping = self._mapping()
         trades = open_trades(self.sample.records, self.mapping)
         try:
             with progress("asking the broker", not self.dialog.asks), closing(wiring.broker(settings)) as broker:
@@ -183,16 +197,13 @@ class FirstRun:
             settings = self.settings()
         return settings
 
-    def _mapping(self, settings: Settings) -> LedgerMapping:
-        """The mapping of a file that stands already, else the proposed one."""
+    def _mapping(self) -> LedgerMapping:
+        """The proposed mapping, or that of a file that stands already."""
         from ghostclean.core.ledger import IDENTITY, BadMapping, read_mapping
         from ghostclean.core.proposal import is_native, mapping_text
-        from ghostclean.places import mapping_path
 
-        if mapping_path(settings.mapping, self.sample.place) is not None:
-            self.proposal = None
-            return settings.mapping_of(self.sample.place)
-        assert self.proposal is not None
+        if self.proposal is None:
+            return self._standing(self.sample.place) or IDENTITY
         if is_native(self.proposal):
             return IDENTITY
         try:
@@ -247,7 +258,7 @@ class FirstRun:
             )
         if doubtful := self._doubtful():
             said = "; ".join(f"{line.field} = {line.name} ({line.why})" for line in doubtful)
-            cure = " ".join(f"--set {line.field}={line.name}" for line in doubtful)
+            cure = " ".join(f"--set {shlex.quote(f'{line.field}={line.name}')}" for line in doubtful)
             raise BadSettings(f"not sure of {said}: nothing was written; if it is right, say so: {cure}")
         if not yes:
             raise BadSettings("nothing was written: look at what is proposed and say --yes, or ask at a terminal")
@@ -301,7 +312,7 @@ class FirstRun:
         from ghostclean.adapters.private_file import write_private
         from ghostclean.core.proposal import is_native, mapping_text
         from ghostclean.scrub import scrub
-        from ghostclean.settings import ENV_FILE, file_values
+        from ghostclean.settings import ENV_FILE, file_values, secrets_in
 
         self.document["files"] = files = list[dict[str, Any]]()
         env_file = Path(self.common.env_file or ENV_FILE)
@@ -316,11 +327,9 @@ class FirstRun:
         missing = {name: value for name, value in self.flags.items() if there.get(name) != value}
         files.append({"file": str(env_file.absolute()), "written": False})
         if missing:
-            lines = ", ".join(
-                f"{name}={'***' if 'KEY' in name[-10:] else scrub(value)}" for name, value in missing.items()
-            )
+            lines = scrub(", ".join(f"{name}={value}" for name, value in missing.items()), secrets_in(missing))
             raise BadSettings(
-                f"{env_file} stands already and is never written over: add {lines} to it and say `ghostclean init` "
+                f"{env_file} stands already and is never written over: put {lines} into it and say `ghostclean init` "
                 "again, or name another file with --env-file"
             )
 
@@ -346,8 +355,9 @@ class FirstRun:
         self.dialog.show(lines(self.document["dryRun"], self.common))
         self.document["schedule"] = text = schedule_for(self.common, schedule)
         self.dialog.show(["", f"The schedule (ghostclean schedule {schedule}):", "", *text.splitlines()])
-        self.dialog.show(["", "All is set. The real run is `ghostclean reconcile`; then paste the schedule."])
         worst = next((outcome for outcome in (checked, tried) if outcome.exit_code), checked)
+        if not worst.exit_code:
+            self.dialog.show(["", "All is set. The real run is `ghostclean reconcile`; then paste the schedule."])
         error, detail = worst.error, worst.detail
         document = {**self.document, "ok": error is None, "error": error, "detail": detail}
         return Outcome(document, worst.exit_code, error=error, detail=detail)

@@ -287,7 +287,7 @@ def test_files_that_stand_already_are_used_and_never_written(bot: World) -> None
         2,
         "bad_settings",
         ".env stands already",
-        f"add GHOSTCLEAN_LEDGER={place}, GHOSTCLEAN_MAPPING=",
+        f"put GHOSTCLEAN_LEDGER={place}, GHOSTCLEAN_MAPPING=",
     )
     assert env_file.read_text() == "BOT_TOKEN=1\n"
     written = mapping.read_text()
@@ -307,6 +307,21 @@ def test_files_that_stand_already_are_used_and_never_written(bot: World) -> None
     refused(init(bot, "--yes"), 2, "bad_settings", "line 3")
     other = init(bot, "--yes", "--ledger", "file:gone.json", GHOSTCLEAN_LEDGER=place)
     refused(other, 4, "ledger_failed")
+
+
+def test_a_mapping_that_stands_is_used_where_no_name_is_known(bot: World) -> None:
+    words = {"symbol": "was", "status": "zustand", "shares": "menge", "alpaca_order_id": "auftrag", "id": "nr"}
+    foreign = [{words.get(k, k): v for k, v in record.items()} for record in traded(bot, PAPER_TRADES).records]
+    (bot.folder / "trades.json").write_text(json.dumps(foreign))
+    (bot.folder / "other.json").write_text('[{"id": 1, "was": 2}]')
+    refused(init(bot, "--yes"), 2, "bad_settings", "nothing here looks like a ledger")
+    (bot.folder / "mapping.toml").write_text(
+        '[fields]\nid = "nr"\nticker = "was"\nstatus = "zustand"\nquantity = "menge"\nalpacaOrderId = "auftrag"\n'
+        'side = "direction"\n[values.side]\nLONG = "BUY"\nSHORT = "SHORT"\n'
+    )
+    run = init(bot, "--yes")
+    assert run.code == 0, run.stderr
+    assert (run.document["ledger"]["place"], run.document["account"]["known"]) == (f"file:{bot.folder}/trades.json", 2)
 
 
 def test_a_pipe_gets_plain_lines_and_quiet_only_what_was_written(bot: World) -> None:
