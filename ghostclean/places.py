@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 T = TypeVar("T")
 
@@ -40,6 +40,15 @@ class Place:
 
     def with_key(self, key: str) -> Place:
         return replace(self, key=self.key or key) if self.kind == "redis" else self
+
+    @property
+    def url(self) -> str:
+        """As GHOSTCLEAN_LEDGER spells it, with user and password."""
+        if self.kind == "file":
+            return f"file:{self.where}"
+        if self.kind == "sql" and self.scheme == "sqlite":
+            return f"sqlite:///{self.path}#{self.key}"
+        return f"{self.where}#{quote(self.key, safe='.:')}" if self.key else self.where
 
     @property
     def identity(self) -> str:

@@ -202,12 +202,17 @@ def schedule(
     common: Common,
     kind: Annotated[Literal["cron", "systemd", "github"], typer.Argument(metavar="cron|systemd|github")],
 ) -> Outcome:
+    text = schedule_for(common, kind)
+    document: dict[str, Any] = {"ok": True, "kind": kind, "text": text, "error": None, "detail": None}
+    return Outcome(document, 0, text.splitlines)
+
+
+def schedule_for(common: Common, kind: str) -> str:
+    """The schedule of this installation with these settings."""
     from ghostclean.app.operate.schedule import schedule_text
     from ghostclean.settings import ENV_FILE
 
     beside = Path(sys.executable).parent / "ghostclean"
     program = str(beside) if beside.exists() else shutil.which("ghostclean") or str(beside)
     named = common.env_file is not None
-    text = schedule_text(kind, program, str(Path.cwd()), common.env_file or ENV_FILE, is_named=named)
-    document: dict[str, Any] = {"ok": True, "kind": kind, "text": text, "error": None, "detail": None}
-    return Outcome(document, 0, text.splitlines)
+    return schedule_text(kind, program, str(Path.cwd()), common.env_file or ENV_FILE, is_named=named)

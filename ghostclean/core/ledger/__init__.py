@@ -20,7 +20,7 @@ from .jsontext import (
     skip,
     splice,
 )
-from .mapping import IDENTITY, LedgerMapping, Only, Written
+from .mapping import IDENTITY, SIZES, SYNONYMS, TIMES, LedgerMapping, Only, Written
 from .mapping_file import BadMapping, read_mapping
 from .spelling import Field, Unspeakable
 from .trade import (

@@ -22,6 +22,7 @@ COMMANDS = (
     "resolve",
     "undo",
     "snapshot",
+    "init",
     "doctor",
     "migrate",
     "fleet",
