@@ -88,6 +88,11 @@ class Trade:
         return tuple(i for i in (self.stop_order, self.target_order, self.close_order) if i)
 
     @property
+    def order_ids(self) -> frozenset[str]:
+        """Every order id that the record stores."""
+        return frozenset((*self.entry_orders, *self.exit_orders))
+
+    @property
     def owner(self) -> str:
         """Who its orders are of, unique in the account: its id with its entry order, else with its opening."""
         opening = self.opening.isoformat() if self.opening is not None else ""
@@ -202,13 +207,15 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         return None
 
     size, size_field = _size(record, problems)
-    has_order = text(record, *ENTRY_ORDER_FIELDS, "clientOrderId") is not None
+    client_order = text(record, "clientOrderId")
+    names = (*(order_id(record, name) for name in ENTRY_ORDER_FIELDS), client_order)
+    entry_orders = tuple(dict.fromkeys(n for n in names if n))
     problems += [
         f"{name} is no text that can be sent"
         for name in ("ticker", "symbol", *ORDER_ID_FIELDS)
         if isinstance(value := record.get(name), str) and not is_storable(value)
     ]
-    if size is None and not has_order:
+    if size is None and not entry_orders:
         problems.append("it has no positive size and no entry order to take one from")
     return Trade(
         id=trade_id,
@@ -225,8 +232,8 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         initial_stop=numeric("initialStopPrice", "originalStopPrice"),
         filled_qty=numeric("filledQty"),
         avg_fill_price=numeric("avgFillPrice"),
-        entry_orders=_entry_orders(record),
-        client_order=text(record, "clientOrderId"),
+        entry_orders=entry_orders,
+        client_order=client_order,
         stop_order=order_id(record, "stopOrderId"),
         target_order=order_id(record, "takeProfitOrderId"),
         close_order=order_id(record, "closeOrderId"),
@@ -236,11 +243,6 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         updated_at=parse_time(record.get("updatedAt")),
         problem="; ".join(problems) or None,
     )
-
-
-def _entry_orders(record: Mapping[str, Any]) -> tuple[str, ...]:
-    names = (*(order_id(record, name) for name in ENTRY_ORDER_FIELDS), text(record, "clientOrderId"))
-    return tuple(dict.fromkeys(n for n in names if n))
 
 
 def _side(record: Mapping[str, Any], problems: list[str]) -> Side:
@@ -298,7 +300,7 @@ def same(record: Mapping[str, Any], name: str, value: object) -> bool:
         except BadNumber:
             return False
         # A value longer than a JSON number holds comes back shortened; it is the same value.
-        return said is not None and json_number(said) == json_number(value)
+        return said is not None and (said == value or json_number(said) == json_number(value))
     if present == value:
         return True
     moment = parse_time(value)
@@ -313,3 +315,12 @@ def means(present: object, value: object) -> bool:
         return False
     moment = parse_time(value)
     return moment is not None and parse_time(present) == moment
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values mean the same, numbers by value whether they are text or not."""
+    try:
+        said = None if isinstance(one, bool) else number(one)
+        return means(one, other) or (said is not None and said == number(other))
+    except BadNumber:
+        return means(one, other)
