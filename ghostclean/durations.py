@@ -14,10 +14,10 @@ def parse_duration(text: str, *, zero: bool = False, most: float = DAY) -> float
     """Seconds from text; ValueError says what is wrong. Zero needs `zero`; `most` seconds is the limit."""
     match = _SHAPE.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"{text.strip()[:40]!r} is no duration; write it like 60, 0.5, 500ms, 3s or 2m")
+        raise ValueError(f"{text.strip()[:40]!r} is no duration; write it like 60, 500ms, 3s, 2m, 12h or 1d")
     seconds = float(match[1]) * _SECONDS[match[2] or "s"]
     if seconds == 0 and not zero:
-        raise ValueError("a duration of zero leaves no time; write it like 60, 0.5, 500ms, 3s or 2m")
+        raise ValueError("a duration of zero leaves no time; write it like 60, 500ms, 3s, 2m, 12h or 1d")
     if seconds > most:
         raise ValueError(f"{text.strip()[:40]!r} is longer than {spell(most)}")
     return seconds

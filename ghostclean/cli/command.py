@@ -13,9 +13,9 @@ _HELP = """Closes ghosts: open trades of a ledger that the broker has no more.
 
 \b
 Examples:
-  ghostclean demo                  the whole thing with no account and no server
+  ghostclean demo                  the whole thing, without account or server
   ghostclean reconcile --dry-run   what a run would change, and why
-  ghostclean status                is it well, does it need you, what to do next
+  ghostclean status                is it well, does it need you; what is next
 """
 
 app = typer.Typer(

@@ -18,9 +18,12 @@ def complete_runs(incomplete: str) -> list[str]:
 
 def _starting_with(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
     from ghostclean.errors import GhostcleanError
+    from ghostclean.lines import shell_word
 
+    # A shell puts them on its command line as they are, unquoted.
     with contextlib.suppress(GhostcleanError, OSError):
-        return [name for name in names() if name.startswith(incomplete)][:_MOST]
+        plain = (name for name in names() if name == shell_word(name) and not name.startswith("-"))
+        return [name for name in plain if name.startswith(incomplete)][:_MOST]
     return []
 
 

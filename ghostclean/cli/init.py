@@ -16,7 +16,7 @@ Examples:
   ghostclean init
   ghostclean init --ledger sqlite:////home/me/bot/bot.db#trades
   ghostclean init --ledger postgresql://bot@localhost/bot --yes
-  ghostclean init --set quantity=shares --set takeProfitPrice= --zone America/New_York --yes
+  ghostclean init --set quantity=shares --zone America/New_York --yes
 
 Finds the ledger, shows three of its records, proposes which of its fields is which and why, and asks the
 account whether it knows these trades. After a yes it writes .env and mapping.toml, never over existing

@@ -205,8 +205,7 @@ def _choose(shown: Outcome) -> tuple[str | None, str | None] | None:
     if not answer.strip().isdecimal() or not 1 <= int(answer) <= len(candidates):
         raise bad_option("the choice", f"it must be a number from 1 to {len(candidates)}")
     chosen = candidates[int(answer) - 1]
-    is_entry = "--entry-order" in chosen["command"]
-    return (None, chosen["orderId"]) if is_entry else (chosen["orderId"], None)
+    return (None, chosen["orderId"]) if chosen["enters"] else (chosen["orderId"], None)
 
 
 @command("undo", _UNDO, "Put back what a run changed in the ledger.")
@@ -239,8 +238,9 @@ def undo(
 
 
 def _reported(document: dict[str, Any], code: int, common: Common) -> Outcome:
+    from ghostclean.lines import printable
     from ghostclean.render.terminal import folded
-    from ghostclean.render.text import printable, row_start
+    from ghostclean.render.text import row_start
 
     def lines() -> Iterator[str]:
         for row in document["results"]:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from ghostclean.core.broker import iso
+from ghostclean.lines import printable
 
 ABOUT = ContextVar("ABOUT", default="")  # the account that a thread works for, where there are several
 
@@ -39,4 +40,5 @@ class _Cleaning(logging.Formatter):
         account = ABOUT.get()
         if self._as_json:
             return log_line(record.levelname.lower(), text, account)
-        return f"ghostclean: {account}: {text}" if account else f"ghostclean: {text}"
+        lines = (f"ghostclean: {account}: {text}" if account else f"ghostclean: {text}").splitlines()
+        return "\n".join(printable(line, None) for line in lines)

@@ -43,7 +43,7 @@ _MIGRATE = """Copy a ledger to another place or layout; the source stays as it i
 \b
 Examples:
   ghostclean migrate redis://localhost/0#trades:v1:live file:trades.json
-  ghostclean migrate file:trades.json redis://localhost/0#trades:v2:live --layout hash --dry-run
+  ghostclean migrate file:trades.json redis://localhost/0#live --layout hash
 
 The target must not exist or hold no trades; the copy is read back and compared.
 """

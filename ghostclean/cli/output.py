@@ -18,6 +18,7 @@ import typer
 from ghostclean.cli.not_begun import not_begun
 from ghostclean.cli.process import hold_signals, lost_output, stopped_code
 from ghostclean.errors import BadSettings, BrokerError, BrokerTruthFailed, GhostcleanError
+from ghostclean.lines import printable
 from ghostclean.scrub import scrub
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class Common:
         else:
             from ghostclean.render.terminal import folded
 
-            for line in folded((f"ghostclean: {text}",), stream=sys.stderr):
+            # Only a traceback has lines of its own: what others wrote must not look like a line of ours.
+            text = f"ghostclean: {text}"
+            lines = text.splitlines() if level == "debug" else [text]
+            for line in folded((printable(line, None) for line in lines), stream=sys.stderr):
                 say(line)
 
 

@@ -10,6 +10,7 @@ from ghostclean.core.attention import describe, of
 from ghostclean.core.health import Failing
 from ghostclean.counts import counted
 from ghostclean.errors import Cause
+from ghostclean.lines import printable
 
 OVERWRITTEN = "the app has overwritten closes"  # how a run's note of it begins
 INTERRUPTED = "interrupted"  # by a person or a scheduler: no failure of a run
@@ -52,7 +53,7 @@ class Origin:
 
 def message(alerts: Sequence[Alert], origin: Origin, most: int) -> str:
     """The alerts as text of at most so many characters: what is too long loses its end, not whose it is."""
-    shown, whose = "\n".join(f"ghostclean: {alert.text}" for alert in alerts), f"\n{origin.line()}"
+    shown, whose = "\n".join(f"ghostclean: {printable(alert.text, None)}" for alert in alerts), f"\n{origin.line()}"
     if len(shown) + len(whose) <= most:
         return shown + whose
     room = most - len(whose) - 1
@@ -171,7 +172,7 @@ def report(document: Mapping[str, Any], origin: Origin) -> str:
     lines += [f"{r['action']} {r['ticker']} {r['id'] or '-'} {r['verdict']}: {r['reason']}" for r in rows[:_REPORTED]]
     if len(rows) > _REPORTED:
         lines.append(f"and {len(rows) - _REPORTED} more")
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def manage_report(document: Mapping[str, Any], origin: Origin) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from ghostclean.core.broker import parse_time, symbol_key
 from ghostclean.core.verdicts import Action, Decision, Plan, Verdict
+from ghostclean.lines import command, printable
 
 
 class Kind(StrEnum):
@@ -129,8 +129,8 @@ def _sorted(items: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def of(item: Mapping[str, Any]) -> str:
-    """What an item's document is about."""
-    return " ".join(filter(None, (item["symbol"], item["id"]))) or "the ledger"
+    """What an item's document is about, on one line."""
+    return " ".join(printable(name, 80) for name in (item["symbol"], item["id"]) if name) or "the ledger"
 
 
 def describe(item: Mapping[str, Any]) -> str:
@@ -140,7 +140,7 @@ def describe(item: Mapping[str, Any]) -> str:
 
 def _said(item: Mapping[str, Any]) -> str:
     kind = "" if item["kind"] == Kind.LEDGER else f"{item['kind']}: "  # "the ledger: ledger: …" says it twice
-    return f"{of(item)}: {kind}{item['why']}"
+    return f"{of(item)}: {kind}{printable(item['why'])}"
 
 
 def told_by(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -179,15 +179,15 @@ def by_hand(kind: str) -> str | None:
 
 def cure(kind: Kind, trade_id: str) -> str:
     """What is done about a trade once it was looked at."""
-    return _CURES.get(kind, f"ghostclean resolve {shlex.quote(trade_id)}")
+    return _CURES.get(kind, command("resolve", trade_id))
 
 
 def about(kind: Kind, symbol: str | None, trade_id: str | None, why: str) -> Item:
     """An item of a trade: a person chooses what settles it, or looks at its record and journal first."""
-    command = "ghostclean doctor"
+    following = "ghostclean doctor"
     if trade_id:
-        command = f"ghostclean explain {shlex.quote(trade_id)}" if kind in _CURES else cure(kind, trade_id)
-    return Item(kind, why, command, symbol or None, trade_id)
+        following = command("explain", trade_id) if kind in _CURES else cure(kind, trade_id)
+    return Item(kind, why, following, symbol or None, trade_id)
 
 
 def breaks(plan: Plan, verdicts: Mapping[str, Any], patience: timedelta, now: datetime) -> list[Item]:

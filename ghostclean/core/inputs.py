@@ -86,9 +86,8 @@ class World:
     repeated: frozenset[str] = frozenset()
 
     def unreadable(self, trade: Trade) -> str | None:
-        """What keeps a record from being a trade: a defect, or an id that is used twice and names nobody."""
-        twice = "its id stands more than once in the ledger" if trade.id in self.repeated else None
-        return trade.problem or twice
+        """What keeps a record from being a trade."""
+        return trade.unreadable(self.repeated)
 
     def other_account(self, trade: Trade) -> str | None:
         """Why a record is of another account than this one, by its own word."""

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ghostclean.core.proposal import Line, Overlap, Proposal, Trust
-
-from .text import printable
+from ghostclean.lines import printable
 
 _MARKS = {Trust.SURE: " ", Trust.LIKELY: "~", Trust.DOUBTFUL: "?"}
 _CELL = 40  # characters in a pipe

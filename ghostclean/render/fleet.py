@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ghostclean.counts import counted
-
-from .text import printable
+from ghostclean.lines import printable
 
 Document = Mapping[str, Any]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ghostclean.render.text import changes, printable, totals
+from ghostclean.lines import printable
+from ghostclean.render.text import changes, totals
 
 _MOST_ROWS = 20
 _MOST_TEXT = 160

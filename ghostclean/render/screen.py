@@ -16,9 +16,10 @@ from ghostclean.core.attention import of
 from ghostclean.core.broker import parse_time
 from ghostclean.counts import counted
 from ghostclean.durations import spell
+from ghostclean.lines import printable
 
 from .terminal import is_plain, is_terminal
-from .text import changes, fit_line, printable, shown, totals, why
+from .text import changes, fit_line, shown, totals, why
 
 Document = Mapping[str, Any]
 
@@ -130,8 +131,8 @@ def _attention(items: Sequence[Document], now: datetime | None) -> Table:
     """The worst first, each with its next command on a line of its own, ready to paste."""
     table = listing("for", "kind", "of what, why, and the next command")
     for item in items:
-        what = f"{printable(of(item), 80)}: {printable(item['why'])}"
-        command = Text(printable(item["command"]), "bold")
+        what = f"{of(item)}: {printable(item['why'])}"
+        command = Text(item["command"], "bold")
         table.add_row(_age(parse_time(item["since"]), now), item["kind"], Text.assemble(what, "\n", command))
     return table
 

@@ -10,6 +10,7 @@ from typing import Any
 from ghostclean.core.attention import by_hand, describe, of
 from ghostclean.counts import counted
 from ghostclean.durations import spell
+from ghostclean.lines import printable
 
 Document = Mapping[str, Any]
 
@@ -18,12 +19,6 @@ _QUIET_ACTIONS = frozenset({"kept", "held", "skipped"})
 _WOULD_BE = {"closed": "to close", "synced": "to sync", "backfilled": "to adopt"}
 CSV_COLUMNS = ("at", "action", "ticker", "id", "verdict", "closeReason", "closePrice", "pnl", "runId", "source")
 _COUNTERS = ("checked", "closed", "synced", "backfilled", "held", "orphans", "failed")
-
-
-def printable(text: object, most: int = 400) -> str:
-    """One line that no terminal can be tricked by: control characters become `?`."""
-    line = "".join(c if c.isprintable() else " " if c in "\t\r\n" else "?" for c in str(text))
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def changes(row: Document) -> bool:
@@ -95,8 +90,8 @@ def fit_line(fit: Document) -> str:
 
 def attention_lines(document: Document) -> Iterator[str]:
     """What begins to need a person with this run, and what no longer does."""
-    yield from (f"needs you: {printable(describe(item))}" for item in document["attention"] if item["new"])
-    yield from (f"settled: {printable(of(item))} ({item['kind']})" for item in document["settled"])
+    yield from (f"needs you: {describe(item)}" for item in document["attention"] if item["new"])
+    yield from (f"settled: {of(item)} ({item['kind']})" for item in document["settled"])
 
 
 def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:
@@ -130,7 +125,7 @@ def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]
     if document["kind"] != "trade":
         if document["run"] is not None:
             yield _run_line(document["run"])
-        yield from (f"needs you: {printable(describe(item))}" for item in document["attention"])
+        yield from (f"needs you: {describe(item)}" for item in document["attention"])
         for trade in document["trades"]:
             yield from _trade_lines(trade, verbose=verbose)
             yield ""
@@ -140,7 +135,7 @@ def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]
         yield "nothing needs to be done"
         return
     yield "what can be done:"
-    yield from (f"    {printable(command)}" for command in document["cure"])
+    yield from (f"    {command}" for command in document["cure"])
 
 
 def _run_line(run: Document) -> str:
@@ -186,9 +181,9 @@ def choice_lines(document: Document) -> Iterator[str]:
     yield f"    {printable(document['reason'])}"
     yield from _candidate_lines(document)
     for candidate in document["candidates"]:
-        yield f"    {printable(candidate['command'])}"
+        yield f"    {candidate['command']}"
     if document["vanished"]:
-        yield f"    {printable(document['vanished'])}"
+        yield f"    {document['vanished']}"
 
 
 def _candidate_lines(document: Document) -> Iterator[str]:
@@ -257,5 +252,5 @@ def _value(value: object) -> str:
 def check_line(check: Document) -> str:
     """One check of the doctor: mark, name, finding, cure."""
     mark = {True: "ok", False: "FAIL", None: "note"}[check["ok"]]
-    cure = f" - {printable(check['cure'])}" if check["cure"] else ""
+    cure = f" - {printable(check['cure'], None)}" if check["cure"] else ""
     return f"{mark:<5}{check['name']:<12} {printable(check['found'])}{cure}"

@@ -59,6 +59,35 @@ def test_a_position_that_flipped_short_is_cured_with_what_the_alert_names(world:
     assert [kind for kind, _ in told(world.reconcile())] == ["orphan"]
 
 
+def test_an_id_that_looks_like_an_option_is_no_option(world: World) -> None:
+    world.pin()
+    bought = world.broker.open_trade("AAPL", 10, 180, at=DAY_AGO)
+    sold = world.broker.sell("AAPL", 10, 181, at=YESTERDAY)
+    world.broker.open_trade("AAPL", 5, 182, at=YESTERDAY, side="sell")
+    world.ledger(long("-x --entry-order", "AAPL", alpacaOrderId=bought["id"]))
+    ((_, command),) = told(world.reconcile())
+
+    listed = paste(world, command.replace(" -- ", " --json -- "))
+    named = {row["orderId"]: row for row in listed.document["candidates"]}
+
+    assert [named[order["id"]]["enters"] for order in (bought, sold)] == [True, False]
+    assert paste(world, named[sold["id"]]["command"]).code == 0
+    assert world.trade("-x --entry-order")["closePrice"] == 181
+
+
+def test_what_others_wrote_looks_like_no_line_of_ours(world: World) -> None:
+    world.pin()
+    world.broker.open_trade("AAPL", 5, 180, at=DAY_AGO)
+    world.ledger(long("t\nghostclean: all is well\x1b[2J", "AAPL"))
+
+    run = world.run("reconcile")
+    (line,) = run.stderr.splitlines()
+
+    assert line.startswith("ghostclean: needs you: AAPL t ghostclean: all is well?[2J: mismatch: ")
+    assert line.endswith(r"-> ghostclean resolve $'t\x0aghostclean: all is well\x1b[2J'")
+    assert all(text.isprintable() for text in world.run("status").stdout.splitlines())
+
+
 def test_a_tripped_breaker_names_what_shows_the_closes(world: World) -> None:
     world.pin()
     world.ledger(*(long(f"t{n}", f"SYM{n}", alpacaOrderId=UNKNOWN_ORDER[:-1] + str(n)) for n in range(4)))
@@ -113,6 +142,19 @@ def test_a_record_without_a_symbol_is_no_ghost_by_anybodys_word(world: World) ->
     explained = world.run("explain", "u")
     assert "correct the record in the app" in explained.stdout
     assert "--vanished" not in explained.stdout
+
+
+def test_a_word_on_an_id_that_stands_twice_is_no_word_on_a_trade(world: World) -> None:
+    world.pin()
+    world.ledger(long("d", "AMD"), long("d", "GE"))
+    assert told(world.reconcile()) == [("unreadable", "ghostclean explain d")]
+
+    assert world.run("explain", "d", "--json").document["cure"] == ["ghostclean doctor"]
+    assert "trade d GE is unreadable: its id stands more than once" in world.run("doctor").stdout
+    for more in ((), ("--vanished",)):
+        with world.untouched():
+            refused = world.run("resolve", "d", *more)
+        assert (refused.code, "several records with the id 'd'" in refused.stderr) == (1, True)
 
 
 def test_a_quiet_failure_that_is_an_item_is_said_once(world: World) -> None:
@@ -431,12 +473,19 @@ def test_what_nobody_knows_is_exit_1(world: World) -> None:
 # --------------------------------------------------------------------------- history
 
 
-def closed_twice(world: World) -> list[str]:
-    """Two ghosts closed by two runs, one sold at +100, one vanished; the run ids."""
+def sold_by_hand(world: World) -> dict[str, Any]:
+    """A trade of ten that were sold at +100, as the app still has it."""
     world.pin()
     bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
     world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
-    world.ledger(long("m", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+    record = long("m", "MSFT", entry=400, alpacaOrderId=bought["id"])
+    world.ledger(record)
+    return record
+
+
+def closed_twice(world: World) -> list[str]:
+    """Two ghosts closed by two runs, one sold at +100, one vanished; the run ids."""
+    sold_by_hand(world)
     runs = [world.reconcile().document["runId"]]
     world.ledger(long("x", "IBM", alpacaOrderId=UNKNOWN_ORDER))
     return [*runs, world.reconcile().document["runId"]]
@@ -466,15 +515,24 @@ def test_history_of_one_symbol_and_of_a_time(world: World) -> None:
 
 
 def test_an_undone_close_takes_its_money_out_again(world: World) -> None:
-    world.pin()
-    bought = world.broker.open_trade("MSFT", 10, 400, at=DAY_AGO)
-    world.broker.sell("MSFT", 10, 410, at=YESTERDAY)
-    world.ledger(long("m", "MSFT", entry=400, alpacaOrderId=bought["id"]))
+    sold_by_hand(world)
     world.run("undo", world.reconcile().document["runId"])
 
     sums = world.run("history", "m", "--json").document["sums"]
 
     assert [(s["reason"], s["pnl"]) for s in sums] == [("manual_close", 100), ("undone", -100)]
+
+
+def test_a_close_that_the_app_overwrote_counts_once(world: World) -> None:
+    old = sold_by_hand(world)
+    world.reconcile()
+    world.ledger(old)
+    world.reconcile()
+
+    document = world.run("history", "m", "--json").document
+
+    assert [(r["action"], r["pnl"]) for r in document["entries"]] == [("closed", 100), ("closed", 0)]
+    assert document["sums"] == [{"reason": "manual_close", "count": 1, "pnl": 100, "unknown": 0}]
 
 
 def test_a_vanished_by_a_persons_word_is_an_exit_without_pnl(world: World) -> None:

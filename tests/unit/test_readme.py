@@ -100,6 +100,14 @@ def test_the_help_in_the_readme_is_the_programs_own() -> None:
     ).stdout
 
     assert blocks(README, "text") == [said]
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_help_screen_fits_eighty_columns(name: str) -> None:
+    said = COMMANDS[name].get_help(COMMANDS[name].context_class(COMMANDS[name], info_name=name, terminal_width=80))
+
+    assert [line for line in said.splitlines() if len(line) > 80] == []
 
 
 def test_every_option_named_in_running_text_exists() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +16,7 @@ from ghostclean.core.broker import FillsSince, Order, OrdersOf, RecordsOf, Side,
 from ghostclean.core.inputs import Policy
 from ghostclean.core.ledger import Trade, json_value, order_ids, read_trade, record_id
 from ghostclean.core.verdicts import Action, Decision, Verdict
+from ghostclean.lines import command, shell_word
 
 _BEFORE_OPENING = timedelta(days=1)
 _LOOK_BACK = timedelta(days=90)
@@ -37,12 +37,8 @@ class Candidate:
     price: Decimal | None
     at: datetime | None
     owner: str | None
+    enters: bool  # it may have opened the trade, not closed it
     command: str
-
-    @property
-    def enters(self) -> bool:
-        """Whether it may have opened the trade, not closed it."""
-        return "--entry-order" in self.command
 
     def to_dict(self) -> dict[str, Any]:
         fields: dict[str, Any] = json_value({"filledQty": self.qty, "price": self.price})
@@ -54,6 +50,7 @@ class Candidate:
             **fields,
             "at": iso(self.at) if self.at else None,
             "owner": self.owner,
+            "enters": self.enters,
             "command": self.command,
         }
 
@@ -72,7 +69,7 @@ class Choice:
         """The command for a trade of which nothing is left and whose end nobody knows."""
         if not self.trade.symbol or self.held != "nothing" or self.decision.verdict in ALIVE:
             return None
-        return f"ghostclean resolve {shlex.quote(self.trade.id or '')} --vanished --dry-run"
+        return command("resolve", self.trade.id or "", "--vanished", "--dry-run")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -87,7 +84,7 @@ class Choice:
 
 
 def find_candidates(parts: Parts, deadline: Deadline, policy: Policy, record: Mapping[str, Any]) -> Choice | None:
-    """The choice for an open trade, None for one that runs do not work on.
+    """The choice for an open trade, None for one that runs do not work on or whose id stands twice.
 
     Raises LedgerFailed, StateFailed, BrokerTruthFailed, AccountMismatch.
     """
@@ -98,7 +95,7 @@ def find_candidates(parts: Parts, deadline: Deadline, policy: Policy, record: Ma
     observation = observe(parts, deadline, policy, view, memory, truth, look_again=False)
     trade = read_trade(record)
     decision = next((d for d in observation.plan.decisions if d.trade_id == trade.id), None)
-    if decision is None:
+    if decision is None or trade.id in view.repeated:
         return None
     since = max((trade.opening or truth.at) - _BEFORE_OPENING, truth.at - _LOOK_BACK)
     keys = instruments(observation, trade)
@@ -136,7 +133,8 @@ def _candidates(
             evidence.price_of(order),
             order.fill_time,
             owners.get(order.id) or owners.get(order.client_id),
-            _command(trade, order),
+            enters := order.side == trade.side.opening,
+            _command(trade, order, "--entry-order" if enters else "--exit-order"),
         )
         for order in filled
         if order.fill_time is None or order.fill_time >= since
@@ -153,9 +151,8 @@ def _owners(observation: Observation, trade: Trade) -> dict[str, str]:
     return owners
 
 
-def _command(trade: Trade, order: Order) -> str:
-    option = "--entry-order" if order.side == trade.side.opening else "--exit-order"
-    return f"ghostclean resolve {shlex.quote(trade.id or '')} {option} {order.id}"
+def _command(trade: Trade, order: Order, option: str) -> str:
+    return command("resolve", trade.id or "", option, shell_word(order.id))
 
 
 def unexplained_without(observation: Observation, key: str, side: Side) -> str | None:

@@ -18,7 +18,7 @@ from ghostclean.core.broker import iso
 from ghostclean.counts import counted
 from ghostclean.errors import GhostcleanError, Locked
 
-CHANGED_SINCE = "the trade has changed since; nothing was written to it"
+CHANGED_SINCE = "the trade has changed meanwhile; nothing was written to it; look at it again"
 
 _LOCK_SECONDS = 60.0
 _REFUSED = "refused"

@@ -11,7 +11,7 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -168,7 +168,7 @@ def _ledger(stores: Stores, fits: list[Fit]) -> Iterator[Check]:
         return
     opened, pending = ([r for r in view.active if belongs(r)] for belongs in (is_open, is_pending))
     yield Check("ledger", True, f"{ledger.place}: {ledger.describe()}; {len(opened)} open, {len(pending)} pending")
-    yield from _unreadable((*opened, *pending))
+    yield from _unreadable((*opened, *pending), view.repeated)
     for stranger in view.strangers[:_SHOWN]:
         cure = "repair it in the app; remove it only if it never was a trade"
         yield Check("ledger", None, f"not readable as a trade: {stranger}", cure)
@@ -179,10 +179,10 @@ def _statuses(stores: Stores, fit: Fit, *, state_works: bool) -> Iterator[Check]
     yield Check("ledger", *statuses(fit, memory.get(WORDS) or ()))
 
 
-def _unreadable(records: Iterable[Record]) -> Iterator[Check]:
-    trades = [trade for trade in map(read_trade, records) if trade.problem]
-    for trade in trades[:_SHOWN]:
-        what = f"trade {trade.id or '?'} {trade.symbol or '?'} is unreadable: {trade.problem}"
+def _unreadable(records: Iterable[Record], repeated: Collection[str]) -> Iterator[Check]:
+    found = [(trade, why) for trade in map(read_trade, records) if (why := trade.unreadable(repeated))]
+    for trade, why in found[:_SHOWN]:
+        what = f"trade {trade.id or '?'} {trade.symbol or '?'} is unreadable: {why}"
         yield Check("ledger", None, what, "correct the record in the app")
 
 

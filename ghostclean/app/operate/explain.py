@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from ghostclean.core.broker import canonical_id, symbol_key
 from ghostclean.core.ledger import FACTS, beside, json_value, order_ids, record_id, text
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError, LedgerFailed
+from ghostclean.lines import command, shell_word
 
 from .candidates import THIS, Choice
 from .history import BOOKED
@@ -43,10 +43,10 @@ def explain(stores: Stores, subject: str, find: Find) -> dict[str, Any]:
     if not ids and not of_symbol and run is None:
         return document
     trades = [explain_trade(stores, trade_id, find) for trade_id in ids]
-    cure = [f"ghostclean undo {shlex.quote(subject)} --dry-run"] if any(map(_changed, entries)) else []
+    cure = [command("undo", subject, "--dry-run")] if any(map(_changed, entries)) else []
     cure += ["ghostclean doctor"] if run is not None and run.get("error") else []
     cure += [item.command for item in of_symbol] if kind == "symbol" else []
-    cure += [command for trade in trades for command in trade["cure"]]
+    cure += [line for trade in trades for line in trade["cure"]]
     return {
         "ok": True,
         "id": subject,
@@ -144,7 +144,6 @@ def _choice(record: Record | None, items: Sequence[Item], find: Find) -> tuple[C
 
 def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry], choice: Choice | None) -> list[str]:
     """Commands to paste, the likeliest first; none where nothing needs doing."""
-    name = shlex.quote(trade_id)
     commands = []
     if choice is not None:
         size = choice.trade.size
@@ -154,7 +153,7 @@ def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry],
     commands += [attention.cure(i.kind, trade_id) for i in items if not commands or i.kind not in _BREAKS]
     written = [entry for entry in entries if _changed(entry) and entry.action in BOOKED]
     if written and written[-1].action != UNDONE:
-        commands.append(f"ghostclean undo {shlex.quote(written[-1].run_id)} --trade {name} --dry-run")
+        commands.append(command("undo", written[-1].run_id, "--trade", shell_word(trade_id), "--dry-run"))
     return [*dict.fromkeys(commands)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -24,10 +24,14 @@ _EXITS = frozenset({str(Action.CLOSED), str(Action.REDUCED)})
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One change of the books; `pnl` is what it added to the realized P&L, None where that is not known."""
+    """One change of the books; `pnl` is what it added to the realized P&L, None where that is not known.
+
+    `again` is set where an earlier change had closed the trade and the app overwrote that.
+    """
 
     entry: JournalEntry
     pnl: Decimal | None
+    again: bool
 
     @property
     def close_reason(self) -> str | None:
@@ -37,8 +41,7 @@ class Row:
     @property
     def is_exit(self) -> bool:
         """Whether it ended the trade or a part of it; a person's word may also relink it."""
-        closed = (self.entry.after or {}).get("status") == "CLOSED"
-        return self.entry.action in _EXITS or (self.entry.action == _RESOLVED and closed)
+        return self.entry.action in _EXITS or (self.entry.action == _RESOLVED and _closes(self.entry))
 
     def to_dict(self) -> dict[str, Any]:
         entry = self.entry
@@ -56,7 +59,7 @@ def read_history(
     `subject` is a trade's id or a symbol; `every_change` adds syncs and moved stops.
     """
     entries = [e for e in state.journal() if e.outcome == WRITTEN and e.after is not None and _is_about(e, subject)]
-    rows = [Row(e, _pnl(e)) for e in entries if every_change or e.action in BOOKED]
+    rows = [row for row in _rows(entries) if every_change or row.entry.action in BOOKED]
     rows = [row for row in rows if since is None or (parse_time(row.entry.at) or since) >= since]
     return {
         "ok": True,
@@ -73,12 +76,26 @@ def _is_about(entry: JournalEntry, subject: str | None) -> bool:
     return subject is None or subject == entry.trade_id or symbol_key(subject) == symbol_key(entry.ticker)
 
 
-def _pnl(entry: JournalEntry) -> Decimal | None:
-    """The difference a change made: a final close states the whole trade, its parts are booked before it."""
-    after, before = _money(entry.after), _money(entry.before)
-    if after is None and before is None:
-        return None
-    return (after or ZERO) - (before or ZERO)
+def _rows(entries: Iterable[JournalEntry]) -> Iterator[Row]:
+    """With the difference each change made to what is booked of its trade, whatever the app took out of the record."""
+    booked: dict[str, Decimal] = {}
+    closed: set[str] = set()
+    for entry in entries:
+        trade, after, before = entry.trade_id, _money(entry.after), _money(entry.before)
+        pnl = None
+        if after is not None or before is not None:
+            base = before if before is not None else booked.get(trade, ZERO)
+            booked[trade] = after or ZERO
+            pnl = booked[trade] - base
+        yield Row(entry, pnl, again=_closes(entry) and trade in closed)
+        if _closes(entry):
+            closed.add(trade)
+        elif "status" in (entry.after or {}):
+            closed.discard(trade)
+
+
+def _closes(entry: JournalEntry) -> bool:
+    return (entry.after or {}).get("status") == "CLOSED"
 
 
 def _money(fields: Mapping[str, Any] | None) -> Decimal | None:
@@ -89,7 +106,7 @@ def _money(fields: Mapping[str, Any] | None) -> Decimal | None:
 
 
 def _sums(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Count and P&L by reason; `unknown` counts the exits whose P&L is not known."""
+    """Count and P&L by reason, a close that was made again once; `unknown` counts the exits whose P&L is not known."""
     by_reason: dict[str, list[Row]] = {}
     for row in rows:
         by_reason.setdefault(_reason(row), []).append(row)
@@ -99,8 +116,9 @@ def _sums(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def _sum(reason: str, rows: Sequence[Row]) -> dict[str, Any]:
     known = [row.pnl for row in rows if row.pnl is not None]
     total: dict[str, Any] = json_value({"pnl": sum(known, ZERO)})
-    unknown = sum(1 for row in rows if row.pnl is None and row.is_exit)
-    return {"reason": reason, "count": len(rows), **total, "unknown": unknown}
+    once = [row for row in rows if not row.again]
+    unknown = sum(1 for row in once if row.pnl is None and row.is_exit)
+    return {"reason": reason, "count": len(once), **total, "unknown": unknown}
 
 
 def _reason(row: Row) -> str:

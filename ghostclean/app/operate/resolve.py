@@ -86,7 +86,12 @@ def resolve_trade(
 
 
 def open_record(view: LedgerView, trade_id: str) -> Record:
-    """The open or pending record with that id; raises NothingToDo."""
+    """The open or pending record with that id; raises NothingToDo, also where several records have it."""
+    if trade_id in view.repeated:
+        raise NothingToDo(
+            f"the ledger has several records with the id {trade_id!r}: nothing was changed; "
+            "give each an id of its own in the app"
+        )
     for record in view.active:
         if record_id(record) == trade_id and (is_open(record) or is_pending(record)):
             return record

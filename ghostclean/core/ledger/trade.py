@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -59,6 +59,10 @@ class Trade:
     executed_at: datetime | None
     updated_at: datetime | None
     problem: str | None
+
+    def unreadable(self, repeated: Collection[str]) -> str | None:
+        """What keeps the record from being a trade: a defect, or an id that is used twice and names nobody."""
+        return self.problem or ("its id stands more than once in the ledger" if self.id in repeated else None)
 
     @property
     def is_pending(self) -> bool:

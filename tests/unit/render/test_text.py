@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ghostclean.core.verdicts import Action
-from ghostclean.render.text import check_line, entry_lines, printable, reconcile_lines, row_line, totals
+from ghostclean.render.text import check_line, entry_lines, reconcile_lines, row_line, totals
 from tests.builders import document, row
 
 
@@ -78,17 +78,6 @@ def test_a_failed_and_partial_run_says_so() -> None:
 
 def test_totals_keep_what_is_not_zero() -> None:
     assert totals(document(row("closed"), closed=1)) == "1 checked, 1 closed"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"), [("a\x1b[2Jb", "a?[2Jb"), ("a\nb\tc", "a b c"), ("ü€", "ü€"), ("x\u202ey", "x?y")]
-)
-def test_nothing_from_a_ledger_can_move_the_cursor(text: str, shown: str) -> None:
-    assert printable(text) == shown
-
-
-def test_long_text_is_cut() -> None:
-    assert printable("x" * 500, 10) == "x" * 9 + "…"
 
 
 def test_an_explanation_shows_proof_and_both_values() -> None:
