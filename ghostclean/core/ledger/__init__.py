@@ -20,6 +20,7 @@ from .jsontext import (
     splice,
 )
 from .trade import (
+    ADOPTED,
     ENTRY_ORDER_FIELDS,
     FINAL,
     NOT_FOUND,
