@@ -128,13 +128,14 @@ def account_of(env_file: str) -> Account:
     name, secrets = Path(env_file).name.removesuffix(ENDING), environment_secrets(env_file)
     try:
         settings = Settings.of_account(env_file)
+        ledger = settings.ledger_at.identity + settings.mapping_of(settings.ledger_at).rows
     except BadSettings as error:
         return Account(name, env_file, error=str(error), secrets=secrets)
     return Account(
         name,
         env_file,
         settings.account_kind,
-        settings.ledger_at.identity,
+        ledger,
         settings.key_mark,
         settings.interval,
         secrets=secrets,

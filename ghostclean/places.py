@@ -94,6 +94,14 @@ def ledger_place(text: str) -> Place:
     raise ValueError("it must be a Redis URL (redis://, rediss://, unix://) or file:PATH")
 
 
+def mapping_path(named: str | None, ledger: Place) -> Path | None:
+    """The file with the app's own names: the one that is named, else beside the ledger, else in the working folder."""
+    if named is not None:
+        return Path(named).expanduser()
+    folders = [ledger.path.parent] if ledger.kind == "file" else []
+    return next((path for folder in (*folders, Path()) if (path := folder / "mapping.toml").is_file()), None)
+
+
 def state_place(text: str) -> Place:
     if text.lower().startswith("sqlite:"):
         return Place("sqlite", _path(text, "state.db"))

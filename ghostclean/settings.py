@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -22,10 +23,21 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ghostclean.core.inputs import Policy
+from ghostclean.core.ledger import IDENTITY, BadMapping, LedgerMapping, read_mapping
 from ghostclean.core.protection import ManagePolicy
 from ghostclean.durations import DAY, parse_duration
 from ghostclean.errors import BadSettings
-from ghostclean.places import Place, alert_urls, api_url, broker_place, ledger_place, redis_place, state_place, web_url
+from ghostclean.places import (
+    Place,
+    alert_urls,
+    api_url,
+    broker_place,
+    ledger_place,
+    mapping_path,
+    redis_place,
+    state_place,
+    web_url,
+)
 from ghostclean.scrub import MASK, pieces, scrub, worth_hiding
 
 LIVE_URL = "https://api.alpaca.markets"
@@ -158,6 +170,7 @@ class Settings(BaseSettings):
     redis_url: _RedisUrl | None = Field(None, alias="REDIS_URL")
     ledger: _Ledger | None = Field(None, alias="GHOSTCLEAN_LEDGER")
     ledger_key: _Key = Field("trades:v1:local", alias="GHOSTCLEAN_LEDGER_KEY")
+    mapping: _PathText | None = Field(None, alias="GHOSTCLEAN_MAPPING")
     state: _State | None = Field(None, alias="GHOSTCLEAN_STATE")
     key_prefix: _Key = Field("", alias="GHOSTCLEAN_KEY_PREFIX")
     grace: _Grace = Field(120.0, alias="GHOSTCLEAN_GRACE")
@@ -180,6 +193,7 @@ class Settings(BaseSettings):
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _credentials: Credentials | None = PrivateAttr(default=None)
+    _looks_around: bool = PrivateAttr(default=False)
     _read_from: str = PrivateAttr(default="")
 
     @classmethod
@@ -231,6 +245,7 @@ class Settings(BaseSettings):
             raise BadSettings(_one_line(error, values)) from None
         settings._given = values
         settings._sources = sources
+        settings._looks_around = ".env" in layers
         settings._credentials = _pair(settings, sources)
         settings._read_from = read_from
         _check_account(settings)
@@ -266,6 +281,22 @@ class Settings(BaseSettings):
         if chosen is None:
             return Place("file", str(user_data_path("ghostclean", appauthor=False) / "trades.json"))
         return chosen.with_key(self.ledger_key)
+
+    def mapping_of(self, ledger: Place) -> LedgerMapping:
+        """The app's own names in that ledger, the contract's where no file says others; raises BadSettings.
+
+        Settings that name everything themselves look for no file.
+        """
+        path = mapping_path(self.mapping, ledger) if self.mapping or self._looks_around else None
+        if path is None:
+            return IDENTITY
+        try:
+            return replace(read_mapping(path.read_text(encoding="utf-8")), source=str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            why = f"it cannot be read ({type(error).__name__})"
+        except BadMapping as error:
+            why = str(error)
+        raise BadSettings(f"GHOSTCLEAN_MAPPING is wrong: {path}, {why} (nothing was done)")
 
     @property
     def state_at(self) -> Place:

@@ -39,7 +39,12 @@ def stores(settings: Settings) -> Stores:
         return index.scan_is_due(later[0].recall(index.SECTION, [index.NAME]).get(index.NAME))
 
     ledger = open_ledger(
-        settings.ledger_at, server=lambda url: _server(url, servers), seen_before=seen_before, full_scan=full_scan
+        settings.ledger_at,
+        mapping=settings.mapping_of(settings.ledger_at),
+        state=lambda: later[0],
+        server=lambda url: _server(url, servers),
+        seen_before=seen_before,
+        full_scan=full_scan,
     )
     later.append(_state(settings, ledger.place, servers))
     return Stores(

@@ -29,6 +29,7 @@ from typing import IO, Any, NoReturn
 
 import ghostclean
 from ghostclean.cli import main
+from ghostclean.cli.app import app, built
 
 ROOT = Path(__file__).resolve().parents[1]
 _COMMAND = (sys.executable, "-c", "import sys; from ghostclean.cli import main; sys.exit(main())")
@@ -233,6 +234,10 @@ def _load() -> None:
             importlib.import_module(module.name)
     for name in ("concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "redis", "typer._adapters"):
         importlib.import_module(name)
+    for info in app.registered_commands:
+        group = built(frozenset([info.name]))
+        for parameter in (*group.params, *group.commands[info.name].params):
+            parameter.get_runtime_param()
     importlib.import_module("apprise").Apprise.instantiate("json://localhost")  # loads its services
     gc.collect()
     gc.freeze()  # no child touches it, so that nothing is copied

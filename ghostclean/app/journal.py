@@ -16,7 +16,7 @@ from typing import Any
 from ghostclean.app.deadline import Deadline, explained
 from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, State, WriteOutcome
 from ghostclean.core.broker import iso
-from ghostclean.core.ledger import json_value, same_json
+from ghostclean.core.ledger import json_value, means
 from ghostclean.core.verdicts import Decision, Proof
 
 # The stored words for what became of an entry.
@@ -155,8 +155,7 @@ def says(
     """Whether a record has every value of `after` and no field that it took out; `but` are not compared."""
     removed = before.keys() - after.keys() - set(but)
     return removed.isdisjoint(record) and all(
-        name in record and same_json(json_value(record[name]), json_value(after[name]))
-        for name in after.keys() - set(but)
+        name in record and means(record[name], after[name]) for name in after.keys() - set(but)
     )
 
 

@@ -18,7 +18,7 @@ from ghostclean.core import attention
 from ghostclean.core.alerts import SAFETY
 from ghostclean.core.attention import Attention, Item, Kind
 from ghostclean.core.broker import ZERO, BrokerTruth, iso
-from ghostclean.core.ledger import Trade, json_value, order_ids, read_trade
+from ghostclean.core.ledger import Trade, json_value, read_trade
 from ghostclean.core.neighbours import Claim, word
 from ghostclean.core.safety import counting, orphan_name
 from ghostclean.core.verdicts import Action, Decision, Verdict
@@ -254,7 +254,7 @@ def _word(run: ReconcileRun) -> tuple[str, dict[str, Any]] | None:
     for decision in run.written:  # which the plan did not count among the trades yet
         if decision.action in (Action.ADOPTED, Action.REOPENED):
             trade = read_trade({**(decision.base or {}), **decision.fields})
-            named, held = tuple(order_ids(trade.record)), trade.size or whole[trade.key, str(trade.side)].qty
+            named, held = tuple(sorted(trade.order_ids)), trade.size or whole[trade.key, str(trade.side)].qty
             claims.append(Claim(trade.id or "", trade.symbol, trade.side, held, held, proven=False, orders=named))
     return truth.account.id, word(run.parts.ledger.place, truth.at, run.policy.interval, claims)
 

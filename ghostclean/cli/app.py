@@ -2,6 +2,7 @@
 
 import os
 from copy import copy
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +54,7 @@ def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
     arguments = switched(arguments)
     try:
-        code: Any = _command(arguments)(args=arguments, prog_name="ghostclean", standalone_mode=False)
+        code: Any = built(_named(arguments))(args=arguments, prog_name="ghostclean", standalone_mode=False)
     except typer.TyperException as error:
         code = _usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort) as stop:
@@ -66,14 +67,19 @@ def switched(arguments: list[str]) -> list[str]:
     return ["--check-runs" if argument == "--check=runs" else argument for argument in arguments]
 
 
-def _command(arguments: list[str]) -> Any:
-    """The built command, without the options of those not named: building them takes two thirds of the time."""
+def _named(arguments: list[str]) -> frozenset[str]:
+    completing = any(name.endswith("_COMPLETE") for name in os.environ)
+    return frozenset(_LISTED if completing else set(_LISTED).intersection(arguments))
+
+
+@cache
+def built(named: frozenset[str]) -> Any:
+    """The command, without the options of those not named: building them takes two thirds of the time."""
     needed = copy(app)
-    if not any(name.endswith("_COMPLETE") for name in os.environ):
-        needed.registered_commands = [
-            known if known.name in arguments else CommandInfo(known.name, short_help=known.short_help, callback=_listed)
-            for known in app.registered_commands
-        ]
+    needed.registered_commands = [
+        known if known.name in named else CommandInfo(known.name, short_help=known.short_help, callback=_listed)
+        for known in app.registered_commands
+    ]
     command = typer.main.get_command(needed)
     for parameter in command.get_params(typer.Context(command, **command.context_settings)):
         if parameter.default is None and getattr(parameter, "is_flag", False):

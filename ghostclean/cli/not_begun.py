@@ -69,6 +69,7 @@ def _explain(error: str, detail: str, given: Given) -> Document:
         "kind": None,
         **unknown,
         "entries": [],
+        "beside": {},
         "attention": [],
         "candidates": [],
         "cure": [],

@@ -151,6 +151,7 @@ def _checks(common: Common, question: _Question | None, *, test_alert: bool) -> 
 
     try:
         settings = common.settings()
+        settings.mapping_of(settings.ledger_at)
     except BadSettings as error:
         return [Check("settings", False, str(error), "set it right and ask again").to_dict()]
     with wiring.unopened(settings) as stores, ExitStack() as asked:
@@ -182,13 +183,14 @@ def migrate(
     from ghostclean.adapters.ledgers.copy import copy_ledger
     from ghostclean.places import ledger_place
 
-    places, key = [], common.settings().ledger_key
+    settings = common.settings()
+    places, key = [], settings.ledger_key
     for argument, text in (("FROM", source), ("TO", target)):
         try:
             places.append(ledger_place(text).with_key(key))
         except ValueError as error:
             raise bad_option(argument, str(error)) from None
-    document = copy_ledger(*places, layout=layout, dry_run=dry_run)
+    document = copy_ledger(*places, mapping=settings.mapping_of(places[0]), layout=layout, dry_run=dry_run)
     would = "would copy" if dry_run else "copied and verified"
     trades = counted(document["trades"], "trade")
     line = f"{would} {trades} from {document['from']} to {document['to']} ({document['layout']})"

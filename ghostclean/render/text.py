@@ -170,6 +170,9 @@ def _trade_lines(document: Document, *, verbose: bool) -> Iterator[str]:
     if not document["entries"]:
         yield "no run has changed it, or its verdict, as far back as the journal keeps"
     yield from entry_lines(document["entries"], verbose=verbose)
+    if document["beside"]:
+        facts = ", ".join(f"{printable(name, 40)} {_value(value)}" for name, value in document["beside"].items())
+        yield f"kept beside its record, which has no field for them: {facts}"
     if document["held"] is not None:
         yield from _candidate_lines(document)
     if document["note"]:

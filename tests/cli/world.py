@@ -175,10 +175,11 @@ class World:
             assert self.store.writes() == stat
 
     def _watch(self) -> Any:
-        if not isinstance(self.store, StringStore):
+        store = getattr(self.store, "store", self.store)
+        if not isinstance(store, StringStore):
             return None
         watcher = self.redis.pipeline(transaction=True)
-        watcher.watch(self.store.key)
+        watcher.watch(store.key)
         return watcher
 
     # ------------------------------------------------------------------ running

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ghostclean.adapters.ledgers.file import FileLedger
+from ghostclean.adapters.ledgers.mapped import mapped
 from ghostclean.adapters.ledgers.redis import RedisLedger
 from ghostclean.app.ports import Lease, Ledger
+from ghostclean.core.ledger import IDENTITY
 from ghostclean.errors import FencedOff
 
 from .conftest import Site
@@ -40,6 +42,7 @@ class LedgerKit:
     """A ledger and the app's own hands on its place."""
 
     array = True  # one text for all trades
+    mapping = IDENTITY
 
     def open(self, seen: bool = False) -> Ledger:
         raise NotImplementedError
@@ -81,8 +84,8 @@ class FileKit(LedgerKit):
     def __init__(self, folder: Path) -> None:
         self.path = folder / "trades.json"
 
-    def open(self, seen: bool = False) -> FileLedger:
-        return FileLedger(self.path, seen_before=lambda: seen)
+    def open(self, seen: bool = False) -> Ledger:
+        return mapped(FileLedger(self.path, mapping=self.mapping, seen_before=lambda: seen), self.mapping)
 
     def put_raw(self, raw: bytes) -> None:
         self.path.write_bytes(raw)
@@ -102,8 +105,9 @@ class StringKit(LedgerKit):
         self.site = site
         self.key = f"{site.prefix}trades:v1:test"
 
-    def open(self, seen: bool = False, **options: Any) -> RedisLedger:
-        return RedisLedger(self.site.server(), self.key, seen_before=lambda: seen, **options)
+    def open(self, seen: bool = False, **options: Any) -> Any:
+        ledger = RedisLedger(self.site.server(), self.key, mapping=self.mapping, seen_before=lambda: seen, **options)
+        return mapped(ledger, self.mapping)
 
     def put_raw(self, raw: bytes) -> None:
         self.site.client.set(self.key, raw)

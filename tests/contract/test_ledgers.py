@@ -22,7 +22,7 @@ from ghostclean.adapters.ledgers.text import LedgerText
 from ghostclean.adapters.redis_client import Conversation, RedisServer
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.app.ports import Change, WriteOutcome
-from ghostclean.core.ledger import loads
+from ghostclean.core.ledger import IDENTITY, loads, read_mapping
 from ghostclean.errors import BadSettings, FencedOff, LedgerFailed
 from tests.servers import binaries, redis_server
 
@@ -35,15 +35,20 @@ B = '{ "id" : "b",\t"symbol":"BTC/USD", "status":"closed", "note":"\\u00e9 \\/ Ã
 C = '{"id":"c","ticker":"MSFT","status":"PENDING","quantity":"3"}'
 
 
-@pytest.fixture(params=["file", *(f"{k}-{r}" for k in ("string", "hash") for r in REDISES)])
+MAPPED = ("string-fake-mapped", "hash-fake-mapped")
+# Its words change nothing that these tests write: what they say of a ledger holds through a mapping.
+MAPPING = read_mapping('[values.closeReason]\nstop_loss = "sl"\n')
+
+
+@pytest.fixture(params=["file", *(f"{k}-{r}" for k in ("string", "hash") for r in REDISES), *MAPPED])
 def kit(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Iterator[LedgerKit]:
-    kind, _, name = request.param.partition("-")
-    if kind == "file":
-        yield FileKit(tmp_path)
-        return
-    site = open_site(name, servers)
-    yield StringKit(site) if kind == "string" else HashKit(site)
-    close_site(site)
+    kind, name, mapping = (*request.param.split("-"), "", "")[:3]
+    site = open_site(name, servers) if name else None
+    made: LedgerKit = FileKit(tmp_path) if site is None else StringKit(site) if kind == "string" else HashKit(site)
+    made.mapping = MAPPING if mapping else IDENTITY
+    yield made
+    if site is not None:
+        close_site(site)
 
 
 def record(kit: LedgerKit, trade_id: str) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def test_strangers_are_named_and_the_others_served(kit: LedgerKit) -> None:
     else:
         kit.seed(A)
         for n, raw in enumerate([b"5", b"null", b"[1]", b'"x"', b"\xff"]):
-            kit.open()._key.server.client.hset(kit.key, f"s{n}", raw)  # type: ignore[attr-defined]
+            kit.site.client.hset(kit.key, f"s{n}", raw)  # type: ignore[attr-defined]
     view = kit.open().read()
     assert [r["id"] for r in view.active] == ["a"]
     assert len(view.strangers) == 5
@@ -273,7 +278,7 @@ def test_a_ledger_that_vanishes_during_a_run_is_an_error(kit: LedgerKit) -> None
     kit.drop()
     with pytest.raises(LedgerFailed):
         ledger.read()
-    if kit.array:
+    if kit.array or kit.mapping is not IDENTITY:
         with pytest.raises(LedgerFailed):
             ledger.write([Change("a", trade, {"status": "CLOSED"})], free())
     else:  # an empty hash and a missing one are the same thing to Redis

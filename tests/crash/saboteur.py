@@ -18,10 +18,10 @@ from typing import Any
 
 EFFECTS = {
     "ghostclean.adapters.state.redis:RedisState": (
-        "open", "acquire", "recall_all", "intend", "commit",
+        "open", "acquire", "recall_all", "intend", "commit", "remember",
     ),
     "ghostclean.adapters.state.sqlite:SqliteState": (
-        "open", "acquire", "recall_all", "intend", "commit",
+        "open", "acquire", "recall_all", "intend", "commit", "remember",
     ),
     "ghostclean.adapters.ledgers.redis:RedisLedger": ("read", "history", "get", "write"),
     "ghostclean.adapters.ledgers.file:FileLedger": ("read", "history", "get", "write"),

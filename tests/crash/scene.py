@@ -23,6 +23,7 @@ from ghostclean.adapters.state.redis import RedisState
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import State
 from tests import program
+from tests.cli import own_names
 from tests.fakebroker import FakeBroker
 from tests.program import ROOT
 
@@ -107,7 +108,7 @@ def _record(trade_id: str, ticker: str, qty: int, order: str, **more: Any) -> di
 class Scene:
     """One ledger and one state of their own on shared servers.
 
-    The layout `long` is a string that is too long to be sent for comparison.
+    The layout `long` is a string that is too long to be sent for comparison, `own` a file in the app's own names.
     """
 
     broker: FakeBroker
@@ -116,6 +117,7 @@ class Scene:
     folder: Path
     layout: str = "string"
     state_kind: str = "redis"
+    own_names: bool = False
     name: str = field(default_factory=lambda: f"c{uuid.uuid4().hex[:10]}")
 
     def __post_init__(self) -> None:
@@ -126,6 +128,9 @@ class Scene:
         self.path = self.home / "trades.json"
         if self.layout == "long":
             self.layout, self.records = "string", [*self.records, LONG]
+        if self.layout == "own":
+            self.layout, self.own_names = "file", True
+            (self.home / "mapping.toml").write_text(own_names.FILE)
         self.seed()
 
     # ------------------------------------------------------------------ the ledger
@@ -136,7 +141,8 @@ class Scene:
         elif self.layout == "hash":
             self.client.hset(self.key, mapping={r["id"]: json.dumps(r) for r in self.records})
         else:
-            self.path.write_text(json.dumps(self.records, indent=2))
+            records = map(own_names.said, self.records) if self.own_names else self.records
+            self.path.write_text(json.dumps([*records], indent=2))
 
     def raw(self) -> Any:
         if self.layout == "hash":
@@ -153,7 +159,7 @@ class Scene:
     def ledger(self) -> dict[str, dict[str, Any]]:
         if self.layout == "hash":
             return {k.decode(): json.loads(v) for k, v in self.client.hgetall(self.key).items()}
-        return {r["id"]: r for r in json.loads(self.raw())}
+        return {r["id"]: own_names.heard(r) if self.own_names else r for r in json.loads(self.raw())}
 
     # ------------------------------------------------------------------ runs
 

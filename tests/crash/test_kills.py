@@ -38,6 +38,14 @@ def test_killed_at_every_effect(make_scene: MakeScene, pair: tuple[str, str], ho
         assert kill_and_repair(make_scene(*pair), right, fault={"at": at, "how": how}) == KILLED
 
 
+def test_killed_between_a_record_and_what_is_kept_beside_it(make_scene: MakeScene) -> None:
+    right, effects = right_end(make_scene("own", "sqlite"))
+    steps = [at for at, name in enumerate(effects, 1) if name.endswith((".remember", ".write"))]
+    assert len(steps) >= 3
+    for at in steps:
+        assert kill_and_repair(make_scene("own", "sqlite"), right, fault={"at": at, "how": "kill_after"}) == KILLED
+
+
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_killed_at_random_instants(make_scene: MakeScene, batch: int) -> None:
     assert kill_at_random(make_scene, 1000 + batch, KILLS // BATCHES) > 0

@@ -21,7 +21,7 @@ from dotenv import dotenv_values
 from ghostclean.adapters.alerts import SETTING, channels
 from ghostclean.cli.app import app, switched
 from ghostclean.core.attention import Kind
-from ghostclean.core.ledger import ORDER_ID_FIELDS, SIZE_FIELDS, is_open, read_trade
+from ghostclean.core.ledger import ORDER_ID_FIELDS, SIZE_FIELDS, is_open, read_mapping, read_trade
 from ghostclean.core.verdicts import Action, Verdict
 from ghostclean.result import EXIT_CODES
 from ghostclean.settings import FLEET_FOLDER, Settings
@@ -142,6 +142,28 @@ def test_the_env_examples_are_settings_that_load() -> None:
     settings = Settings.of(values)
     assert settings.require_credentials()
     assert len(channels(settings.value(SETTING) or "")) == 3
+
+
+def test_the_mapping_in_the_readme_reads_a_bots_own_record() -> None:
+    (text,) = blocks(README, "toml")
+    said = read_mapping(text)
+    raw = {
+        "id": 7, "symbol": "AAPL", "direction": "buy", "qty": 5, "state": "filled", "risk": {"stop": 9}, "orders": {},
+        "account": "paper", "strategy": "breakout", "opened": "2026-01-05 10:00:00",
+    }  # fmt: skip
+    assert said.belongs(raw)
+    assert said.read(raw) == {
+        "id": 7, "ticker": "AAPL", "side": "LONG", "quantity": 5, "status": "OPEN", "stopPrice": 9,
+        "createdAt": "2026-01-05 10:00:00-05:00", "account": "paper",
+    }  # fmt: skip
+    close = {"status": "CLOSED", "closeReason": "stop_loss", "realizedR": 1}
+    assert said.write(raw, close).fields == {
+        "state": "closed", "exit_reason": "stop_loss", "meta": {"ghostclean": {"realizedR": 1}},
+    }  # fmt: skip
+    for other in ('quantity = { name = "qty", signed = true }', 'status = { null = "closed" }'):
+        name = other.partition(" ")[0]
+        words = text if name != "status" else re.sub(r"\[values.status\].*?\n\n", "", text, flags=re.DOTALL)
+        assert read_mapping(re.sub(rf"^{name} = .*$", other, words, flags=re.MULTILINE)).fields
 
 
 # --------------------------------------------------------------------------- the ledger

@@ -340,3 +340,33 @@ def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("GHOSTCLEAN_SOMETHING_ELSE", "1")
     monkeypatch.setenv("GHOSTCLEAN_GRACE", "1")
     assert unread() == {"AUTO_MANAGE_ENABLE": "AUTO_MANAGE_ENABLED", "GHOSTCLEAN_SOMETHING_ELSE": ""}
+
+
+# --------------------------------------------------------------------------- the app's own names
+
+NAMES = '[fields]\nticker = "pair"\nstatus = "state"\n'
+
+
+def test_a_mapping_is_named_or_stands_beside_the_ledger_or_here(tmp_path: Path) -> None:
+    folder = tmp_path / "bot"
+    folder.mkdir()
+    ledger = f"file:{folder}/trades.json"
+    for place in (tmp_path / "mapping.toml", folder / "mapping.toml", folder / "other.toml"):
+        named = {"GHOSTCLEAN_MAPPING": str(place)} if place.name == "other.toml" else {}
+        place.write_text(NAMES)
+        settings = Settings.load({"GHOSTCLEAN_LEDGER": ledger, **named})
+        assert settings.mapping_of(settings.ledger_at).source in (str(place), place.name)
+    alone = Settings.of({"GHOSTCLEAN_LEDGER": ledger})
+    assert alone.mapping_of(alone.ledger_at).is_identity, "settings that name everything look for no file"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(None, "it cannot be read"), (NAMES + 'closedat = "x"', "line 4: closedat is no field of a trade")],
+)
+def test_a_wrong_mapping_is_a_wrong_setting(tmp_path: Path, text: str | None, why: str) -> None:
+    if text is not None:
+        (tmp_path / "m.toml").write_text(text)
+    settings = Settings.of({"GHOSTCLEAN_MAPPING": "m.toml"})
+    with pytest.raises(BadSettings, match=f"GHOSTCLEAN_MAPPING is wrong: m.toml, {why}"):
+        settings.mapping_of(settings.ledger_at)

@@ -329,7 +329,11 @@ def _list(raw: object, what: str) -> list[Any]:
 
 
 def _text(row: Row, *names: str) -> str:
-    return next((value for name in names if isinstance(value := row.get(name), str) and value), "")
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return ""
 
 
 def _time(row: Row, *names: str) -> datetime | None:

@@ -12,8 +12,9 @@ from ghostclean.places import Place
 def open_ledger(place: Place, **options: Any) -> Ledger:
     """The ledger of that place, not connected yet; each layout takes the options that concern it.
 
-    `seen_before`: an earlier run has read it. `full_scan`: the app's index must not be trusted. `server`: the
-    Redis of a URL. `new_layout`: what an empty place becomes.
+    `mapping`: the app's own names. `state`: keeps what they have no place for. `seen_before`: an earlier run has
+    read it. `full_scan`: the app's index must not be trusted. `server`: the Redis of a URL. `new_layout`: what an
+    empty place becomes.
     """
     ledger: Ledger = import_module(f"{__name__}.{place.kind}").open_ledger(place, **options)
     return ledger

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from ghostclean.app.ports import Records
+from ghostclean.core.ledger import IDENTITY, LedgerMapping
 from ghostclean.errors import BadSettings, LedgerFailed
 from ghostclean.places import Place
 
@@ -20,11 +21,13 @@ _log = logging.getLogger("ghostclean")
 _NAMED = 5  # members of a source that the note names
 
 
-def copy_ledger(source: Place, target: Place, *, layout: str | None, dry_run: bool) -> dict[str, Any]:
-    """Copies and verifies; raises LedgerFailed, and BadSettings for an impossible wish."""
+def copy_ledger(
+    source: Place, target: Place, *, mapping: LedgerMapping = IDENTITY, layout: str | None, dry_run: bool
+) -> dict[str, Any]:
+    """Copies and verifies, in the app's own names; raises LedgerFailed, and BadSettings for an impossible wish."""
     if target.kind == "file" and layout is not None:
         raise BadSettings("--layout is for a Redis target; a file is always a JSON array (nothing was done)")
-    from_, to = open_ledger(source), open_ledger(target, new_layout=layout)
+    from_, to = (open_ledger(place, mapping=mapping, new_layout=layout) for place in (source, target))
     if from_.place == to.place:
         raise BadSettings("FROM and TO are the same ledger (nothing was done)")
     found = from_.records()

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ghostclean.adapters.disk import disk_troubles
-from ghostclean.app.ports import Lease, LedgerView, Trouble
-from ghostclean.core.ledger import PRETTY, BadJson
+from ghostclean.app.ports import Lease, Ledger, LedgerView, State, Trouble
+from ghostclean.core.ledger import IDENTITY, PRETTY, BadJson, LedgerMapping
 from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed, LedgerGone
 from ghostclean.places import Place
 
+from .mapped import mapped
 from .replaced_file import LOCK_SECONDS, ReplacedFile
 from .text import LedgerText, TextLedger
 
@@ -30,9 +31,14 @@ class FileLedger(TextLedger):
     _first = PRETTY
 
     def __init__(
-        self, path: str | Path, *, seen_before: Callable[[], bool] = lambda: False, lock_seconds: float = LOCK_SECONDS
+        self,
+        path: str | Path,
+        *,
+        mapping: LedgerMapping = IDENTITY,
+        seen_before: Callable[[], bool] = lambda: False,
+        lock_seconds: float = LOCK_SECONDS,
     ) -> None:
-        super().__init__()
+        super().__init__(mapping)
         self._file = ReplacedFile(path, lock_seconds)
         self.place = f"file:{self._file.path}"
         self._seen_before = seen_before
@@ -75,9 +81,9 @@ class FileLedger(TextLedger):
                 if self._existed or self._seen_before():
                     what = "is missing, though an earlier run has read it"
                     raise LedgerGone(str(self.failed(what, "restore it, or point GHOSTCLEAN_LEDGER at the right file")))
-                return LedgerText(_NEW, exists=False)
+                return LedgerText(_NEW, exists=False, mapping=self._mapping)
             try:
-                reading = LedgerText(self._decoded(raw))
+                reading = LedgerText(self._decoded(raw), mapping=self._mapping)
             except (BadJson, LedgerFailed):
                 if time.monotonic() >= end:
                     raise
@@ -101,5 +107,12 @@ class FileLedger(TextLedger):
         return replaced
 
 
-def open_ledger(place: Place, *, seen_before: Callable[[], bool] = lambda: False, **_: Any) -> FileLedger:
-    return FileLedger(place.path, seen_before=seen_before)
+def open_ledger(
+    place: Place,
+    *,
+    mapping: LedgerMapping = IDENTITY,
+    state: Callable[[], State] | None = None,
+    seen_before: Callable[[], bool] = lambda: False,
+    **_: Any,
+) -> Ledger:
+    return mapped(FileLedger(place.path, mapping=mapping, seen_before=seen_before), mapping, state)

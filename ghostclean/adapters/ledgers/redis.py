@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ghostclean.adapters.redis_client import RedisServer
-from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
+from ghostclean.app.ports import Change, Lease, Ledger, LedgerView, Record, Records, State, Trouble, WriteOutcome
+from ghostclean.core.ledger import IDENTITY, LedgerMapping
 from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed, LedgerGone
 from ghostclean.places import Place
 
+from .mapped import mapped
 from .redis_hash import HashLayout
 from .redis_key import LedgerKey
 from .text import LedgerText, TextLedger
@@ -32,8 +34,8 @@ return 'DONE'
 class StringLayout(TextLedger):
     """The `Ledger` operations on a key with one JSON array of all trades; `absent` while it was never there."""
 
-    def __init__(self, key: LedgerKey) -> None:
-        super().__init__()
+    def __init__(self, key: LedgerKey, mapping: LedgerMapping) -> None:
+        super().__init__(mapping)
         self._key = key
         self.place = f"{key.server.place}#{key.name}"
         self._looked: bytes | None = None
@@ -68,10 +70,10 @@ class StringLayout(TextLedger):
                 raise self.failed(
                     "has gone missing during this run", "find out who deleted it, or whether its TTL ran out"
                 )
-            return LedgerText("[]", exists=False)
+            return LedgerText("[]", exists=False, mapping=self._mapping)
         self.absent = False
         try:
-            return LedgerText(raw.decode(), bare=True)
+            return LedgerText(raw.decode(), bare=True, mapping=self._mapping)
         except UnicodeDecodeError as error:
             raise self.failed(f"is not UTF-8 at byte {error.start}", "repair it or restore a backup") from None
 
@@ -97,14 +99,15 @@ class RedisLedger:
         server: RedisServer,
         key: str,
         *,
+        mapping: LedgerMapping = IDENTITY,
         seen_before: Callable[[], bool] = lambda: False,
         full_scan: Callable[[], bool] = lambda: True,
         new_layout: str | None = None,
     ) -> None:
         self.place = f"{server.place}#{key}"
         self._key = LedgerKey(server, key)
-        self._string = StringLayout(self._key)
-        self._hash = HashLayout(self._key, full_scan)
+        self._string = StringLayout(self._key, mapping)
+        self._hash = HashLayout(self._key, mapping, full_scan)
         self._seen_before = seen_before
         self._new_layout = new_layout
         self._layout: StringLayout | HashLayout | None = None
@@ -162,6 +165,13 @@ class RedisLedger:
         return self._layout
 
 
-def open_ledger(place: Place, *, server: Callable[[str], RedisServer] = RedisServer, **options: Any) -> RedisLedger:
+def open_ledger(
+    place: Place,
+    *,
+    mapping: LedgerMapping = IDENTITY,
+    state: Callable[[], State] | None = None,
+    server: Callable[[str], RedisServer] = RedisServer,
+    **options: Any,
+) -> Ledger:
     """The ledger at the key of that place."""
-    return RedisLedger(server(place.where), place.key, **options)
+    return mapped(RedisLedger(server(place.where), place.key, mapping=mapping, **options), mapping, state)

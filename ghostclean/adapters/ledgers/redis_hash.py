@@ -14,12 +14,12 @@ from typing import Any
 from ghostclean.adapters.redis_client import Command
 from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Trouble, WriteOutcome
 from ghostclean.core.broker import symbol_key
-from ghostclean.core.ledger import BadJson, dumps, edit_record, loads, record_id, same_json, text
+from ghostclean.core.ledger import BadJson, LedgerMapping, dumps, edit_record, loads, same_json
 from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed
 
 from .redis_key import LedgerKey
-from .text import is_final, kind_of, pause, result_of
+from .text import kind_of, pause, result_of
 
 _PAGE = 500
 _SCANNED = 2000
@@ -57,8 +57,9 @@ class HashLayout:
 
     chunk = 25
 
-    def __init__(self, key: LedgerKey, full_scan: Callable[[], bool]) -> None:
+    def __init__(self, key: LedgerKey, mapping: LedgerMapping, full_scan: Callable[[], bool]) -> None:
         self._key = key
+        self._mapping = mapping
         self._full_scan: Callable[[], bool] = functools.cache(full_scan)
         self._indexed: bool | None = None  # not known before the first look
 
@@ -70,43 +71,47 @@ class HashLayout:
         active: dict[bytes, Record] = {}
         strangers: dict[bytes, str] = {}
         repeated: set[str] = set()
+        others: set[bytes] = set()  # records of other ledgers, by the filter
         size, index = self._shape()
-        complete = index is None or self._full_scan()
+        complete = index is None or bool(self._mapping.only) or self._full_scan()
         for field, raw in self._scan() if index is None or complete else self._fetch(sorted(index)):
-            record, problem = _parsed(field, raw)
+            record, problem = self._parsed(field, raw)
             if record is None:
                 strangers[field] = f"{_name(field)} {problem}"
-                repeated.update(_id_of_another(problem, raw))
-            elif not is_final(record):
+                repeated.update(self._id_of_another(problem, raw))
+            elif not self._mapping.belongs(record):
+                others.add(field)
+            elif not self._mapping.is_final(record):
                 active[field] = record
         # The index would not show what shares an id with a trade.
         sound = complete and index is not None and active.keys() <= index and not repeated
-        total, named = size - len(strangers), tuple(strangers.values())
+        total, named = size - len(strangers) - len(others), tuple(strangers.values())
         return LedgerView(tuple(active.values()), total, named, complete, sound, repeated=frozenset(repeated))
 
     def history(self, keys: frozenset[str]) -> list[Record]:
         found: dict[bytes, Record] = {}
         for field, raw in self._scan():
-            record, _ = _parsed(field, raw)
-            if record is None or not is_final(record):
+            record, _ = self._parsed(field, raw)
+            if record is None or not self._mapping.is_final(record) or not self._mapping.belongs(record):
                 continue
-            if symbol_key(text(record, "ticker", "symbol") or "") in keys:
+            if symbol_key(self._mapping.symbol_of(record) or "") in keys:
                 found[field] = record
         return list(found.values())
 
     def get(self, ids: Iterable[str]) -> dict[str, Record]:
-        parsed = ((field, _parsed(field, raw)[0]) for field, raw in self._fetch([_field(i) for i in ids]))
-        return {field.decode(): record for field, record in parsed if record is not None}
+        parsed = ((field, self._parsed(field, raw)[0]) for field, raw in self._fetch([_field(i) for i in ids]))
+        own = {field.decode(): record for field, record in parsed if record is not None}
+        return {trade_id: record for trade_id, record in own.items() if self._mapping.belongs(record)}
 
     def records(self) -> Records:
         """Every record once; one without an id gets the field's name, as every reading gives it."""
         texts = []
         for field, raw in sorted(dict(self._scan()).items()):
-            record, problem = _parsed(field, raw)
+            record, problem = self._parsed(field, raw)
             if record is None:
                 raise self.failed(f"is damaged: {_name(field)} {problem}", "correct it in the app")
             own = raw.decode().strip()
-            texts.append(own if loads(own).get("id") is not None else edit_record(own, {"id": record["id"]}))
+            texts.append(own if self._mapping.has_id(loads(own)) else edit_record(own, record))
         return Records(tuple(texts))
 
     def describe(self) -> str:
@@ -148,6 +153,32 @@ class HashLayout:
             values = self._key.call("HMGET", self._key.name, *page)
             yield from ((field, raw) for field, raw in zip(page, values, strict=True) if raw is not None)
 
+    def _parsed(self, field: bytes, raw: bytes) -> tuple[dict[str, Any] | None, str]:
+        """The record in a field, else what is wrong with it; a record without `id` gets the field's name."""
+        try:
+            name = field.decode()
+        except UnicodeDecodeError:
+            return None, "has a name that is not UTF-8"
+        try:
+            value = loads(raw.decode())
+        except UnicodeDecodeError:
+            return None, "is not UTF-8"
+        except BadJson as error:
+            return None, f"is not JSON: {error}"
+        if not isinstance(value, dict):
+            return None, f"is {kind_of(value)}, not a trade"
+        own = self._mapping.id_of(value)
+        if own is None and not self._mapping.has_id(value):
+            return self._mapping.with_id(value, name), ""
+        if own != name:
+            return None, _ANOTHERS
+        return value, ""
+
+    def _id_of_another(self, problem: str, raw: bytes) -> Iterator[str]:
+        """The id that a field holds in spite of its name: it stands in the field of that name as well."""
+        if problem == _ANOTHERS and (own := self._mapping.id_of(loads(raw.decode()))) is not None:
+            yield own
+
     # ------------------------------------------------------------------ writing
 
     def write(
@@ -165,7 +196,7 @@ class HashLayout:
 
     def _write(self, change: Change, raw: bytes | None, lease: Lease) -> WriteOutcome:
         for attempt in range(_ATTEMPTS):
-            outcome, new = _decide(change, raw)
+            outcome, new = self._decide(change, raw)
             if new is None or self._swap(change, raw, new, lease):
                 return outcome
             pause(attempt)
@@ -175,11 +206,26 @@ class HashLayout:
         )
 
     def _swap(self, change: Change, old: bytes | None, new: str, lease: Lease) -> bool:
-        after = result_of(change)
-        was_final = change.base is None or is_final(change.base)
-        turned = "" if was_final == is_final(after) or not self._indexed else "final" if is_final(after) else "open"
+        was_final = change.base is None or self._mapping.is_final(change.base)
+        final = self._mapping.is_final(result_of(change))
+        turned = "" if was_final == final or not self._indexed else "final" if final else "open"
         arguments = (_field(change.trade_id), old or b"", new.encode(), turned)
         return self._key.guarded(_SWAP, lease, *arguments, index=bool(turned)) == b"DONE"
+
+    def _decide(self, change: Change, raw: bytes | None) -> tuple[WriteOutcome, str | None]:
+        if raw is None:
+            if change.base is not None:
+                return WriteOutcome.GONE, None
+            return WriteOutcome.WRITTEN, dumps(change.fields)
+        record, _ = self._parsed(_field(change.trade_id), raw)
+        if change.base is None:
+            same = record is not None and same_json(record, change.fields)
+            return (WriteOutcome.WRITTEN if same else WriteOutcome.EXISTS), None
+        if record is None:
+            return WriteOutcome.CHANGED, None
+        if same_json(record, change.base):
+            return WriteOutcome.WRITTEN, edit_record(raw.decode().strip(), change.fields, change.remove)
+        return (WriteOutcome.WRITTEN if same_json(record, result_of(change)) else WriteOutcome.CHANGED), None
 
     def fill(self, texts: Sequence[str], *, dry_run: bool = False, over: str = "") -> None:
         """Puts records where none are, all at once; `over` is an empty array that may stand there."""
@@ -210,7 +256,7 @@ class HashLayout:
         ids: dict[str, None] = {}
         for own in texts:
             record = loads(own)
-            identity = record_id(record) if isinstance(record, dict) else None
+            identity = self._mapping.id_of(record) if isinstance(record, dict) else None
             if identity is None or identity in ids:
                 what = "has no id" if identity is None else f"shares its id {identity} with another"
                 raise self.failed(f"cannot be a hash: a record {what}", "correct it in the app")
@@ -229,50 +275,6 @@ def _pages(pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
             page, size = [], 0
     if page:
         yield page
-
-
-def _decide(change: Change, raw: bytes | None) -> tuple[WriteOutcome, str | None]:
-    if raw is None:
-        if change.base is not None:
-            return WriteOutcome.GONE, None
-        return WriteOutcome.WRITTEN, dumps(change.fields)
-    record, _ = _parsed(_field(change.trade_id), raw)
-    if change.base is None:
-        same = record is not None and same_json(record, change.fields)
-        return (WriteOutcome.WRITTEN if same else WriteOutcome.EXISTS), None
-    if record is None:
-        return WriteOutcome.CHANGED, None
-    if same_json(record, change.base):
-        return WriteOutcome.WRITTEN, edit_record(raw.decode().strip(), change.fields, change.remove)
-    return (WriteOutcome.WRITTEN if same_json(record, result_of(change)) else WriteOutcome.CHANGED), None
-
-
-def _parsed(field: bytes, raw: bytes) -> tuple[dict[str, Any] | None, str]:
-    """The record in a field, else what is wrong with it; a record without `id` gets the field's name."""
-    try:
-        name = field.decode()
-    except UnicodeDecodeError:
-        return None, "has a name that is not UTF-8"
-    try:
-        value = loads(raw.decode())
-    except UnicodeDecodeError:
-        return None, "is not UTF-8"
-    except BadJson as error:
-        return None, f"is not JSON: {error}"
-    if not isinstance(value, dict):
-        return None, f"is {kind_of(value)}, not a trade"
-    own = record_id(value)
-    if own is None and value.get("id") is None:
-        return {**value, "id": name}, ""
-    if own != name:
-        return None, _ANOTHERS
-    return value, ""
-
-
-def _id_of_another(problem: str, raw: bytes) -> Iterator[str]:
-    """The id that a field holds in spite of its name: it stands in the field of that name as well."""
-    if problem == _ANOTHERS and (own := record_id(loads(raw.decode()))) is not None:
-        yield own
 
 
 def _name(field: bytes) -> str:

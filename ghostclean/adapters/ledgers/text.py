@@ -1,7 +1,7 @@
 """A ledger that is one JSON text, as the file and the Redis string are.
 
-A reading keeps the text and an index of its records; a change splices the text, so that every other record
-keeps its exact bytes.
+A reading keeps the text and an index of its records, which stand in the app's own names; a change splices the text,
+so that every other record keeps its exact bytes.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ from ghostclean.app.ports import Change, Lease, LedgerView, Record, Records, Wri
 from ghostclean.core.broker import symbol_key
 from ghostclean.core.ledger import (
     COMPACT,
-    FINAL,
+    IDENTITY,
     BadJson,
     Edit,
     Layout,
+    LedgerMapping,
     append,
     edit_record,
     elements,
     find_array,
     loads,
-    record_id,
     same_json,
     skip,
     splice,
-    status_of,
-    text,
 )
 from ghostclean.counts import counted
 from ghostclean.errors import LedgerFailed
@@ -52,36 +50,40 @@ class _Slot(NamedTuple):
     start: int
     end: int
     id: str | None
-    symbol: str | None  # of a final record, as it is spelled there; active ones are kept whole
+    symbol: str | None = None  # of a final record, as it is spelled there; active ones are kept whole
+    ours: bool = True  # by the filter
 
 
 class LedgerText:
     """One reading; BadJson for what is no array of records, nor (unless `bare`) an object with `trades`."""
 
-    def __init__(self, source: str, *, bare: bool = False, exists: bool = True) -> None:
+    def __init__(
+        self, source: str, *, bare: bool = False, exists: bool = True, mapping: LedgerMapping = IDENTITY
+    ) -> None:
         if bare and source.startswith("{", skip(source, 0)):
             raise BadJson("an object, which only a ledger in a file may be")
-        self.source, self.exists = source, exists
+        self.source, self.exists, self._mapping = source, exists, mapping
         self._array = find_array(source)
         self._slots: list[_Slot] = []
         self._active: list[Record] = []
         self._strangers: list[str] = []
-        for start, end, value in _records(source, self._array):
-            identity, symbol = None, None
+        for start, end, value in _records(source, self._array, mapping):
             if not isinstance(value, dict):
                 self._strangers.append(f"element {len(self._slots) + 1} is {kind_of(value)}, not a trade")
+                slot = _Slot(start, end, None)
+            elif not mapping.belongs(value):
+                slot = _Slot(start, end, mapping.id_of(value), ours=False)
+            elif mapping.is_final(value):
+                slot = _Slot(start, end, mapping.id_of(value), mapping.symbol_of(value) or "")
             else:
-                identity = record_id(value)
-                if is_final(value):
-                    symbol = text(value, "ticker", "symbol") or ""
-                else:
-                    self._active.append(value)
-            self._slots.append(_Slot(start, end, identity, symbol))
+                self._active.append(value)
+                slot = _Slot(start, end, mapping.id_of(value))
+            self._slots.append(slot)
 
     def view(self) -> LedgerView:
-        total = len(self._slots) - len(self._strangers)
-        active = {record_id(record) for record in self._active} - {None}
-        ids = Counter(slot.id for slot in self._slots if slot.id in active)
+        total = sum(slot.ours for slot in self._slots) - len(self._strangers)
+        active = {self._mapping.id_of(record) for record in self._active} - {None}
+        ids = Counter(slot.id for slot in self._slots if slot.ours and slot.id in active)
         repeated = frozenset(i for i, count in ids.items() if i is not None and count > 1)
         return LedgerView(tuple(self._active), total, tuple(self._strangers), exists=self.exists, repeated=repeated)
 
@@ -95,7 +97,7 @@ class LedgerText:
         wanted = set(ids)
         found: dict[str, Record] = {}
         for slot in self._slots:
-            if slot.id in wanted and slot.id not in found:
+            if slot.ours and slot.id in wanted and slot.id not in found:
                 found[slot.id] = self._record(slot)
         return found
 
@@ -163,14 +165,7 @@ class LedgerText:
         return value
 
 
-class _Head(TypedDict, total=False):
-    id: Any
-    status: Any
-    ticker: Any
-    symbol: Any
-
-
-def _records(source: str, at: int) -> Iterable[tuple[int, int, Any]]:
+def _records(source: str, at: int, mapping: LedgerMapping) -> Iterable[tuple[int, int, Any]]:
     """As `elements`, but a long array is read by `msgspec`, with only the fields that final records are found by.
 
     100,000 records take 0.1 s instead of 0.6 s; text that it refuses is left to the exact reader.
@@ -179,31 +174,29 @@ def _records(source: str, at: int) -> Iterable[tuple[int, int, Any]]:
         return elements(source, at)
     import msgspec
 
+    head: Any = TypedDict("head", dict.fromkeys(mapping.members, Any), total=False)  # type: ignore[misc]
     try:
-        heads = msgspec.json.Decoder(list[_Head], float_hook=Decimal).decode(source)
+        heads = msgspec.json.Decoder(list[head], float_hook=Decimal).decode(source)
         raws = msgspec.json.Decoder(list[msgspec.Raw]).decode(source)
     except (msgspec.DecodeError, ArithmeticError, RecursionError):
         return elements(source, at)
     sizes = map(len, raws) if source.isascii() else (len(bytes(raw).decode()) for raw in raws)
-    return _placed(source, at, zip(heads, sizes, strict=True))
+    return _placed(source, at, zip(heads, sizes, strict=True), mapping)
 
 
-def _placed(source: str, at: int, found: Iterable[tuple[_Head, int]]) -> Iterator[tuple[int, int, Any]]:
+def _placed(
+    source: str, at: int, found: Iterable[tuple[Record, int]], mapping: LedgerMapping
+) -> Iterator[tuple[int, int, Any]]:
     start = skip(source, at + 1)
     for head, size in found:
         end = start + size
-        yield start, end, head if is_final(head) else loads(source[start:end])
+        yield start, end, head if mapping.is_final(head) else loads(source[start:end])
         start = skip(source, skip(source, end) + 1)
 
 
 def result_of(change: Change) -> dict[str, Any]:
     after = {k: v for k, v in (change.base or {}).items() if k not in change.remove}
     return {**after, **change.fields}
-
-
-def is_final(record: Mapping[str, Any]) -> bool:
-    status = record.get("status")
-    return (isinstance(status, str) and status in FINAL) or status_of(record) in FINAL
 
 
 def kind_of(value: object) -> str:
@@ -226,7 +219,8 @@ class TextLedger(ABC):
     chunk = sys.maxsize
     _first = COMPACT  # how a ledger's first record is laid out
 
-    def __init__(self) -> None:
+    def __init__(self, mapping: LedgerMapping = IDENTITY) -> None:
+        self._mapping = mapping
         self._reading: LedgerText | None = None
 
     @abstractmethod

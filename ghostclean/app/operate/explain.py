@@ -14,7 +14,7 @@ from ghostclean.app.ports import JournalEntry, Record, State
 from ghostclean.core import attention
 from ghostclean.core.attention import Item
 from ghostclean.core.broker import canonical_id, symbol_key
-from ghostclean.core.ledger import order_ids, record_id, text
+from ghostclean.core.ledger import FACTS, beside, json_value, order_ids, record_id, text
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError, LedgerFailed
 
@@ -117,6 +117,7 @@ class _Known:
     entries: Mapping[str, Sequence[JournalEntry]]
     records: Mapping[str, Record]
     verdicts: Mapping[str, Any]
+    facts: Mapping[str, Any]
     items: Sequence[Item]
     failure: LedgerFailed | None
 
@@ -132,7 +133,7 @@ def _look_up(stores: Stores, ids: Sequence[str]) -> _Known:
     except LedgerFailed as error:
         failure = error
     items = attention.recall(state.recall("attention"))
-    return _Known(entries, records, state.recall("verdicts", ids), items, failure)
+    return _Known(entries, records, state.recall("verdicts", ids), state.recall(FACTS, ids), items, failure)
 
 
 def _explain(known: _Known, trade_id: str, find: Find) -> dict[str, Any]:
@@ -159,6 +160,7 @@ def _explain(known: _Known, trade_id: str, find: Find) -> dict[str, Any]:
         "status": status,
         **_verdict(known.verdicts.get(trade_id), entries),
         "entries": [entry.to_dict() for entry in entries],
+        "beside": {} if record is None else json_value(beside(known.facts.get(trade_id), record)),
         "attention": [item.to_dict() for item in items],
         "held": choice.held if choice is not None else None,
         "candidates": [candidate.to_dict() for candidate in choice.candidates] if choice is not None else [],

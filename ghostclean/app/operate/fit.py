@@ -26,7 +26,11 @@ def statuses(fit: Fit, known: Iterable[str]) -> Finding:
     """Which statuses there are and what they count as; `known` are the app's own by earlier runs."""
     why = fit.why_not(known)
     if why is not None:
-        return Finding(False, why, "let the app write OPEN and CLOSED (README: what a trade needs)")
+        return Finding(
+            False,
+            why,
+            "say what they mean in a mapping, or let the app write OPEN and CLOSED (README: what a trade needs)",
+        )
     return Finding(True, f"by status: {fit.line()}")
 
 

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from ghostclean.core.broker import CRYPTO_DUST, ONE, STOCK_DUST, ZERO, Evidence, Order, Position, Side, parse_time
-from ghostclean.core.ledger import ENTRY_ORDER_FIELDS, Trade, is_vanished, order_ids, read_trade, record_size, text
+from ghostclean.core.ledger import ENTRY_ORDER_FIELDS, Trade, is_vanished, read_trade, record_size, text
 
 from .execution import Execution, average, total
 from .family import EntryState, Family, first_stop
@@ -38,7 +38,8 @@ class Coverage(Enum):
 class Allocation:
     """One trade with the executions booked to it.
 
-    `key` and `crypto` are its instrument, `opened` its opening or first sight; `scale_in` is the
+    It is `certain` where its entry is proven by an order; `name` is the trade's id, which a readable
+    trade has. `key` and `crypto` are its instrument, `opened` its opening or first sight; `scale_in` is the
     quantity it entered beyond its booked entries, by ledger or exits; `part` is its part of an
     entry order that other records name as well, None for all of it; `beside` was bought of a coin
     for nobody, and its fee was taken off the same position. `unsure` says that what it entered
@@ -51,6 +52,9 @@ class Allocation:
     key: str
     crypto: bool
     opened: datetime
+    name: str = field(init=False)
+    side: Side = field(init=False)
+    certain: bool = field(init=False)
     entries: list[Execution] = field(default_factory=list)
     exits: list[Execution] = field(default_factory=list)
     open_qty: Decimal = ZERO
@@ -66,6 +70,10 @@ class Allocation:
     disputed: str | None = None
     early: str | None = None
 
+    def __post_init__(self) -> None:
+        self.name, self.side = self.trade.id or "", self.trade.side
+        self.certain = self.family.state is EntryState.KNOWN
+
     def reset(self) -> None:
         """Takes back what was booked, but for an entry that was found by size and time."""
         if not any(e.order_id for e in self.entries) or self.certain:
@@ -74,20 +82,6 @@ class Allocation:
         self.open_qty = self.scale_in = ZERO
         self.part = self.duplicate_of = self.disputed = self.early = None
         self.unsure = self.doubtful = False
-
-    @property
-    def side(self) -> Side:
-        return self.trade.side
-
-    @property
-    def name(self) -> str:
-        """The trade's id; a readable trade has one."""
-        return self.trade.id or ""
-
-    @property
-    def certain(self) -> bool:
-        """Its entry is proven by an order."""
-        return self.family.state is EntryState.KNOWN
 
     @property
     def entry_qty(self) -> Decimal:
@@ -209,7 +203,7 @@ def _closed(record: Mapping[str, Any], evidence: Evidence) -> Closed:
 
 def names_of(closed: Iterable[Closed]) -> set[str]:
     """Every order id that some closed records store."""
-    return {name for c in closed for name in order_ids(c.record)}
+    return {name for c in closed for name in c.trade.order_ids}
 
 
 @dataclass(frozen=True, slots=True)

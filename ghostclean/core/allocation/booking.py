@@ -123,6 +123,8 @@ class Booking:
 
         An order that several trades own and that does not suffice for all proves nothing of any.
         """
+        if not any(a.family.exits for a in everyone):
+            return
         crowd, tied, named = _count(a.side for a in active), [], []
         for claims in self._claims_on_exits(active, everyone):
             hanging = [a for a, exit_ in claims if exit_.order_id in a.family.tied]

@@ -27,7 +27,7 @@ from ghostclean.core.broker import (
     ties,
 )
 from ghostclean.core.inputs import World
-from ghostclean.core.ledger import Trade, order_ids
+from ghostclean.core.ledger import Trade
 from ghostclean.core.neighbours import Claim, Neighbours
 
 from .activities import executions_of
@@ -126,15 +126,15 @@ class Books:
 
     def why_unobserved(self, allocation: Allocation) -> str | None:
         """Why the position of a trade is not observed."""
+        if not self.world.truth.positions.unread:
+            return None
         legs = [leg.key for leg in self.legs(allocation)]
         return self._told_by_assets.why_unobserved(*(legs or {allocation.key, allocation.trade.key}))
 
     @cached_property
     def _told_by_assets(self) -> Positions:
-        positions = self.world.truth.positions
-        if not positions.unread:
-            return positions
-        return positions.named({o.asset_id: o.key for o in self.evidence.orders.values() if o.asset_id})
+        known = {o.asset_id: o.key for o in self.evidence.orders.values() if o.asset_id}
+        return self.world.truth.positions.named(known)
 
     def closed(self, key: str) -> list[Closed]:
         """The final records of an instrument that held shares; empty until they were read."""
@@ -288,7 +288,7 @@ class Books:
         owned = {i for a in self.allocations for i in a.family.ids()} | self.neighbours.orders
         present = {a.name for a in self.allocations}
         for trade in (*(a.trade for a in self.allocations), *(t for t, _ in self.unreadable), *self._others):
-            owned.update(order_ids(trade.record))
+            owned.update(trade.order_ids)
         present |= {trade.id or "" for trade, _ in self.elsewhere}
         for trade_id, ids in self.world.memory.exits.items():
             if trade_id not in present:  # those of a present trade are in its family
@@ -340,7 +340,7 @@ class Books:
         """What records hold that take no part (not open, unreadable), and legs of options orders; 0: nobody knows."""
         found = []
         for trade in (*self._others, *(t for t, _ in self.unreadable)):
-            qty, orders = trade.size or trade.filled_qty or ZERO, tuple(order_ids(trade.record))
+            qty, orders = trade.size or trade.filled_qty or ZERO, tuple(sorted(trade.order_ids))
             found.append(self._claim(trade.id or "", trade.key, trade.side, qty, orders))
         for a in self.allocations:
             for leg in self.legs(a):
@@ -365,7 +365,7 @@ class Books:
             qty = a.open_qty if a.coverage is Coverage.HELD else a.claim
             stands = position is not None and position.side is a.side and (proven or a.coverage not in _HOLDS_NOTHING)
             if position is not None and stands and a.duplicate_of is None:
-                orders = tuple(sorted(a.family.ids() | set(order_ids(a.trade.record))))
+                orders = tuple(sorted(a.family.ids() | a.trade.order_ids))
                 found.append(Claim(a.name, position.symbol, a.side, qty, position.qty, proven, orders))
         return found
 

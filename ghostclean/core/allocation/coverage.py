@@ -35,7 +35,8 @@ def share_out(
     """
     left: dict[Side, Decimal] = {}
     explained = False
-    for side in sorted(Side, key=lambda s: position is not None and s is not position.side):
+    short_first = position is not None and position.side is Side.SHORT
+    for side in (Side.SHORT, Side.LONG) if short_first else (Side.LONG, Side.SHORT):
         members = same_side(allocations, side)
         if not members:
             continue
@@ -154,8 +155,11 @@ def _mark_split(
     if len(certain) + len(by_size) != 1 or position is None or not held:
         return
     allocation = (*certain, *by_size)[0]
-    wanted, price = allocation.open_qty, allocation.entry_price
-    if not wanted or wanted == held or allocation.crypto or price is None or not position.avg_price:
+    wanted = allocation.open_qty
+    if not wanted or wanted == held or allocation.crypto or not position.avg_price:
+        return
+    price = allocation.entry_price
+    if price is None:
         return
     ratio = held / wanted if held > wanted else wanted / held
     if ratio in SPLIT_RATIOS and within(price * wanted, position.avg_price * held, SAME_COST):
@@ -167,9 +171,11 @@ def _mark_may_show(members: Sequence[Allocation], held: Decimal) -> None:
 
     Of a trade that is unsure all may still stand but for what others hold for certain.
     """
+    exited = [a for a in members if a.coverage is Coverage.EXITED]
+    if not exited:
+        return
     standing = [a for a in members if a.coverage not in (Coverage.EXITED, Coverage.UNFILLED)]
     claimed = sum((a.open_qty for a in standing), ZERO)
     proven = sum((a.open_qty for a in standing if a.coverage is Coverage.HELD and not a.unsure), ZERO)
-    for allocation in members:
-        if allocation.coverage is Coverage.EXITED:
-            allocation.may_show = max(ZERO, held - (proven if allocation.unsure else claimed))
+    for allocation in exited:
+        allocation.may_show = max(ZERO, held - (proven if allocation.unsure else claimed))

@@ -42,15 +42,20 @@ class EntryState(Enum):
 class Family:
     """`chain` is the entry order's replace chain, oldest first; `added` are further entries it names.
 
-    `questions` must be answered before anything is concluded; `dormant` ones concern exits
-    beside one that still works and are harmless while a position covers the trade. `tied` exits
-    hang on the entry itself and can be no other trade's.
+    `entries` are all of them: `filled` is what they filled, `entered_at` when the first was sent, and the
+    family `works` while one of them can still fill. `questions` must be answered before anything is
+    concluded; `dormant` ones concern exits beside one that still works and are harmless while a
+    position covers the trade. `tied` exits hang on the entry itself and can be no other trade's.
     """
 
     trade: Trade
     state: EntryState = EntryState.NONE
     chain: tuple[Order, ...] = ()
     added: tuple[Order, ...] = ()
+    entries: tuple[Order, ...] = ()
+    filled: Decimal = ZERO
+    works: bool = False
+    entered_at: datetime | None = None
     exits: tuple[Order, ...] = ()
     questions: list[Question] = field(default_factory=list)
     dormant: list[Question] = field(default_factory=list)
@@ -62,27 +67,6 @@ class Family:
     def last(self) -> Order | None:
         """The entry order as it stands: the end of its replace chain."""
         return self.chain[-1] if self.chain else None
-
-    @property
-    def entries(self) -> tuple[Order, ...]:
-        """All entry orders."""
-        return self.chain + self.added
-
-    @property
-    def works(self) -> bool:
-        """Whether an entry can still fill."""
-        ends = (*self.chain[-1:], *self.added)
-        return any(o.works for o in ends)
-
-    @property
-    def filled(self) -> Decimal:
-        """All that the entries filled."""
-        return sum((o.filled_qty for o in self.entries), ZERO)
-
-    @property
-    def entered_at(self) -> datetime | None:
-        """When the first entry was sent."""
-        return min((o.submitted_at for o in self.entries if o.submitted_at), default=None)
 
     @property
     def filled_whole(self) -> bool:
@@ -101,9 +85,9 @@ class Family:
         """Whether too little is known of its orders to judge it by the position."""
         return self.defect is not None or self.state in (EntryState.UNASKED, EntryState.UNANSWERED)
 
-    def ids(self) -> set[str]:
+    def ids(self) -> frozenset[str]:
         """Every order id that belongs to this trade."""
-        return {o.id for o in (*self.entries, *self.exits)} | {leg for o in self.entries for leg in o.legs}
+        return frozenset([o.id for o in (*self.entries, *self.exits)] + [leg for o in self.entries for leg in o.legs])
 
     def times(self) -> Iterable[datetime]:
         """When something happened to one of its orders."""
@@ -144,6 +128,10 @@ def _read_entries(family: Family, evidence: Evidence) -> None:
         family.state = _absence(family, evidence)
         return
     family.state = EntryState.KNOWN
+    family.entries = family.chain + family.added
+    family.filled = sum([o.filled_qty for o in family.entries], ZERO)
+    family.works = any(o.works for o in (family.chain[-1], *family.added))
+    family.entered_at = min((o.submitted_at for o in family.entries if o.submitted_at), default=None)
     first = family.chain[0]
     if any(o.side and o.side != trade.side.opening for o in family.chain) and not first.is_multi_leg:
         family.defect = f"its entry order {first.id} is a {first.side}, not a {trade.side.opening}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -184,17 +184,31 @@ def recall_orders(rows: Iterable[Mapping[str, Any]]) -> Iterable[Order]:
 
 
 def _recalled(row: Mapping[str, Any]) -> Order:
-    texts = {name: value for name, value in row.items() if isinstance(value, str)}
+    values = dict(_UNTOLD)
+    for name in row.keys() & _READERS.keys():
+        attribute, read = _READERS[name]
+        values[attribute] = read(row[name])
     legs = row.get("leg_ids")
-    values: dict[str, Any] = {attribute: texts.get(name, "") for name, attribute in _TEXTS.items()}
-    values |= {attribute: canonical_id(texts.get(name, "")) or None for name, attribute in _IDS.items()}
-    values |= {attribute: number(row.get(name)) for name, attribute in _NUMBERS.items()}
-    values |= {attribute: parse_time(row.get(name)) for name, attribute in _TIMES.items()}
-    values |= {
-        "key": symbol_key(values["symbol"]),
-        "filled_qty": values["filled_qty"] or ZERO,
-        "ended_at": max(filter(None, (parse_time(row.get(name)) for name in _END.values())), default=None),
-        "expires_at": None,
-        "legs": tuple(legs) if isinstance(legs, list) else (),
-    }
-    return Order(**values)
+    return Order(
+        **values | {"filled_qty": values["filled_qty"] or ZERO},
+        key=symbol_key(values["symbol"]),
+        ended_at=max((at for name in _END.values() if (at := parse_time(row.get(name))) is not None), default=None),
+        expires_at=None,
+        legs=tuple(legs) if isinstance(legs, list) else (),
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _id(value: object) -> str | None:
+    return canonical_id(_text(value)) or None
+
+
+_READERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    name: (attribute, read)
+    for names, read in ((_IDS, _id), (_TEXTS, _text), (_NUMBERS, number), (_TIMES, parse_time))
+    for name, attribute in names.items()
+}
+_UNTOLD = {attribute: read(None) for attribute, read in _READERS.values()}

@@ -19,33 +19,35 @@ class BadNumber(ValueError):
 
 def number(value: object) -> Decimal | None:
     """The exact Decimal of a JSON number or numeric string, None for null and blank; raises BadNumber."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if isinstance(value, str):
+        value = value.strip() or None
+    if value is None:
         return None
-    result = _decimal(value)
+    result = value if isinstance(value, Decimal) else _decimal(value)
     if not result.is_finite():
         raise BadNumber(f"{value!s:.40} is no finite number")
-    if _is_huge(result):
-        raise BadNumber(f"{result:.6E} is no amount of anything")
-    return result
+    if -_MOST_DIGITS <= result.adjusted() <= _MOST_DIGITS or not result:
+        return result
+    raise BadNumber(f"{result:.6E} is no amount of anything")
 
 
 def _decimal(value: object) -> Decimal:
+    if isinstance(value, str):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            raise BadNumber(f"{value[:40]!r} is no number") from None
     if isinstance(value, bool):
         raise BadNumber("a true/false where a number belongs")
-    if isinstance(value, Decimal | int):
+    if isinstance(value, int):
         return Decimal(value)
     if isinstance(value, float):
         return Decimal(repr(value))
-    if not isinstance(value, str):
-        raise BadNumber(f"a {type(value).__name__} where a number belongs")
-    try:
-        return Decimal(value.strip())
-    except InvalidOperation:
-        raise BadNumber(f"{value.strip()[:40]!r} is no number") from None
+    raise BadNumber(f"a {type(value).__name__} where a number belongs")
 
 
 def _is_huge(value: Decimal) -> bool:
-    return bool(value) and abs(value.adjusted()) > _MOST_DIGITS
+    return not -_MOST_DIGITS <= value.adjusted() <= _MOST_DIGITS and bool(value)
 
 
 def money(value: Decimal) -> Decimal:
@@ -86,6 +88,8 @@ def parse_time(value: object) -> datetime | None:
 
     A bare date is no time.
     """
+    if value is None:
+        return None
     if not isinstance(value, str) or len(value) < 16:
         return _epoch(value)
     try:
@@ -115,7 +119,7 @@ def _epoch(value: object) -> datetime | None:
 
 def iso(moment: datetime) -> str:
     """`2026-11-22T07:38:12.123Z`: UTC, milliseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def eastern_date(moment: datetime) -> date:

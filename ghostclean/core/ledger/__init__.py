@@ -1,6 +1,7 @@
 """The app's record of a trade, and its fields."""
 
 from .account import account_marks, other_account
+from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, words_of
 from .fit import Fit
 from .jsontext import (
     COMPACT,
@@ -19,6 +20,9 @@ from .jsontext import (
     skip,
     splice,
 )
+from .mapping import IDENTITY, LedgerMapping, Only, Written
+from .mapping_file import BadMapping, read_mapping
+from .spelling import Field, Unspeakable
 from .trade import (
     ADOPTED,
     ENTRY_ORDER_FIELDS,
@@ -33,6 +37,7 @@ from .trade import (
     is_open,
     is_pending,
     is_vanished,
+    means,
     order_ids,
     read_trade,
     record_id,

@@ -22,12 +22,12 @@ _NUMBER = re.compile(r"PA(?!PER)(?=[A-Z]*[0-9])[0-9A-Z]{7,10}|[0-9]{4}[0-9A-Z]{5
 
 def other_account(record: Mapping[str, Any], account: Account, *, live: bool) -> str | None:
     """A record's word that contradicts this account; one is enough."""
-    for name in _MODE_FIELDS:
-        mode = _mode(name, record.get(name))
+    for name in (n for n in _MODE_FIELDS if n in record):
+        mode = _mode(name, record[name])
         if mode is not None and mode != live:
             return f"its {name} says {_word(mode)}, this run's account is {_word(live)}"
-    for name in _ID_FIELDS:
-        said = _named(record.get(name))
+    for name in (n for n in _ID_FIELDS if n in record):
+        said = _named(record[name])
         if said is not None and not _is(said, account):
             return f"its {name} says {said}, which is not this run's account"
     return None

@@ -153,9 +153,8 @@ def _members(text: str, at: int) -> list[_Member]:
 
 # ------------------------------------------------------------------------- writing
 
-# Made once: `json.dumps` would make an encoder for every text.
-_escaped = json.JSONEncoder().encode
-_spelled = json.JSONEncoder(ensure_ascii=False).encode
+_escaped = json.encoder.encode_basestring_ascii
+_spelled = json.encoder.encode_basestring
 
 
 def dumps(value: Any, layout: Layout = COMPACT) -> str:
@@ -164,19 +163,19 @@ def dumps(value: Any, layout: Layout = COMPACT) -> str:
 
 
 def _render(value: Any, layout: Layout, closing: str) -> str:
+    if isinstance(value, str):
+        return _string(value, layout)
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str):
-        return _string(value, layout)
     if isinstance(value, Decimal | int | float):
         return _number(value)
     inner = closing + layout.step
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # the first spares the slow question
         items = [f"{_string(str(k), layout)}{layout.colon}{_render(v, layout, inner)}" for k, v in value.items()]
         return "{" + _joined(items, layout, closing) + "}"
-    if isinstance(value, Sequence):
+    if isinstance(value, (list, Sequence)):
         return "[" + _joined([_render(v, layout, inner) for v in value], layout, closing) + "]"
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
@@ -233,12 +232,23 @@ def edit_record(record: str, fields: Mapping[str, Any], remove: Sequence[str] = 
         if there is None:
             new.append(f"{_string(name, layout)}{layout.colon}{_render(value, layout, layout.margin)}")
         elif not same_json(there.value, value):
-            edits.append((there.value_start, there.end, _render(value, layout, layout.margin)))
+            old = record[there.value_start : there.end]
+            edits.append((there.value_start, there.end, _edit_value(old, there.value, value, layout)))
     if new:
         comma = "," + layout.margin if layout.margin else layout.comma
         end = members[-1].end if members else 1
         edits.append((end, end, comma.join([""] * bool(last.keys() - removed) + new)))
     return splice(record, edits)
+
+
+def _edit_value(text: str, old: Any, new: Any, layout: Layout) -> str:
+    """The text of a value that becomes another: what stays within it keeps its spelling."""
+    if old and isinstance(old, Mapping) and isinstance(new, Mapping):
+        return edit_record(text, new, [name for name in old if name not in new])
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        differing = ((span, item) for span, item in zip(elements(text, 0), new, strict=True) if span[2] != item)
+        return splice(text, ((s, e, _edit_value(text[s:e], was, item, layout)) for (s, e, was), item in differing))
+    return _render(new, layout, layout.margin)
 
 
 def _removals(members: Sequence[_Member], removed: Collection[str]) -> Iterator[Edit]:
@@ -292,9 +302,11 @@ def _last_line(blanks: str) -> str:
 
 def json_value(value: Any) -> Any:
     """The same value with Decimals as JSON numbers and tuples as lists, at any depth."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, Decimal):
         return json_number(value) if value.is_finite() else str(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         return {str(name): json_value(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_value(item) for item in value]

@@ -21,6 +21,8 @@ from ghostclean.core.broker import (
     trade_tag,
 )
 
+from .jsontext import json_value, same_json
+
 OPEN = frozenset({"OPEN", "PARTIAL"})
 PENDING = frozenset({"PENDING", "BROKER_PENDING", "BROKER_FILLED", "AUTO_PENDING", "NEW"})
 FINAL = frozenset({"CLOSED", "CANCELED", "CANCELLED", "REJECTED", "EXPIRED", "ARCHIVED", "CLOSED_MANUAL", "DELETED"})
@@ -80,6 +82,11 @@ class Trade:
     @property
     def exit_orders(self) -> tuple[str, ...]:
         return tuple(i for i in (self.stop_order, self.target_order, self.close_order) if i)
+
+    @property
+    def order_ids(self) -> frozenset[str]:
+        """Every order id that the record stores."""
+        return frozenset((*self.entry_orders, *self.exit_orders))
 
     @property
     def owner(self) -> str:
@@ -196,13 +203,15 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         return None
 
     size, size_field = _size(record, problems)
-    has_order = text(record, *ENTRY_ORDER_FIELDS, "clientOrderId") is not None
+    client_order = text(record, "clientOrderId")
+    names = (*(order_id(record, name) for name in ENTRY_ORDER_FIELDS), client_order)
+    entry_orders = tuple(dict.fromkeys(n for n in names if n))
     problems += [
         f"{name} is no text that can be sent"
         for name in ("ticker", "symbol", *ORDER_ID_FIELDS)
         if isinstance(value := record.get(name), str) and not is_storable(value)
     ]
-    if size is None and not has_order:
+    if size is None and not entry_orders:
         problems.append("it has no positive size and no entry order to take one from")
     return Trade(
         id=trade_id,
@@ -219,8 +228,8 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         initial_stop=numeric("initialStopPrice", "originalStopPrice"),
         filled_qty=numeric("filledQty"),
         avg_fill_price=numeric("avgFillPrice"),
-        entry_orders=_entry_orders(record),
-        client_order=text(record, "clientOrderId"),
+        entry_orders=entry_orders,
+        client_order=client_order,
         stop_order=order_id(record, "stopOrderId"),
         target_order=order_id(record, "takeProfitOrderId"),
         close_order=order_id(record, "closeOrderId"),
@@ -230,11 +239,6 @@ def read_trade(record: Mapping[str, Any]) -> Trade:
         updated_at=parse_time(record.get("updatedAt")),
         problem="; ".join(problems) or None,
     )
-
-
-def _entry_orders(record: Mapping[str, Any]) -> tuple[str, ...]:
-    names = (*(order_id(record, name) for name in ENTRY_ORDER_FIELDS), text(record, "clientOrderId"))
-    return tuple(dict.fromkeys(n for n in names if n))
 
 
 def _side(record: Mapping[str, Any], problems: list[str]) -> Side:
@@ -293,8 +297,18 @@ def same(record: Mapping[str, Any], name: str, value: object) -> bool:
         except BadNumber:
             return False
         # A value longer than a JSON number holds comes back shortened; it is the same value.
-        return said is not None and json_number(said) == json_number(value)
+        return said is not None and (said == value or json_number(said) == json_number(value))
     if present == value:
         return True
+    moment = parse_time(value)
+    return moment is not None and parse_time(present) == moment
+
+
+def means(present: object, value: object) -> bool:
+    """Whether two values of a field are one as JSON, times by their moment."""
+    if same_json(json_value(present), json_value(value)):
+        return True
+    if not isinstance(value, str) or ":" not in value:
+        return False
     moment = parse_time(value)
     return moment is not None and parse_time(present) == moment

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from ghostclean.core.allocation import Allocation, Books, Coverage, Orphan
 from ghostclean.core.broker import ZERO, Question, Side, is_option
 from ghostclean.core.inputs import World
-from ghostclean.core.ledger import Trade, order_ids
+from ghostclean.core.ledger import Trade
 
 from . import gone, questions, standing
 from .decision import Action, Decision, Verdict, change, hold, unknown
@@ -74,8 +74,8 @@ def decide(world: World) -> Plan:
         books.last_activity(),
         sum(1 for t in world.trades if not t.is_pending) - sum(1 for t, _ in books.elsewhere if not t.is_pending),
         {t.id: frozenset() for t, _ in books.unreadable if t.id}
-        | {t.id: frozenset(order_ids(t.record)) for t, _ in books.elsewhere if t.id}
-        | {a.name: frozenset(a.family.ids()) for a in books.allocations},
+        | {t.id: t.order_ids for t, _ in books.elsewhere if t.id}
+        | {a.name: a.family.ids() for a in books.allocations},
         len(books.elsewhere),
         tuple(books.claims()),
         dict(books.explained),
@@ -91,8 +91,8 @@ def judge(books: Books, allocation: Allocation) -> Decision:
             return unknown(books, allocation, open_questions)
         decision = step.judge(books, allocation)
         if decision is not None:
-            helps = (q for q in step.helps(books, allocation) if books.evidence.failure(q) is None)
-            return replace(decision, questions=tuple(helps))
+            helps = tuple(q for q in step.helps(books, allocation) if books.evidence.failure(q) is None)
+            return replace(decision, questions=helps) if helps else decision
     raise AssertionError("the last step judges every trade")
 
 

@@ -195,6 +195,11 @@ PRETTY_MEMBER = ',\n    "m": {\n      "x": [\n        1\n      ],\n      "y": {}
         ('{"a":1}', {"a": 0.5, "t": True, "n": None}, '{"a":0.5,"t":true,"n":null}'),
         (PRETTY_RECORD, {"m": {"x": [1], "y": {}}}, PRETTY_RECORD[:-4] + PRETTY_MEMBER),
         ('{\n\t"a": 1\n}', {"b": {"c": 2}}, '{\n\t"a": 1,\n\t"b": {\n\t\t"c": 2\n\t}\n}'),
+        ('{"a":{"x":1.50, "y" : 2}}', {"a": {"x": Decimal("1.5"), "y": 3}}, '{"a":{"x":1.50, "y" : 3}}'),
+        ('{"a":{"x":1.50,"y":2}}', {"a": {"x": Decimal("1.5"), "z": 4}}, '{"a":{"x":1.50,"z":4}}'),
+        ('{"a":[{"x":1e2}, {"y":2}]}', {"a": [{"x": 100}, {"y": 3}]}, '{"a":[{"x":1e2}, {"y":3}]}'),
+        ('{"a":[1.0]}', {"a": [1, 2]}, '{"a":[1,2]}'),
+        ('{"a":{}}', {"a": {"b": 1}}, '{"a":{"b":1}}'),
     ],
 )  # fmt: skip
 def test_edits(record: str, fields: dict[str, Any], expected: str) -> None:
