@@ -57,6 +57,7 @@ class Play(Scene):
         for office in self.offices:
             for _ in range(rng.randrange(1, 7)):
                 office.app.setup(rng.choice(self.kinds))
+        self.introduce()
         self.busy = rng.choice((0.0, 0.05, 0.2))
         world.position_lag = rng.choice((0.0, 0.0, 1.0, 5.0, 40.0))
         world.order_lag = rng.choice((0.0, 0.0, 0.5, 2.0))
@@ -69,6 +70,12 @@ class Play(Scene):
             if rng.random() < 0.12:
                 self.bad_day(rng.choice(self.offices))
         self.calm()
+
+    def introduce(self) -> None:
+        """Each ledger of the state runs once: before its first word nobody can know of what it holds."""
+        if len(self.offices) > 1 and not self.alone:
+            for office in self.offices:
+                office.reconcile({})
 
     def faulty_run(self, office: Office, store: Store | None = None) -> None:
         rng = self.rng
@@ -107,12 +114,14 @@ class Play(Scene):
             store.records, office.app.emptied = {}, True
         else:
             store.flush()
+            self.introduce()
         for _ in range(rng.choice((1, 2))):
             self.faulty_run(office, elsewhere)
         if day in ("emptied", "flushed"):
             store.records = {i: r for i, r in backup.items() if i not in office.app.deleted} | store.records
             if held and rng.random() < 0.5:
                 office.app.lose(rng.choice(held))
+            self.introduce()
 
     def strangers_ledger(self, store: Store) -> Store:
         """Trades of another account in symbols that this one holds too."""
@@ -147,8 +156,9 @@ class Play(Scene):
 
         But in symbols where somebody must look, and is told: a trade is held, or not in its ledger any more.
         """
+        before = {symbol: self.world.net(symbol) for symbol in SYMBOLS}
         told = [End(office).quiet_run().results for office in self.offices]
-        for symbol in SYMBOLS:
+        for symbol in (s for s in SYMBOLS if self.world.net(s) == before[s]):
             rows = [[row for row in results if row["ticker"] == symbol] for results in told]
             standing = all(_stands(row) for row in chain(*rows)) and all(o.store.pin for o in self.offices)
             if not standing or any(o.app.unlisted(symbol, own) for o, own in zip(self.offices, rows, strict=True)):
