@@ -52,7 +52,8 @@ from .unallocated import Unallocated, find_unallocated
 
 _LOOK_BACK = timedelta(days=1)
 _LONGEST_LOOK_BACK = timedelta(days=90)
-_HOLDS_NOTHING = frozenset({Coverage.EXITED, Coverage.UNFILLED, Coverage.GONE, Coverage.OPPOSITE, Coverage.CLAIMED})
+_HOLDS_NOTHING = frozenset({Coverage.EXITED, Coverage.UNFILLED})
+_MAY_BE_BACK = frozenset({Coverage.GONE, Coverage.OPPOSITE, Coverage.CLAIMED})
 
 
 class Books:
@@ -361,12 +362,15 @@ class Books:
         standing = {(p.key, p.side) for p in self.positions.values()}
         found = [claim for claim in self._aside if claim.place in standing]
         for a in self.allocations:
+            orders = tuple(sorted(a.family.ids() | a.trade.order_ids))
             position, proven = self.positions.get(a.key), a.certain and a.coverage in (Coverage.HELD, Coverage.CLAIMED)
-            qty = a.open_qty if a.coverage is Coverage.HELD else a.claim
-            stands = position is not None and position.side is a.side and (proven or a.coverage not in _HOLDS_NOTHING)
-            if position is not None and stands and a.duplicate_of is None:
-                orders = tuple(sorted(a.family.ids() | a.trade.order_ids))
+            if a.coverage in _HOLDS_NOTHING or a.duplicate_of is not None:
+                continue
+            if position is not None and position.side is a.side and (proven or a.coverage not in _MAY_BE_BACK):
+                qty = a.open_qty if a.coverage is Coverage.HELD else a.claim
                 found.append(Claim(a.name, position.symbol, a.side, qty, position.qty, proven, orders))
+            else:
+                found.append(self._claim(a.name, a.key, a.side, ZERO, orders))
         return found
 
     def unexplained(self, allocation: Allocation) -> Decimal:
