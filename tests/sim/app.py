@@ -86,9 +86,10 @@ class App:
         return [t for t in self.truths.values() if t.symbol == symbol]
 
     def unlisted(self, symbol: str, rows: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether a trade holds something and has no row."""
-        listed = {row["id"] for row in rows}
-        return any(self.held(t) and t.id not in listed for t in self.in_symbol(symbol))
+        """Whether a trade without a row holds something, or a record without one says so."""
+        listed, records = {row["id"] for row in rows}, self.store.records
+        said = {i for i, record in records.items() if not is_final(record)}
+        return any((self.held(t) or t.id in said) and t.id not in listed for t in self.in_symbol(symbol))
 
     def grown(self) -> set[str]:
         return {t.symbol for t in self.truths.values() if t.grown}

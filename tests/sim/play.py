@@ -335,6 +335,8 @@ class End:
     def judge_stop(self, symbol: str) -> None:
         """A stop that was taken away for a sale is back, or what it protected is sold."""
         world = self.world
+        if (world.net(symbol) > 0) is not (world.sides[symbol] == "LONG"):
+            return  # it was sold, and the app has sold it once more
         trades = sum((self.app.held(t) for t in self.app.in_symbol(symbol)), Decimal(0))
         stops = [o for o in world.lately() if o.works and o.symbol == symbol and o.type == "stop" and o.owner is None]
         if abs(world.net(symbol)) > trades and not stops:
