@@ -220,7 +220,7 @@ class App:
             twin.kind, twin.qty, twin.certain = "twin", truth.qty, False
             self.insert(twin, alpacaOrderId=truth.entry.id if truth.entry else None, openedAt=iso(moment(t + 60)))
         if kind == "grown":
-            self.scale_in(truth, t=t + 600)
+            self.scale_in(truth, t=min(t + 600, -5.0))
 
     def stop(self, truth: Truth, t: float | None = None) -> SimOrder:
         """A stop of its own for all that it holds, behind the price."""

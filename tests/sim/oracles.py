@@ -135,14 +135,21 @@ class Judge:
         return known and (app is self.app or store.name in self.store.words)
 
     def _judge_names(self, truth: Truth, done: Written) -> None:
-        """No record names an order that is another's."""
+        """No record names an order that is another's; of what another ledger has closed its word is silent."""
         if truth.hand or truth.wiped:
             return
         for name in _NAMES:
             order = self.world.orders.get(done.change.fields.get(name) or "")
             sharing = order is not None and truth.entry is not None and order.id == truth.entry.id
-            if order is not None and order.owner != truth.owner and not sharing:
+            if order is None or order.owner == truth.owner or sharing:
+                continue
+            told = any(order.id in word for word in self.store.words.values())
+            if told or order.owner is None or self.owns(order.owner):
                 raise Violation(f"{truth.id} names order {order.id} as {name}, which is {order.owner or 'a hand'}'s")
+
+    def owns(self, owner: str | None) -> bool:
+        """Whether that is a trade of this ledger."""
+        return any(truth.owner == owner for truth in self.app.truths.values())
 
     def _judge_money(self, truth: Truth, done: Written) -> None:
         """Written P&L is the lots' to the cent, or null."""

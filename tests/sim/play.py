@@ -114,14 +114,14 @@ class Play(Scene):
             store.records, office.app.emptied = {}, True
         else:
             store.flush()
-            self.introduce()
         for _ in range(rng.choice((1, 2))):
             self.faulty_run(office, elsewhere)
         if day in ("emptied", "flushed"):
             store.records = {i: r for i, r in backup.items() if i not in office.app.deleted} | store.records
             if held and rng.random() < 0.5:
                 office.app.lose(rng.choice(held))
-            self.introduce()
+            if len(self.offices) > 1:
+                office.reconcile({})  # before it has spoken again nobody can know of what is back
 
     def strangers_ledger(self, store: Store) -> Store:
         """Trades of another account in symbols that this one holds too."""

@@ -88,12 +88,11 @@ class Store:
         return self.memory.get("pin", {}).get("account")
 
     def flush(self) -> None:
-        """The server has lost all of it: the ledger, and what the tool remembers."""
+        """All of it is lost: the ledger, and what the tool remembers of it; what it said to others stays."""
         self.exists, self.fence = False, self.fence + 1
         self.records, self.written, self.lock, self.memory, self.journal = {}, [], None, {}, {}
         self.done, self.summaries, self.runs, self.explained = set(), {}, [], set()
         self.spooled = []
-        self.words.clear()
 
     def holder(self) -> str | None:
         """The token of the lock as it stands."""
