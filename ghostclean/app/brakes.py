@@ -13,7 +13,7 @@ from ghostclean.app.ports import JournalEntry
 from ghostclean.app.run import ReconcileRun
 from ghostclean.core.alerts import OVERWRITTEN
 from ghostclean.core.broker import BrokerTruth
-from ghostclean.core.ledger import order_ids
+from ghostclean.core.ledger import ADOPTED, order_ids
 from ghostclean.core.safety import (
     ORPHAN_ACTIONS,
     Pin,
@@ -159,7 +159,7 @@ def _is_marked(record: Mapping[str, Any]) -> bool:
     managed = record.get("autoManage")
     if isinstance(managed, Mapping) and "lastRunId" in managed:
         return True
-    adopted = record.get("source") == "broker_backfill" and str(record.get("id")).startswith("adopted-")
+    adopted = record.get("source") == "broker_backfill" and str(record.get("id")).startswith(ADOPTED)
     return adopted or str(record.get("closeReason")).startswith(_OUR_REASONS)
 
 

@@ -17,7 +17,7 @@ from ghostclean.app.run import ReconcileRun
 from ghostclean.core import attention
 from ghostclean.core.alerts import SAFETY
 from ghostclean.core.attention import Attention, Item, Kind
-from ghostclean.core.broker import BrokerTruth, iso
+from ghostclean.core.broker import ZERO, BrokerTruth, iso
 from ghostclean.core.ledger import Trade, json_value, read_trade
 from ghostclean.core.neighbours import Claim, word
 from ghostclean.core.safety import counting, orphan_name
@@ -238,16 +238,23 @@ def _listed(run: ReconcileRun, told: Result) -> dict[str, Any]:
 
 
 def _word(run: ReconcileRun) -> tuple[str, dict[str, Any]] | None:
-    """What the trades hold, said to the other ledgers of the account."""
-    if run.observation is None:
+    """What the ledger explains, said to the other ledgers of the account.
+
+    Not while nothing shows that it is this account's: a wrong setting would speak for days.
+    """
+    seen = run.ledger_seen or run.memory.ledger.get("seen")
+    if run.observation is None or not seen or run.pin is run.to_pin is None:
         return None
     truth, closed = run.observation.truth, {d.trade_id for d in run.written if d.stale}
     claims = [claim for claim in run.plan.claims if claim.trade not in closed]
-    whole = {(p.key, p.side): p.qty for p in truth.positions.rows}
+    whole = {(p.key, str(p.side)): p for p in truth.positions.rows}
+    for trade_id, place in run.left.items():
+        if (position := whole.get(place)) is not None:
+            claims.append(Claim(trade_id, position.symbol, position.side, ZERO, position.qty, proven=False))
     for decision in run.written:  # which the plan did not count among the trades yet
         if decision.action in (Action.ADOPTED, Action.REOPENED):
             trade = read_trade({**(decision.base or {}), **decision.fields})
-            named, held = tuple(sorted(trade.order_ids)), trade.size or whole[trade.key, trade.side]
+            named, held = tuple(sorted(trade.order_ids)), trade.size or whole[trade.key, str(trade.side)].qty
             claims.append(Claim(trade.id or "", trade.symbol, trade.side, held, held, proven=False, orders=named))
     return truth.account.id, word(run.parts.ledger.place, truth.at, run.policy.interval, claims)
 

@@ -1,19 +1,21 @@
 """What other ledgers of the same account say that their trades hold. Pure.
 
-A ledger's word is believed for two of its own intervals. It explains what no trade of ours does; it
-never takes from a trade whose own orders prove it, and never proves that one of ours is gone.
+A ledger's word is believed for two of its own intervals. It explains what no trade of ours does, and
+never proves that one of ours is gone; where the orders of both prove more than stands, neither is covered.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from ghostclean.core.broker import ZERO, BadNumber, Position, Side, iso, number, parse_time, plain, symbol_key
+from ghostclean.core.ledger import ADOPTED
 
 _FORGOTTEN = timedelta(days=7)  # a ledger that is silent for so long is not waited for any more
 _NAMED = 5
@@ -21,7 +23,10 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one trade holds of a position of `whole`; `proven` by its own orders, which are `orders`."""
+    """What one trade holds of a position of `whole`; `proven` by its own orders, which are `orders`.
+
+    A quantity of 0: the trade may hold some of it, and nobody knows how much.
+    """
 
     trade: str
     symbol: str
@@ -73,10 +78,10 @@ class Neighbours:
         found = [w for value in said.values() if (w := _read(value)) is not None]
         self._words = sorted((w for w in found if now - w.at < _FORGOTTEN), key=lambda w: w.ledger)
         self._fresh = [w for w in self._words if now - w.at < 2 * w.interval]
-        self._claims: dict[tuple[str, Side], list[tuple[str, Claim]]] = defaultdict(list)
+        self._claims: dict[tuple[str, Side], list[tuple[_Word, Claim]]] = defaultdict(list)
         for fresh in self._fresh:
             for claim in fresh.claims:
-                self._claims[claim.place].append((fresh.ledger, claim))
+                self._claims[claim.place].append((fresh, claim))
         # Whose an order is does not change with time.
         self.orders = frozenset(i for w in self._words for claim in w.claims for i in claim.orders)
 
@@ -86,16 +91,28 @@ class Neighbours:
 
     def proven(self, position: Position) -> Decimal:
         """How much of it is theirs by their own orders, while nothing has moved since they looked."""
-        claims = (c for _, c in self._of(position) if c.proven and c.whole == position.qty)
-        return sum((claim.qty for claim in claims), ZERO)
+        return sum((claim.qty for _, claim in self._proven(position)), ZERO)
+
+    def disputed(self, position: Position, ours: Mapping[str, AbstractSet[str]], since: datetime) -> Decimal:
+        """The same, by those who have looked since, but for copies of our own trades (by id, with their orders).
+
+        What two ledgers have adopted has one id in both, and is no copy.
+        """
+        found = (claim for said, claim in self._proven(position) if said.at > since)
+        copied = {trade: orders for trade, orders in ours.items() if not trade.startswith(ADOPTED)}
+        return sum((c.qty for c in found if copied.get(c.trade, frozenset()).isdisjoint(c.orders)), ZERO)
+
+    def _proven(self, position: Position) -> Iterator[tuple[_Word, Claim]]:
+        rows = self._of(position)
+        return ((said, c) for said, c in rows if c.proven and c.qty <= c.whole == position.qty)
 
     def explained(self, position: Position, left: Decimal) -> list[tuple[str, Decimal]]:
         """Which ledgers explain how much of what is left of it."""
         shares: dict[str, Decimal] = defaultdict(Decimal)
-        for ledger, claim in self._of(position):
+        for said, claim in self._of(position):
             share = min(claim.qty, left)
             if share > 0:
-                shares[ledger] += share
+                shares[said.ledger] += share
                 left -= share
         return list(shares.items())
 
@@ -103,7 +120,7 @@ class Neighbours:
         """Whether what happened then is no other ledger's, or named by it."""
         return not self._words or (moment is not None and all(said.at - self._grace > moment for said in self._words))
 
-    def _of(self, position: Position) -> Sequence[tuple[str, Claim]]:
+    def _of(self, position: Position) -> Sequence[tuple[_Word, Claim]]:
         return self._claims.get((position.key, position.side), ())
 
     def may_hold(self, position: Position, latest: datetime | None) -> str | None:
@@ -115,8 +132,11 @@ class Neighbours:
         for said in self._words:
             if latest is not None and said.at - self._grace <= latest:
                 return f"ledger {said.ledger} has not run since its symbol saw activity"
-            if said not in self._fresh and any(claim.place == place for claim in said.claims):
+            claims = [claim for claim in said.claims if claim.place == place]
+            if claims and said not in self._fresh:
                 return f"ledger {said.ledger} had it when it last ran, at {iso(said.at)}"
+            if doubt := next((claim.trade for claim in claims if not claim.qty), None):
+                return f"trade {doubt} of ledger {said.ledger} may be it"
         return None
 
 

@@ -129,6 +129,8 @@ def explain_lines(document: Document, *, verbose: bool = False) -> Iterator[str]
         for trade in document["trades"]:
             yield from _trade_lines(trade, verbose=verbose)
             yield ""
+        if document["more"]:
+            yield f"and {document['more']} more: ask for one by its id, or see `ghostclean history`"
     else:
         yield from _trade_lines(document, verbose=verbose)
     if not document["cure"]:

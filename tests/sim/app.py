@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from ghostclean.core.broker import iso
+from tests.lots import ZERO
 
 from .clock import Clock
 from .stores import Store, is_final
@@ -69,6 +70,10 @@ class App:
     def held(self, truth: Truth, t: float | None = None) -> Decimal:
         return abs(self.world.held_of(truth.owner, t))
 
+    def held_in(self, symbol: str, t: float | None = None) -> Decimal:
+        """What all its trades hold of a symbol."""
+        return sum((self.held(truth, t) for truth in self.in_symbol(symbol)), ZERO)
+
     def working(self, truth: Truth) -> list[list[SimOrder]]:
         """The exits that work for a trade, whoever sent them; of a family at most one fills."""
         families: dict[str, list[SimOrder]] = {}
@@ -79,6 +84,12 @@ class App:
 
     def in_symbol(self, symbol: str) -> list[Truth]:
         return [t for t in self.truths.values() if t.symbol == symbol]
+
+    def unlisted(self, symbol: str, rows: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether a trade without a row holds something, or a record without one says so."""
+        listed, records = {row["id"] for row in rows}, self.store.records
+        said = {i for i, record in records.items() if not is_final(record)}
+        return any((self.held(t) or t.id in said) and t.id not in listed for t in self.in_symbol(symbol))
 
     def grown(self) -> set[str]:
         return {t.symbol for t in self.truths.values() if t.grown}
@@ -109,12 +120,10 @@ class App:
         self.write(trade_id, **fields)
 
     def write_size(self, truth: Truth) -> None:
-        """The app writes what its trade has."""
+        """The app writes what its trade has; of one that is out by now it never says what it had."""
         record = self.store.records.get(truth.id)
-        if record is None:
-            return
-        truth.unwritten = False
-        if not is_final(record) and (held := self.held(truth)):
+        if record is not None and not is_final(record) and (held := self.held(truth)):
+            truth.unwritten = False
             self.write(truth.id, quantity=held)
 
     def close_record(self, trade_id: str) -> None:
@@ -211,7 +220,7 @@ class App:
             twin.kind, twin.qty, twin.certain = "twin", truth.qty, False
             self.insert(twin, alpacaOrderId=truth.entry.id if truth.entry else None, openedAt=iso(moment(t + 60)))
         if kind == "grown":
-            self.scale_in(truth, t=t + 600)
+            self.scale_in(truth, t=min(t + 600, -5.0))
 
     def stop(self, truth: Truth, t: float | None = None) -> SimOrder:
         """A stop of its own for all that it holds, behind the price."""

@@ -1,4 +1,4 @@
-"""Days at one account: two bots under auto-manage that share nothing but the account, and its owner who trades too.
+"""Days at one account: two bots under auto-manage, in one state or with nothing in common, and an owner who trades.
 
 Their trades have the same ids, often the same symbols. Whatever is filled, killed or refused: no
 run touches what is not proven its own, what the books say sums to the account with the owner's
@@ -7,7 +7,6 @@ rest, and no trade is left without a stop in silence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -17,6 +16,7 @@ from ghostclean.result import ManageOutcome, ManageResult
 from tests.lots import ZERO
 
 from .office import Office
+from .oracles import said_of
 from .scene import Scene, Violation
 from .stores import is_final
 from .world import SYMBOLS, SimOrder
@@ -43,8 +43,9 @@ class Desk(Scene):
         self.rest: list[SimOrder] = []  # the owner's own exits
         self.offices: list[Office] = []
         self.rules: dict[str, ManagePolicy] = {}
+        self.alone = rng.random() < 0.5
         for name in ("a", "b"):
-            office = Office(self, name, Policy(), one_text=rng.random() < 0.6, sharing=sharing)
+            office = Office(self, name, Policy(), one_text=rng.random() < 0.6, sharing=sharing, alone=self.alone)
             office.judge.certain = True
             self.offices.append(office)
             self.rules[name] = ManagePolicy(
@@ -161,18 +162,24 @@ class Desk(Scene):
         if not result.reconcile.get("ok"):
             return  # not all of it was looked up
         for row in result.reconcile["results"]:
-            symbol, moments = row["ticker"], world.moments(row["ticker"], began)
             if row["verdict"] == "live" and row["action"] != "skipped":
                 said = office.store.records[row["id"]]["quantity"]
-                true = {app.held(app.truths[row["id"]], t) for t in moments}
+                true = {app.held(app.truths[row["id"]], t) for t in world.moments(row["ticker"], began)}
+                if said not in true:
+                    raise Violation(f"{office.name} says {said} {row['ticker']} ({row['id']}), true is {true}")
+            elif row["verdict"] == "ambiguous":  # nobody trades without a name here
+                raise Violation(f"{office.name} can't tell whose {row['ticker']} is: {row['reason']}")
             elif row["verdict"] == "orphan":
-                said = Decimal(re.match(r"[\d.]+", row["reason"]).group())  # type: ignore[union-attr]
-                mine = {t: sum((app.held(o, t) for o in app.in_symbol(symbol)), ZERO) for t in moments}
-                true = {abs(world.net(symbol, t)) - mine[t] for t in moments}
-            else:
-                continue
-            if said not in true:
-                raise Violation(f"{office.name} says {said} {symbol} ({row['verdict']} {row['id']}), true is {true}")
+                self.judge_rest(office, row["ticker"], said_of(row), began)
+
+    def judge_rest(self, office: Office, symbol: str, said: Decimal, began: float) -> None:
+        """What is left over is what it is, but for what the other's word explains, as old as two ticks."""
+        app, world, others = office.app, self.world, [o for o in self.apps if o is not office.app and not self.alone]
+        rest = [abs(world.net(symbol, t)) - app.held_in(symbol, t) for t in world.moments(symbol, began)]
+        lately = world.moments(symbol, began - 2 * TICK)
+        theirs = max((o.held_in(symbol, t) for o in others for t in lately), default=ZERO)
+        if not any(left - theirs <= said <= left for left in rest):
+            raise Violation(f"{office.name} says {said} {symbol} are left, true is {rest} with {theirs} of the other's")
 
     def judge_protection(self, office: Office, result: ManageResult) -> None:
         """A trade without a stop for all of it is at least named, and nothing can take more than it has."""

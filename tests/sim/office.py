@@ -84,13 +84,14 @@ class Office:
     """One bot, its store and the tool's schedule on it; the oracles that watch it."""
 
     def __init__(
-        self, scene: Scene, name: str, policy: Policy, *, one_text: bool = True, sharing: bool = False
-    ) -> None:
+        self, scene: Scene, name: str, policy: Policy, *, one_text: bool = True, sharing: bool = False,
+        alone: bool = False,
+    ) -> None:  # fmt: skip
         self.scene, self.name, self.policy, self.one_text = scene, name, policy, one_text
         self.clock: Clock = scene.clock
         self.world: World = scene.world
         self.say = scene.say
-        self.store = Store(scene.clock)
+        self.store = Store(scene.clock, name, {} if alone else scene.words)
         self.app = App(name, scene.rng, scene.clock, scene.world, self.store, sharing=sharing)
         self.judge = Judge(scene, self.app, sells_orphans=policy.orphans == "flatten")
         self.store.on_write = self.judge.write

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +19,11 @@ from .world import SimOrder
 
 _NAMES = ("alpacaOrderId", "stopOrderId", "takeProfitOrderId", "closeOrderId")
 _UNJOURNALED = frozenset({"lastPrice", "unrealizedPnL", "unrealizedR", "autoManage", "updatedAt"})
+
+
+def said_of(row: Mapping[str, Any]) -> Decimal:
+    """How much a live trade's row says it holds, or an orphan's that nobody explains."""
+    return Decimal(re.search(r"\d[\d.]*", row["reason"]).group())  # type: ignore[union-attr]
 
 
 class Judge:
@@ -112,26 +119,37 @@ class Judge:
 
     def _is_free(self, symbol: str, qty: Decimal) -> bool:
         """Whether so much of a position is no known trade's; one moment of the run must bear it out."""
-        guarded = [t for t in self.app.in_symbol(symbol) if self._guards(t)]
-        guarded += [t for o in self.scene.apps if o is not self.app for t in o.in_symbol(symbol)]
+        guarded = [t for app in self.scene.apps for t in app.in_symbol(symbol) if self._guards(app, t)]
         world, moments = self.world, self.world.moments(symbol, self.began)
         explained = {t: sum((abs(world.held_of(g.owner, t)) for g in guarded), ZERO) for t in moments}
         return any(explained[t] + qty <= abs(world.net(symbol, t)) for t in moments)
 
-    def _guards(self, truth: Truth) -> bool:
-        """Whether a trade explains what it holds: by its record, or because an earlier run knew it."""
-        record = self.store.records.get(truth.id)
-        return truth.id in self.store.explained if record is None else not is_final(record)
+    def _guards(self, app: App, truth: Truth) -> bool:
+        """Whether a trade explains what it holds: by its record, or because an earlier run knew it.
+
+        Of another ledger nobody can know before it has spoken in this state.
+        """
+        store = self.store if app is self.app else app.store
+        record = store.records.get(truth.id)
+        known = truth.id in store.explained if record is None else not is_final(record)
+        return known and (app is self.app or store.name in self.store.words)
 
     def _judge_names(self, truth: Truth, done: Written) -> None:
-        """No record names an order that is another's."""
+        """No record names an order that is another's; of what another ledger has closed its word is silent."""
         if truth.hand or truth.wiped:
             return
         for name in _NAMES:
             order = self.world.orders.get(done.change.fields.get(name) or "")
             sharing = order is not None and truth.entry is not None and order.id == truth.entry.id
-            if order is not None and order.owner != truth.owner and not sharing:
+            if order is None or order.owner == truth.owner or sharing:
+                continue
+            told = any(order.id in word for word in self.store.words.values())
+            if told or order.owner is None or self.owns(order.owner):
                 raise Violation(f"{truth.id} names order {order.id} as {name}, which is {order.owner or 'a hand'}'s")
+
+    def owns(self, owner: str | None) -> bool:
+        """Whether that is a trade of this ledger."""
+        return any(truth.owner == owner for truth in self.app.truths.values())
 
     def _judge_money(self, truth: Truth, done: Written) -> None:
         """Written P&L is the lots' to the cent, or null."""
@@ -218,8 +236,8 @@ class Judge:
         """Nothing but what is proven own is replaced or cancelled, and no stop is loosened."""
         self.say(f"    [{self.clock.t:.2f}] {what} {order.id} of {order.owner} {stop or ''}")
         mine = {t.owner for t in self.app.truths.values()}
-        orphans = {None} if self.sells_orphans else set()
-        if order.owner not in mine | orphans:
+        others = {t.owner for app in self.scene.apps for t in app.truths.values() if self._guards(app, t)}
+        if order.owner not in mine and (order.owner in others or not self.sells_orphans):
             self.broken = self.broken or Violation(f"{what} of order {order.id}, which is {order.owner or 'a hand'}'s")
         if self.sells_orphans:
             self.taken.add(order.symbol)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from itertools import chain
+from typing import Any
 
 from ghostclean.core.inputs import Policy
 from ghostclean.result import Result
-from tests.lots import CENT
+from tests.lots import CENT, ZERO
 
 from .app import Truth
 from .office import Office
+from .oracles import said_of
 from .scene import Scene, Violation
 from .stores import Store, is_final
 from .world import FINAL, SYMBOLS
@@ -35,14 +38,15 @@ class Play(Scene):
         rng = self.rng
         self.busy = 0.0
         self.kinds = (*KINDS, *SHARED_KINDS) if sharing else KINDS
+        names = ("a", "b") if rng.random() < 0.25 else ("a",)
         # What two ledgers that share nothing leave over for each other is an orphan: it is only reported.
-        names = ("a", "b") if rng.random() < 0.1 else ("a",)
-        modes = ("report",) if len(names) > 1 else ("report", "report", "adopt", "flatten")
-        policy = Policy(orphans=rng.choice(modes), max_unproven_closes=rng.choice((3, 50)),
-                        confirmations=rng.choice((1, 1, 1, 2)))  # fmt: skip
+        self.alone = len(names) > 1 and rng.random() < 0.3
+        modes = ("report",) if self.alone else ("report", "report", "adopt", "flatten")
         self.offices: list[Office] = []
         for name in names:
-            office = Office(self, name, policy, one_text=rng.random() < 0.6, sharing=sharing)
+            policy = Policy(orphans=rng.choice(modes), max_unproven_closes=rng.choice((3, 50)),
+                            confirmations=rng.choice((1, 1, 1, 2)))  # fmt: skip
+            office = Office(self, name, policy, one_text=rng.random() < 0.6, sharing=sharing, alone=self.alone)
             office.reused = rng.random() < 0.1
             self.offices.append(office)
 
@@ -53,6 +57,7 @@ class Play(Scene):
         for office in self.offices:
             for _ in range(rng.randrange(1, 7)):
                 office.app.setup(rng.choice(self.kinds))
+        self.introduce()
         self.busy = rng.choice((0.0, 0.05, 0.2))
         world.position_lag = rng.choice((0.0, 0.0, 1.0, 5.0, 40.0))
         world.order_lag = rng.choice((0.0, 0.0, 0.5, 2.0))
@@ -65,6 +70,12 @@ class Play(Scene):
             if rng.random() < 0.12:
                 self.bad_day(rng.choice(self.offices))
         self.calm()
+
+    def introduce(self) -> None:
+        """Each ledger of the state runs once: before its first word nobody can know of what it holds."""
+        if len(self.offices) > 1 and not self.alone:
+            for office in self.offices:
+                office.reconcile({})
 
     def faulty_run(self, office: Office, store: Store | None = None) -> None:
         rng = self.rng
@@ -96,7 +107,7 @@ class Play(Scene):
             return
         elsewhere, backup = None, dict(store.records)
         if day == "typo":
-            elsewhere = Store(self.clock, exists=False, on_write=store.on_write)
+            elsewhere = Store(self.clock, "typo", store.words, exists=False, on_write=store.on_write)
         elif day == "other":
             elsewhere = self.strangers_ledger(store)
         elif day == "emptied":
@@ -109,10 +120,12 @@ class Play(Scene):
             store.records = {i: r for i, r in backup.items() if i not in office.app.deleted} | store.records
             if held and rng.random() < 0.5:
                 office.app.lose(rng.choice(held))
+            if len(self.offices) > 1:
+                office.reconcile({})  # before it has spoken again nobody can know of what is back
 
     def strangers_ledger(self, store: Store) -> Store:
         """Trades of another account in symbols that this one holds too."""
-        other = Store(self.clock, foreign=True, on_write=store.on_write)
+        other = Store(self.clock, "stranger", store.words, foreign=True, on_write=store.on_write)
         for number in range(self.rng.randrange(1, 6)):
             other.records[f"s{number}"] = {
                 "id": f"s{number}", "ticker": self.rng.choice(SYMBOLS), "side": "LONG", "status": "OPEN",
@@ -135,6 +148,31 @@ class Play(Scene):
         for office in self.offices:
             self.clock.advance(400.0)
             End(office).judge()
+        if len(self.offices) > 1:
+            self.judge_sums()
+
+    def judge_sums(self) -> None:
+        """Both books and the remainder that each names sum to the account; of ledgers apart, each with its own.
+
+        But in symbols where somebody must look, and is told: a trade is held, or not in its ledger any more.
+        """
+        before = {symbol: self.world.net(symbol) for symbol in SYMBOLS}
+        told = [End(office).quiet_run().results for office in self.offices]
+        for symbol in (s for s in SYMBOLS if self.world.net(s) == before[s]):
+            rows = [[row for row in results if row["ticker"] == symbol] for results in told]
+            standing = all(_stands(row) for row in chain(*rows)) and all(o.store.pin for o in self.offices)
+            if not standing or any(o.app.unlisted(symbol, own) for o, own in zip(self.offices, rows, strict=True)):
+                continue
+            books = [sum((said_of(row) for row in own if row["id"]), ZERO) for own in rows]
+            for own, book in zip(rows, books, strict=True):
+                rest = sum((said_of(row) for row in own if row["id"] is None), ZERO)
+                total = rest + (book if self.alone else sum(books, ZERO))
+                if total != abs(self.world.net(symbol)):
+                    raise Violation(f"{total} {symbol} are accounted for, the account has {self.world.net(symbol)}")
+
+
+def _stands(row: Mapping[str, Any]) -> bool:
+    return row["verdict"] == "live" or (row["verdict"], row["action"]) == ("orphan", "kept")
 
 
 class End:
@@ -181,12 +219,12 @@ class End:
         return result
 
     def gone_involved(self) -> bool:
-        """Whether anything may take two looks: `filled_but_gone`, or a hand's work that must settle."""
+        """Whether anything may take two looks: `filled_but_gone`, a hand's work that must settle, a word grown old."""
         # A trade that was adopted or reopened, or an orphan that was sold, is a mismatch less from the next run on.
-        explains = any(w.action in ("adopted", "reopened") for w in self.store.written)
-        explains |= self.office.policy.orphans == "flatten" and bool(self.app.orphaned)
-        trades = self.app.truths.values()
-        return explains or self.twin_alone() or any(t.wiped for t in trades)
+        explains = len(self.store.words) > 1 or any(w.action in ("adopted", "reopened") for w in self.store.written)
+        explains |= any("-orphan-" in order.client for order in self.world.orders.values())
+        wiped = any(t.wiped for app in self.office.scene.apps for t in app.truths.values())
+        return explains or self.twin_alone() or wiped
 
     def twin_alone(self) -> bool:
         """A duplicate is one of an older *open* trade; beside a closed one it is `filled_but_gone`."""
@@ -297,6 +335,8 @@ class End:
     def judge_stop(self, symbol: str) -> None:
         """A stop that was taken away for a sale is back, or what it protected is sold."""
         world = self.world
+        if (world.net(symbol) > 0) is not (world.sides[symbol] == "LONG"):
+            return  # it was sold, and the app has sold it once more
         trades = sum((self.app.held(t) for t in self.app.in_symbol(symbol)), Decimal(0))
         stops = [o for o in world.lately() if o.works and o.symbol == symbol and o.type == "stop" and o.owner is None]
         if abs(world.net(symbol)) > trades and not stops:
@@ -306,7 +346,7 @@ class End:
         """Whoever's a sale was: the P&L of a flat symbol's trades, where all are known, is its money."""
         records = [r for t in self.app.in_symbol(symbol) if (r := self.store.records.get(t.id)) is not None]
         whole = len(records) == len(self.app.in_symbol(symbol)) and not self.office.judge.mixed(symbol)
-        ours = all(r["id"] not in self.app.closed for r in records)
+        ours = all(r["id"] not in self.app.closed and not self.app.truths[r["id"]].unwritten for r in records)
         known = ours and all(is_final(r) and r.get("realizedPnL") is not None for r in records)
         if not whole or not known or self.world.net(symbol):
             return

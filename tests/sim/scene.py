@@ -29,6 +29,7 @@ class Scene:
             self.world.sides[symbol] = self.rng.choice(("LONG", "LONG", "LONG", "SHORT"))
         self.late: list[Callable[[], Any]] = []
         self.apps: list[App] = []
+        self.words: dict[str, str] = {}  # of the ledgers that keep their state in one place
 
     def tick(self) -> None:
         """Time passes between two effects."""

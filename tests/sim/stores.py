@@ -56,10 +56,13 @@ class Store:
     """Everything that outlives a process: ledger records, state, spool.
 
     `exists` is False for a key that nobody has written; `foreign` is a ledger of another account.
-    `explained` are the trades that a run which remembers has found at the broker.
+    `explained` are the trades that a run which remembers has found at the broker; `words` what the
+    ledgers in one state say to each other, by `name`.
     """
 
     clock: Clock
+    name: str = "a"
+    words: dict[str, str] = field(default_factory=dict)
     exists: bool = True
     foreign: bool = False
     explained: set[str] = field(default_factory=set)
@@ -85,7 +88,7 @@ class Store:
         return self.memory.get("pin", {}).get("account")
 
     def flush(self) -> None:
-        """The server has lost all of it: the ledger, and what the tool remembers."""
+        """All of it is lost: the ledger, and what the tool remembers of it; what it said to others stays."""
         self.exists, self.fence = False, self.fence + 1
         self.records, self.written, self.lock, self.memory, self.journal = {}, [], None, {}, {}
         self.done, self.summaries, self.runs, self.explained = set(), {}, [], set()
@@ -116,9 +119,8 @@ class SimLease:
 class SimLedger:
     """The `Ledger` port; every method is one effect, a write is atomic and fenced."""
 
-    place = "sim#trades"
-
     def __init__(self, store: Store, effect: Effect, run: str, *, one_text: bool) -> None:
+        self.place = f"sim#{store.name}"
         self._store, self._effect, self._run, self._one_text = store, effect, run, one_text
         self._snapshot: list[Record] = []
         self.chunk = 1_000_000 if one_text else 25
@@ -246,7 +248,9 @@ class SimState:
     def recall_all(self, names: Sequence[str]) -> Recalled:
         def look() -> Recalled:
             known = {name: {i: loads(v) for i, v in self._store.memory.get(name, {}).items()} for name in names}
-            return Recalled(**{**known, "intents": tuple(self._open_intents())})
+            store = self._store
+            others = {i: loads(text) for i, text in store.words.items() if i != store.name and store.pin is not None}
+            return Recalled(**{**known, "neighbours": others, "intents": tuple(self._open_intents())})
 
         return self._effect("state", look)
 
@@ -307,6 +311,8 @@ class SimState:
         store.runs.insert(0, commit.run)
         for section, values in commit.memory.items():
             self._remember(section, values)
+        if commit.word is not None:
+            store.words[store.name] = dumps(commit.word[1])
 
     def journal(self, *, trade_id: str | None = None, run_id: str | None = None) -> list[JournalEntry]:
         entries = self._store.journal.values()

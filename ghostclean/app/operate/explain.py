@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ghostclean.app.journal import WRITTEN
 from ghostclean.app.parts import Stores
-from ghostclean.app.ports import JournalEntry, Ledger, Record, State
+from ghostclean.app.ports import JournalEntry, Record, State
 from ghostclean.core import attention
 from ghostclean.core.attention import Item
 from ghostclean.core.broker import canonical_id, symbol_key
@@ -21,6 +23,7 @@ from .history import BOOKED
 from .undo import UNDONE
 
 _RUNS, _RUNS_LOOKED_AT = ("reconcile", "auto-manage"), 200
+_MOST = 20  # trades of a symbol or a run that are explained at once
 _BREAKS = frozenset(str(verdict) for verdict in Verdict if verdict.needs_person)
 
 Find = Callable[[Record], Choice | None]
@@ -30,9 +33,10 @@ def explain(stores: Stores, subject: str, find: Find) -> dict[str, Any]:
     """The document of `explain`; what neither journal nor ledger knows is an error in it.
 
     A trade's document stands by itself; a symbol, a run or an order is answered with those of its
-    `trades`. `find` asks the broker which orders may settle a trade that needs a person.
+    `trades`: those that need a person, then the latest, and how many `more` there are. `find` asks
+    the broker which orders may settle a trade that needs a person.
     """
-    document = explain_trade(stores, subject, find)
+    document = _explain(_look_up(stores, [subject]), subject, find)
     if document["ok"] or document["error"] != "reconcile_failed":
         return document
     items = attention.recall(stores.state.recall("attention"))
@@ -42,7 +46,9 @@ def explain(stores: Stores, subject: str, find: Find) -> dict[str, Any]:
     kind, ids = ("run", _ids(entries)) if entries or run else _named_otherwise(stores, subject)
     if not ids and not of_symbol and run is None:
         return document
-    trades = [explain_trade(stores, trade_id, find) for trade_id in ids]
+    chosen = _most_telling(ids, {item.id for item in items})
+    known = _look_up(stores, chosen)
+    trades = [_explain(known, trade_id, find) for trade_id in chosen]
     cure = [command("undo", subject, "--dry-run")] if any(map(_changed, entries)) else []
     cure += ["ghostclean doctor"] if run is not None and run.get("error") else []
     cure += [item.command for item in of_symbol] if kind == "symbol" else []
@@ -54,6 +60,7 @@ def explain(stores: Stores, subject: str, find: Find) -> dict[str, Any]:
         "run": run,
         "attention": [item.to_dict() for item in of_symbol],
         "trades": trades,
+        "more": len(ids) - len(chosen),
         "cure": [*dict.fromkeys(cure)],
         "error": None,
         "detail": None,
@@ -68,6 +75,12 @@ def _listed(state: State, run_id: str) -> Mapping[str, Any] | None:
                 failed = run.get("reason") if run.get("outcome") == "FAIL" else None
                 return {"error": failed, "detail": None, **run}
     return None
+
+
+def _most_telling(ids: Sequence[str], in_need: Collection[str | None]) -> list[str]:
+    """Those that need a person, then the latest; in their order."""
+    first = sorted(enumerate(ids), key=lambda row: (row[1] not in in_need, -row[0]))
+    return [trade_id for _, trade_id in sorted(first[:_MOST])]
 
 
 def _ids(entries: Iterable[JournalEntry]) -> list[str]:
@@ -97,10 +110,36 @@ def _orders_in(entry: JournalEntry) -> set[str]:
     return named | {*order_ids(entry.after or {}), *order_ids(entry.before or {})}
 
 
-def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What journal, ledger and memory know of some trades, each read once; `failure` is the ledger's."""
+
+    entries: Mapping[str, Sequence[JournalEntry]]
+    records: Mapping[str, Record]
+    verdicts: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    items: Sequence[Item]
+    failure: LedgerFailed | None
+
+
+def _look_up(stores: Stores, ids: Sequence[str]) -> _Known:
+    state, entries = stores.state, defaultdict(list)
+    for entry in state.journal(trade_id=ids[0]) if len(ids) == 1 else state.journal():
+        entries[entry.trade_id].append(entry)
+    records: Mapping[str, Record] = {}
+    failure = None
+    try:
+        records = stores.ledger.get(ids)
+    except LedgerFailed as error:
+        failure = error
+    items = attention.recall(state.recall("attention"))
+    return _Known(entries, records, state.recall("verdicts", ids), state.recall(FACTS, ids), items, failure)
+
+
+def _explain(known: _Known, trade_id: str, find: Find) -> dict[str, Any]:
     """One trade's document."""
-    entries = stores.state.journal(trade_id=trade_id)
-    record, error, detail = _record(stores.ledger, trade_id)
+    entries, record = known.entries.get(trade_id, ()), known.records.get(trade_id)
+    error, detail = (known.failure.code, str(known.failure)) if known.failure is not None else (None, None)
     if entries:
         error = detail = None  # the journal alone is an answer
     elif record is None and error is None:
@@ -111,7 +150,7 @@ def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
         )
     status = None if record is None else text(record, "status")
     ticker = entries[-1].ticker if entries else None if record is None else text(record, "ticker", "symbol")
-    items = [i for i in attention.recall(stores.state.recall("attention")) if trade_id == i.id]
+    items = [i for i in known.items if trade_id == i.id]
     choice, note = _choice(record, items, find)
     return {
         "ok": error is None,
@@ -119,9 +158,9 @@ def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
         "kind": "trade",
         "ticker": ticker,
         "status": status,
-        **_verdict(stores.state, trade_id, entries),
+        **_verdict(known.verdicts.get(trade_id), entries),
         "entries": [entry.to_dict() for entry in entries],
-        "beside": {} if record is None else json_value(beside(_kept(stores.state, trade_id), record)),
+        "beside": {} if record is None else json_value(beside(known.facts.get(trade_id), record)),
         "attention": [item.to_dict() for item in items],
         "held": choice.held if choice is not None else None,
         "candidates": [candidate.to_dict() for candidate in choice.candidates] if choice is not None else [],
@@ -157,19 +196,7 @@ def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry],
     return [*dict.fromkeys(commands)]
 
 
-def _record(ledger: Ledger, trade_id: str) -> tuple[Record | None, str | None, str | None]:
-    try:
-        return ledger.get([trade_id]).get(trade_id), None, None
-    except LedgerFailed as failure:
-        return None, failure.code, str(failure)
-
-
-def _kept(state: State, trade_id: str) -> Any:
-    return state.recall(FACTS, [trade_id]).get(trade_id)
-
-
-def _verdict(state: State, trade_id: str, entries: Sequence[JournalEntry]) -> dict[str, Any]:
-    last = state.recall("verdicts", [trade_id]).get(trade_id)
+def _verdict(last: object, entries: Sequence[JournalEntry]) -> dict[str, Any]:
     if not isinstance(last, Mapping):
         verdict = entries[-1].verdict if entries else None
         return {"verdict": verdict, "verdictReason": None, "verdictSince": None}

@@ -28,7 +28,7 @@ class Coverage(Enum):
     UNKNOWN = auto()  # its own orders are not known yet
     SHORTFALL = auto()  # less than its open quantity is left
     CONTESTED = auto()  # several trades share less than they need
-    CLAIMED = auto()  # another ledger of the account claims what it needs, and no order proves it
+    CLAIMED = auto()  # another ledger of the account claims what it needs as well, and nothing proves whose it is
     GONE = auto()
     OPPOSITE = auto()  # the position points the other way
     SPLIT = auto()  # a clean ratio of it at the same cost

@@ -15,6 +15,8 @@ from functools import cached_property
 
 from ghostclean.core.broker import (
     CRYPTO_DUST,
+    ONE,
+    STOCK_DUST,
     ZERO,
     Fill,
     Order,
@@ -50,7 +52,8 @@ from .unallocated import Unallocated, find_unallocated
 
 _LOOK_BACK = timedelta(days=1)
 _LONGEST_LOOK_BACK = timedelta(days=90)
-_HOLDS_NOTHING = frozenset({Coverage.EXITED, Coverage.UNFILLED, Coverage.GONE, Coverage.OPPOSITE, Coverage.CLAIMED})
+_HOLDS_NOTHING = frozenset({Coverage.EXITED, Coverage.UNFILLED})
+_MAY_BE_BACK = frozenset({Coverage.GONE, Coverage.OPPOSITE, Coverage.CLAIMED})
 
 
 class Books:
@@ -87,7 +90,7 @@ class Books:
             if any(a.unsure for a in members):
                 self._untold.add(key)
             position = self.positions.get(key)
-            self._left[key] = share_out(members, position, self.neighbours.held(position))
+            self._left[key] = share_out(members, position, *self._elsewhere(position, members))
         self.explained: dict[str, list[tuple[Position, Decimal]]] = defaultdict(list)
         self.orphans = self._find_orphans()
 
@@ -210,6 +213,14 @@ class Books:
             first.beside = total(self.unallocated(key).opening(first.side, first.start))
         return booking
 
+    def _elsewhere(self, position: Position | None, members: Sequence[Allocation]) -> tuple[Decimal, Decimal]:
+        """What other ledgers say they hold of a position, and what they prove of it since our last entry."""
+        if position is None:
+            return ZERO, ZERO
+        ours = {a.name: a.family.ids() for a in members}
+        proven = self.neighbours.disputed(position, ours, max(a.filled_at for a in members))
+        return self.neighbours.held(position), proven * (ONE - (CRYPTO_DUST if position.is_crypto else STOCK_DUST))
+
     def _ours(self, key: str, opening: Collection[str]) -> Unallocated:
         """The unallocated executions without purchases that may be another ledger's."""
         known = self.unallocated(key).executions
@@ -308,15 +319,9 @@ class Books:
         A record of which the size is not known may hold all of it: then it is a remainder.
         """
         claims: dict[tuple[str, Side], Decimal] = defaultdict(Decimal)
-        beside: set[str] = set()
-        for trade in (*self._others, *(t for t, _ in self.unreadable)):
-            claims[trade.key, trade.side] += trade.size or trade.filled_qty or ZERO
-            beside.add(trade.key)
-        for allocation in self.allocations:
-            for leg in self.legs(allocation):
-                side = Side.LONG if leg.side == Side.LONG.opening else Side.SHORT
-                claims[leg.key, side] += leg.filled_qty
-                beside.add(leg.key)
+        for claim in self._aside:
+            claims[claim.place] += claim.qty
+        beside = {symbol for symbol, _ in claims}
         orphans: list[Orphan] = []
         for position in sorted(self.positions.values(), key=lambda p: p.key):
             group = self.groups.get(position.key, ())
@@ -331,20 +336,41 @@ class Books:
             orphans.append(Orphan(position, left, standing or position.key in beside))
         return orphans
 
+    @cached_property
+    def _aside(self) -> list[Claim]:
+        """What records hold that take no part (not open, unreadable), and legs of options orders; 0: nobody knows."""
+        found = []
+        for trade in (*self._others, *(t for t, _ in self.unreadable)):
+            qty, orders = trade.size or trade.filled_qty or ZERO, tuple(sorted(trade.order_ids))
+            found.append(self._claim(trade.id or "", trade.key, trade.side, qty, orders))
+        for a in self.allocations:
+            for leg in self.legs(a):
+                side = Side.LONG if leg.side == Side.LONG.opening else Side.SHORT
+                found.append(self._claim(a.name, leg.key, side, leg.filled_qty, (leg.id,)))
+        return found
+
+    def _claim(self, trade: str, key: str, side: Side, qty: Decimal, orders: tuple[str, ...]) -> Claim:
+        position = self.positions.get(key)
+        return Claim(trade, key, side, qty, ZERO if position is None else position.qty, proven=False, orders=orders)
+
     def claimed(self, position: Position) -> list[tuple[str, Decimal]]:
         """What other ledgers of the account say they hold of a position."""
         return self.neighbours.explained(position, position.qty)
 
     def claims(self) -> list[Claim]:
-        """What the trades of this ledger hold, for the other ledgers of the account."""
-        found = []
+        """What the records of this ledger explain, for the other ledgers of the account."""
+        standing = {(p.key, p.side) for p in self.positions.values()}
+        found = [claim for claim in self._aside if claim.place in standing]
         for a in self.allocations:
-            position, held = self.positions.get(a.key), a.coverage is Coverage.HELD
-            qty = a.open_qty if held else a.claim
-            stands = position is not None and position.side is a.side and a.coverage not in _HOLDS_NOTHING
-            if position is not None and stands and a.duplicate_of is None:
-                orders = tuple(sorted(a.family.ids() | a.trade.order_ids))
-                found.append(Claim(a.name, position.symbol, a.side, qty, position.qty, a.certain and held, orders))
+            orders = tuple(sorted(a.family.ids() | a.trade.order_ids))
+            position, proven = self.positions.get(a.key), a.certain and a.coverage in (Coverage.HELD, Coverage.CLAIMED)
+            if a.coverage in _HOLDS_NOTHING or a.duplicate_of is not None:
+                continue
+            if position is not None and position.side is a.side and (proven or a.coverage not in _MAY_BE_BACK):
+                qty = a.open_qty if a.coverage is Coverage.HELD else a.claim
+                found.append(Claim(a.name, position.symbol, a.side, qty, position.qty, proven, orders))
+            else:
+                found.append(self._claim(a.name, a.key, a.side, ZERO, orders))
         return found
 
     def unexplained(self, allocation: Allocation) -> Decimal:

@@ -21,13 +21,17 @@ SPLIT_RATIOS = frozenset(Decimal(n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 1
 
 
 def share_out(
-    allocations: Sequence[Allocation], position: Position | None, elsewhere: Decimal = ZERO
+    allocations: Sequence[Allocation],
+    position: Position | None,
+    elsewhere: Decimal = ZERO,
+    proven: Decimal = ZERO,
 ) -> dict[Side, Decimal]:
     """Gives every allocation of one instrument its coverage; what remains of the position, by side.
 
     The side that is held comes first: where its trades explain the whole position, that says of
     a trade of the other side only that it is gone. `elsewhere`: what other ledgers say they hold;
-    no trade that only this ledger knows takes it for its own.
+    no trade that only this ledger knows takes it for its own. `proven`: what their orders prove of
+    just this position; what it lacks for all, somebody's trade has lost.
     """
     left: dict[Side, Decimal] = {}
     explained = False
@@ -36,13 +40,15 @@ def share_out(
         members = same_side(allocations, side)
         if not members:
             continue
-        left[side] = _share(members, None if explained else position, side, elsewhere)
+        left[side] = _share(members, None if explained else position, side, elsewhere, proven)
         if position is not None and position.side is side:
             explained = not left[side] and any(a.coverage is Coverage.HELD for a in members)
     return left
 
 
-def _share(members: Sequence[Allocation], position: Position | None, side: Side, elsewhere: Decimal) -> Decimal:
+def _share(
+    members: Sequence[Allocation], position: Position | None, side: Side, elsewhere: Decimal, proven: Decimal
+) -> Decimal:
     held = position.qty if position is not None and position.side is side else ZERO
     for allocation in members:
         allocation.coverage = own_coverage(allocation)
@@ -58,7 +64,7 @@ def _share(members: Sequence[Allocation], position: Position | None, side: Side,
         held = ZERO
     if not by_size and not waiting:
         _follow_the_ledger(certain, max(ZERO, held - elsewhere))
-    left = _cover(certain, held)
+    left = _unless_proven_elsewhere(certain, _cover(certain, held), held, proven)
     if elsewhere and left and _needed(by_size) > max(ZERO, left - elsewhere):
         for allocation in by_size:
             allocation.coverage, allocation.has = Coverage.CLAIMED, left
@@ -74,6 +80,17 @@ def _share(members: Sequence[Allocation], position: Position | None, side: Side,
     _mark_split(certain, by_size, position, held)
     _mark_may_show(members, held)
     return max(ZERO, left - sum((a.claim for a in waiting), ZERO))
+
+
+def _unless_proven_elsewhere(
+    certain: Sequence[Allocation], left: Decimal | None, held: Decimal, proven: Decimal
+) -> Decimal | None:
+    """What is left; None, and none is covered, where the orders of all ledgers prove more than stands."""
+    if left is None or not certain or not proven or _needed(certain) + proven <= held:
+        return left
+    for allocation in certain:
+        allocation.coverage = Coverage.CLAIMED
+    return None
 
 
 def _needed(allocations: Iterable[Allocation]) -> Decimal:

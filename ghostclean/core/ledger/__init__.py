@@ -24,6 +24,7 @@ from .mapping import IDENTITY, SIZES, SYNONYMS, TIMES, LedgerMapping, Only, Writ
 from .mapping_file import BadMapping, read_mapping
 from .spelling import Field, Unspeakable
 from .trade import (
+    ADOPTED,
     ENTRY_ORDER_FIELDS,
     FINAL,
     NOT_FOUND,

@@ -271,6 +271,7 @@ def _size(record: Mapping[str, Any], problems: list[str]) -> tuple[Decimal | Non
 # --------------------------------------------------------------------------- fields as they stand
 
 POSITION_OPEN = "position_open"
+ADOPTED = "adopted-"  # how the id of an adopted trade begins, the same in every ledger
 NOT_FOUND = "not_found_in_broker"
 
 

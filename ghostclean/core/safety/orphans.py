@@ -26,7 +26,7 @@ from ghostclean.core.broker import (
     parse_time,
     plain,
 )
-from ghostclean.core.ledger import POSITION_OPEN, order_ids, read_trade, record_id, same, status_of, text
+from ghostclean.core.ledger import ADOPTED, POSITION_OPEN, order_ids, read_trade, record_id, same, status_of, text
 from ghostclean.core.neighbours import Neighbours
 from ghostclean.core.verdicts import Action, Decision, Plan, Proof, Verdict
 
@@ -282,7 +282,7 @@ def adopted_id(orphan: Orphan, account: str, evidence: Evidence, first_seen: str
 def _identity(orphan: Orphan, account: str, openings: Sequence[Order], first_seen: str) -> str:
     origin = openings[0].id if openings else first_seen[:10]
     identity = "|".join((account, orphan.position.key, orphan.position.side, origin))
-    return f"adopted-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return f"{ADOPTED}{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def _opening_orders(orphan: Orphan, filled: Sequence[Order]) -> list[Order]:

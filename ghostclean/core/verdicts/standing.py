@@ -144,11 +144,15 @@ def disputed(books: Books, allocation: Allocation) -> Decision:
 
 
 def claimed(books: Books, allocation: Allocation) -> Decision:
-    """No order proves it, and what it may be is explained by another ledger of the account."""
+    """What it may be, or should hold by its orders, another ledger of the account explains as well."""
     position = books.positions[allocation.key]
-    said = (f"{plain(qty)} of them are explained by ledger {name}" for name, qty in books.claimed(position))
-    why = f"the broker holds {_held(books, allocation)}, no order proves which are its, and {', '.join(said)}"
-    return hold(books, allocation, Verdict.AMBIGUOUS, f"{why}; settle it with `ghostclean resolve`")
+    said = ", ".join(f"{plain(qty)} of them are explained by ledger {name}" for name, qty in books.claimed(position))
+    why = f"the broker holds {_held(books, allocation)}, no order proves which are its, and {said}"
+    if allocation.certain:
+        wanted = f"by its orders it should hold {plain(allocation.open_qty)} of {_held(books, allocation)}"
+        why = f"{wanted}, and {said}: somebody sold without a name"
+    held = hold(books, allocation, Verdict.AMBIGUOUS, f"{why}; settle it with `ghostclean resolve`")
+    return if_settling(books, allocation) or held
 
 
 def unexplained(books: Books, allocation: Allocation) -> Decision:

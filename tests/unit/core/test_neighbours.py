@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -124,10 +125,48 @@ def test_a_word_that_cannot_be_read_says_nothing(damage: dict[str, Any]) -> None
 
 
 def test_a_trade_with_its_own_orders_loses_nothing_to_the_others_word() -> None:
-    """A stale or lying word that claims the whole position."""
-    plan = decide(beside(claim(20, whole=Decimal(10)), records=[trade()], orders=[entry()]))
-    assert of(plan).verdict is Verdict.LIVE
-    assert plan.holdings["T1"].open_qty == 10
+    """A word that claims more than stood, or of another position, or from before our entry, or has no orders."""
+    for claims, age in (((20, 10), 60), ((10, 20), 60), ((10, 10), 2 * DAY)):
+        theirs = claim(claims[0], whole=Decimal(claims[1]))
+        plan = decide(beside(theirs, age=age, records=[trade()], orders=[entry()]))
+        assert of(plan).verdict is Verdict.LIVE
+        assert plan.holdings["T1"].open_qty == 10
+    assert of(decide(beside(claim(proven=False), records=[trade()], orders=[entry()]))).verdict is Verdict.LIVE
+
+
+def test_of_a_copied_ledger_the_same_trade_is_no_rival() -> None:
+    """But one that both ledgers have under names of their own is, and one that both have adopted."""
+    copied, adopted = claim(orders=(uid("E-T1"),)), trade("adopted-1", alpacaOrderId=uid("E-T1"))
+    both = {"records": [trade()], "orders": [entry()]}
+    assert of(decide(beside(replace(copied, trade="T1"), **both))).verdict is Verdict.LIVE
+    assert of(decide(beside(copied, **both))).verdict is Verdict.AMBIGUOUS
+    theirs = replace(copied, trade="adopted-1")
+    both = decide(beside(theirs, records=[adopted], orders=[entry()]))
+    assert of(both, "adopted-1").verdict is Verdict.AMBIGUOUS
+
+
+@pytest.mark.parametrize(("side", "held"), [(Side.LONG, 10), (Side.SHORT, -10)])
+def test_where_the_orders_of_both_prove_more_than_stands_neither_is_live(side: Side, held: int) -> None:
+    """Ten of twenty were sold without a name: nobody can know whose, and both say so for as long as it is so."""
+    record = trade(side=str(side))
+    w = beside(claim(side=side), held=held, records=[record], orders=[entry(side=side.opening)])
+    plan = decide(w)
+    decision = of(plan)
+    assert (decision.verdict, decision.action) == (Verdict.AMBIGUOUS, Action.HELD)
+    assert f"by its orders it should hold 10 of 10 {side.lower()}" in decision.reason
+    assert not plan.holdings
+    assert not plan.orphans
+    (ours,) = plan.claims
+    assert (ours.qty, ours.proven) == (10, True)  # so the other says the same
+
+
+def test_the_fee_dust_of_two_ledgers_coins_is_no_dispute() -> None:
+    bought = entry(symbol="BTC/USD", asset_class="crypto", asset_id="asset-BTCUSD", filled_qty="1", qty="1")
+    record = trade(ticker="BTC/USD", quantity=1)
+    theirs = claim("1", symbol="BTCUSD", whole=Decimal("1.995"))
+    held = position("BTCUSD", "1.995", asset_class="crypto")
+    w = world([record], [bought], [held], memory=Memory(neighbours=said(theirs)))
+    assert of(decide(w)).verdict is Verdict.LIVE
 
 
 def test_a_trade_without_any_order_does_not_take_what_the_other_ledger_claims() -> None:
@@ -224,8 +263,24 @@ def test_every_trade_that_holds_something_is_published_with_its_orders() -> None
         "T1": ("AAPL", 10, 13, True),
         "T2": ("MSFT", 4, 4, True),
         "T3": ("NVDA", 10, 10, False),
+        "T4": ("TSLA", 0, 0, False),  # gone, and held: it may be back when the other looks
     }
     assert {uid("E-T1")} <= set(next(c for c in plan.claims if c.trade == "T1").orders)
+
+
+def test_what_only_a_failed_or_unreadable_record_explains_is_published_too() -> None:
+    """Of one without a size nobody knows how much: the others leave all of it alone, and still report it."""
+    records = [trade("T1", status="ERROR"), trade("T2", ticker="MSFT", quantity="many", alpacaOrderId=...)]
+    held = [position(), position("MSFT", "4")]
+    claims = {c.trade: c for c in decide(world(records, [], held)).claims}
+    assert {i: (c.symbol, c.qty, c.proven) for i, c in claims.items()} == {
+        "T1": ("AAPL", 10, False),
+        "T2": ("MSFT", 0, False),
+    }
+    others = Memory(neighbours=said(*claims.values()))
+    (row,) = judged(world([], [], held, memory=others), "flatten")
+    assert (row.ticker, row.action) == ("MSFT", Action.KEPT)
+    assert f"trade T2 of ledger {X} may be it" in row.reason
 
 
 def test_what_is_published_is_what_the_other_reads() -> None:
