@@ -34,6 +34,7 @@ STYLES = {
     "held": "yellow",
     "skipped": "yellow",
 }
+_NO_FAILURE = ("locked", "interrupted")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -212,7 +213,7 @@ def _sparklines(runs: Sequence[Document]) -> Table:
     for name, values in (
         ("closed", [_count(run.get("closed")) for run in oldest_first]),
         ("synced", [_count(run.get("synced")) for run in oldest_first]),
-        ("failed", [int(not run.get("ok") and run.get("error") != "locked") for run in oldest_first]),
+        ("failed", [int(not run.get("ok") and run.get("error") not in _NO_FAILURE) for run in oldest_first]),
     ):
         table.add_row(Text(name, "dim"), sparkline(values), str(sum(values)))
     return table

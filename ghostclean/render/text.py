@@ -182,7 +182,7 @@ def choice_lines(document: Document) -> Iterator[str]:
     if "verdict" not in document:
         yield "runs do not work on this trade"
         return
-    yield f"{printable(document['ticker'], 24)}  {printable(document['id'], 60)}: {document['verdict']}"
+    yield f"{printable(document['ticker'] or '?', 24)}  {printable(document['id'], 60)}: {document['verdict']}"
     yield f"    {printable(document['reason'])}"
     yield from _candidate_lines(document)
     for candidate in document["candidates"]:

@@ -10,9 +10,9 @@ from ghostclean.app.journal import WRITTEN
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import JournalEntry, Ledger, Record, State
 from ghostclean.core import attention
-from ghostclean.core.attention import Item
+from ghostclean.core.attention import Item, Kind
 from ghostclean.core.broker import canonical_id, symbol_key
-from ghostclean.core.ledger import FACTS, beside, json_value, order_ids, record_id, text
+from ghostclean.core.ledger import FACTS, beside, is_open, is_pending, json_value, order_ids, record_id, text
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError, LedgerFailed
 
@@ -111,7 +111,9 @@ def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
         )
     status = None if record is None else text(record, "status")
     ticker = entries[-1].ticker if entries else None if record is None else text(record, "ticker", "symbol")
-    items = [i for i in attention.recall(stores.state.recall("attention")) if trade_id == i.id]
+    is_over = record is not None and not (is_open(record) or is_pending(record))  # the next run forgets it
+    verdict = _verdict(stores.state, trade_id, entries, is_over=is_over)
+    items = [] if is_over else _items(stores.state, trade_id, verdict["verdict"])
     choice, note = _choice(record, items, find)
     return {
         "ok": error is None,
@@ -119,7 +121,7 @@ def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
         "kind": "trade",
         "ticker": ticker,
         "status": status,
-        **_verdict(stores.state, trade_id, entries),
+        **verdict,
         "entries": [entry.to_dict() for entry in entries],
         "beside": {} if record is None else json_value(beside(_kept(stores.state, trade_id), record)),
         "attention": [item.to_dict() for item in items],
@@ -130,6 +132,12 @@ def explain_trade(stores: Stores, trade_id: str, find: Find) -> dict[str, Any]:
         "error": error,
         "detail": detail,
     }
+
+
+def _items(state: State, trade_id: str, verdict: str | None) -> list[Item]:
+    """What needs a person about a trade; the breaker is of all those that it keeps from being closed."""
+    listed = attention.recall(state.recall("attention"))
+    return [i for i in listed if i.id == trade_id or (i.kind is Kind.BREAKER and verdict == Verdict.VANISHED)]
 
 
 def _choice(record: Record | None, items: Sequence[Item], find: Find) -> tuple[Choice | None, str | None]:
@@ -151,7 +159,8 @@ def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry],
         fitting = [c for c in choice.candidates if c.owner in (None, THIS) and not (c.owner and c.enters)]
         commands += [c.command for c in sorted(fitting, key=lambda c: c.qty != size)]
         commands += [choice.vanished] if choice.vanished else []
-    commands += [attention.cure(i.kind, trade_id) for i in items if not commands or i.kind not in _BREAKS]
+    left = [i for i in items if not commands or i.kind not in _BREAKS]
+    commands += [attention.cure(i.kind, trade_id) if i.id else i.command for i in left]
     written = [entry for entry in entries if _changed(entry) and entry.action in BOOKED]
     if written and written[-1].action != UNDONE:
         commands.append(f"ghostclean undo {shlex.quote(written[-1].run_id)} --trade {name} --dry-run")
@@ -169,9 +178,9 @@ def _kept(state: State, trade_id: str) -> Any:
     return state.recall(FACTS, [trade_id]).get(trade_id)
 
 
-def _verdict(state: State, trade_id: str, entries: Sequence[JournalEntry]) -> dict[str, Any]:
+def _verdict(state: State, trade_id: str, entries: Sequence[JournalEntry], *, is_over: bool) -> dict[str, Any]:
     last = state.recall("verdicts", [trade_id]).get(trade_id)
-    if not isinstance(last, Mapping):
+    if is_over or not isinstance(last, Mapping):
         verdict = entries[-1].verdict if entries else None
         return {"verdict": verdict, "verdictReason": None, "verdictSince": None}
     return {"verdict": last.get("verdict"), "verdictReason": last.get("reason"), "verdictSince": last.get("since")}
