@@ -18,7 +18,7 @@ from ghostclean.counts import counted
 from ghostclean.durations import spell
 
 from .terminal import is_plain, is_terminal
-from .text import changes, fit_line, printable, shown, totals, why
+from .text import changes, fit_line, printable, settled_lines, shown, totals, why
 
 Document = Mapping[str, Any]
 
@@ -68,6 +68,7 @@ def _width() -> int:
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = [_results(rows)] if rows else []
+    parts.extend(map(Text, settled_lines(document)))
     if verbose and document["fit"] is not None:
         parts.append(Text(fit_line(document["fit"]), "dim"))
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
