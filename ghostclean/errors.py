@@ -89,6 +89,10 @@ class LedgerFailed(GhostcleanError):
     exit_code = 4
 
 
+class TradeRefused(LedgerFailed):
+    """The ledger did not take the change of one trade; those of others are not concerned."""
+
+
 class LedgerGone(LedgerFailed):
     """There is no ledger where an earlier run has read one."""
 

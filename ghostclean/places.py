@@ -9,16 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 T = TypeVar("T")
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
+SQL_PORTS = {"postgresql": 5432, "mysql": 3306}
+_SQL_SCHEMES = {"postgres": "postgresql", "mariadb": "mysql", **{name: name for name in ("sqlite", *SQL_PORTS)}}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A Redis (URL without fragment), a file, or Alpaca; `key` only for a Redis ledger.
+    """A Redis or SQL database (URL without fragment), a file, or Alpaca; `key`: of a ledger in Redis, or its table.
 
     The adapter of a ledger, a state or a broker is named like its `kind`.
     """
@@ -29,26 +31,43 @@ class Place:
 
     @property
     def path(self) -> Path:
-        return Path(self.where)
+        return Path(self.where.removeprefix("sqlite://") if self.kind == "sql" else self.where)
+
+    @property
+    def scheme(self) -> str:
+        """The kind of database, of one that speaks SQL."""
+        return self.where.partition(":")[0]
 
     def with_key(self, key: str) -> Place:
         return replace(self, key=self.key or key) if self.kind == "redis" else self
 
     @property
+    def url(self) -> str:
+        """As GHOSTCLEAN_LEDGER spells it, with user and password."""
+        if self.kind == "file":
+            return f"file:{self.where}"
+        if self.kind == "sql" and self.scheme == "sqlite":
+            return f"sqlite:///{self.path}#{self.key}"
+        return f"{self.where}#{quote(self.key, safe='.:')}" if self.key else self.where
+
+    @property
     def identity(self) -> str:
         """The same text for the same place however it is spelled; names of hosts are not looked up."""
         if self.kind == "redis":
-            where = _database(self.where)
-        else:
-            try:
-                found = self.path.stat()
-                where = f"{found.st_dev}:{found.st_ino}"
-            except (OSError, ValueError):
-                where = os.path.realpath(self.where)
-        return f"{self.kind}:{where}#{self.key}"
+            return f"redis:{_database(self.where)}#{self.key}"
+        if self.kind == "sql" and self.scheme != "sqlite":
+            return self.describe()
+        key = self.key.lower()
+        try:
+            found = self.path.stat()
+            return f"{self.kind}:{found.st_dev}:{found.st_ino}#{key}"
+        except (OSError, ValueError):
+            return f"{self.kind}:{os.path.realpath(self.path)}#{key}"
 
     def describe(self) -> str:
         """For people: without user and password."""
+        if self.kind == "sql":
+            return _sql_name(self)
         if self.kind != "redis":
             return f"{self.kind}:{self.where}"
         parts = urlsplit(self.where)
@@ -89,16 +108,50 @@ def _database(url: str) -> str:
 def ledger_place(text: str) -> Place:
     if text.lower().startswith("file:"):
         return Place("file", _path(text, "trades.json"))
-    if text.partition("://")[0].lower() in REDIS_SCHEMES:
+    scheme = text.partition(":")[0].lower()
+    if scheme in REDIS_SCHEMES:
         return redis_place(text)
-    raise ValueError("it must be a Redis URL (redis://, rediss://, unix://) or file:PATH")
+    if (database := scheme.partition("+")[0]) in _SQL_SCHEMES:
+        return _sql_place(text, _SQL_SCHEMES[database])
+    raise ValueError(
+        "it must be a Redis URL (redis://, rediss://, unix://), file:PATH, or a SQL table "
+        "(sqlite:////PATH#TABLE, postgresql://…#TABLE, mysql://…#TABLE)"
+    )
+
+
+def _sql_place(text: str, scheme: str) -> Place:
+    """A table of a database, as SQLAlchemy spells it: after `sqlite:` three slashes lead to a relative path."""
+    url, _, table = text.rpartition("#") if "#" in text else (text, "", "")
+    if scheme == "sqlite":
+        path = url.partition(":")[2]
+        relative = path.removeprefix("///") if path.startswith("//") else path
+        if not relative or relative.startswith("//") or not table or "?" in path or "\0" in path:
+            raise ValueError("it must name a file and a table; write sqlite:////full/path/bot.db#TABLE")
+        return Place("sql", f"sqlite://{Path(relative).expanduser().absolute()}", table)
+    parts = _split(text)
+    if not parts.path.strip("/") or not table:
+        raise ValueError(f"it must name a database and a table; write {scheme}://USER@HOST/DATABASE#TABLE")
+    return Place("sql", parts._replace(scheme=scheme, fragment="").geturl(), unquote(table))
+
+
+def _sql_name(place: Place) -> str:
+    """A table of a server by its host and port, in the schema that is searched first; a socket is this machine's."""
+    if place.scheme == "sqlite":
+        return f"sqlite:///{os.path.realpath(place.path)}#{place.key.lower()}"  # its tables have no case
+    parts = urlsplit(place.where)
+    options = dict(parse_qsl(parts.query))
+    host = (options.get("host") or parts.hostname or "localhost").lower().rstrip(".")
+    local = host.startswith("/") or is_loopback(host) or "unix_socket" in options
+    port = options.get("port") or parts.port or SQL_PORTS[place.scheme]
+    table = place.key.removeprefix("public.") if place.scheme == "postgresql" else place.key
+    return f"{place.scheme}://{'localhost' if local else host}:{port}{parts.path}#{table}"
 
 
 def mapping_path(named: str | None, ledger: Place) -> Path | None:
     """The file with the app's own names: the one that is named, else beside the ledger, else in the working folder."""
     if named is not None:
         return Path(named).expanduser()
-    folders = [ledger.path.parent] if ledger.kind == "file" else []
+    folders = [ledger.path.parent] if ledger.kind == "file" or ledger.scheme == "sqlite" else []
     return next((path for folder in (*folders, Path()) if (path := folder / "mapping.toml").is_file()), None)
 
 

@@ -10,8 +10,8 @@ MASK = "***"
 
 # As far as the last @ before the path: a password may itself hold one.
 _USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
-_IN_QUERY = re.compile(r"(?<=[?&])(password|username|token|key|secret)=[^&#\s'\"]*", re.IGNORECASE)
-_SECRET_OPTIONS = ("password", "token", "key", "secret")
+_IN_QUERY = re.compile(r"(?<=[?&])((?:ssl)?password|username|token|key|secret)=[^&#\s'\"]*", re.IGNORECASE)
+_SECRET_OPTIONS = ("password", "sslpassword", "token", "key", "secret")
 _SHORTEST = 4  # shorter values would blank out ordinary words
 _TOKEN = 12  # characters: shorter ones are words of an address, mostly
 

@@ -209,10 +209,16 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @classmethod
-    def load(cls, flags: Mapping[str, str] | None = None, env_file: str | None = None) -> Self:
-        """From flags, the environment and `.env` (or `env_file`, which must exist); raises BadSettings."""
-        layers = {".env": _env_file(env_file), "environment": os.environ, "flag": flags or {}}
-        return cls._build(layers, _which_file(env_file))
+    def load(
+        cls, flags: Mapping[str, str] | None = None, env_file: str | None = None, *, may_be_missing: bool = False
+    ) -> Self:
+        """From flags, the environment and `.env` (or `env_file`, which must exist unless it `may_be_missing`).
+
+        Raises BadSettings.
+        """
+        there = not may_be_missing or env_file is None or Path(env_file).exists()
+        file = _env_file(env_file) if there else {}
+        return cls._build({".env": file, "environment": os.environ, "flag": flags or {}}, _which_file(env_file))
 
     @classmethod
     def of_account(cls, env_file: str) -> Self:
@@ -336,6 +342,11 @@ class Settings(BaseSettings):
             max_per_run=self.auto_max_per_run,
             eod_flatten_minutes=self.auto_eod_flatten_minutes,
         )
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Every variable that is set, wherever, as its text; secrets are not masked."""
+        return {name: _text(value).strip() for name, value in self._given.items()}
 
     def value(self, name: str) -> str | None:
         """The text of the variable with this name, None when it is not set; secrets are not masked."""
@@ -491,6 +502,11 @@ def _env_file(path: str | None) -> Mapping[str, str | None]:
             "comment there, and put a value with a quote in it, or of several lines, in quotes"
         )
     return dotenv_values(stream=io.StringIO(text))
+
+
+def file_values(path: str | Path) -> dict[str, str]:
+    """What a file of settings says; raises BadSettings."""
+    return {name: value for name, value in _env_file(str(path)).items() if value}
 
 
 def _which_file(path: str | None) -> str:

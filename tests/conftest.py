@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.eye import TOKEN, Eye, watching
+from tests.servers import postgres_binaries, postgres_server
 
 # No example is judged by its time: a machine may be busy with other things.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -18,6 +19,15 @@ settings.load_profile("unhurried")
 # A shell that starts us in the background ignores Ctrl-C for all our children, and tests send it to them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real Postgres, its user `bot` and its database `postgres`."""
+    if postgres_binaries() is None:
+        pytest.skip("no Postgres on this machine (apt-get install postgresql)")
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -232,7 +232,8 @@ def _load() -> None:
     for module in pkgutil.walk_packages(ghostclean.__path__, "ghostclean."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "redis", "typer._adapters"):
+    names = ["concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "redis", "typer._adapters"]
+    for name in (*names, "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "psycopg"):
         importlib.import_module(name)
     for info in app.registered_commands:
         group = built(frozenset([info.name]))

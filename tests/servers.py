@@ -1,4 +1,4 @@
-"""Real Redis-compatible servers for tests: each on a free port, in a folder of its own, gone afterwards.
+"""Real servers for tests, Redis-compatible and Postgres: each on a free port, in a folder of its own, gone afterwards.
 
 A server alone, as a Sentinel, as a Redis Cluster, or behind TLS.
 """
@@ -6,8 +6,10 @@ A server alone, as a Sentinel, as a Redis Cluster, or behind TLS.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -128,6 +130,56 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
             else:
                 return process.poll() is None
     return False
+
+
+def postgres_binaries() -> Path | None:
+    """The folder of Postgres' programs: on PATH, else where Debian puts the newest."""
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))[::-1]
+    return next((folder for folder in folders if (folder / "initdb").exists()), None)
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[str]:
+    """Runs a Postgres that forgets a crash, as another user where we are root, and gives the URL of its database."""
+    programs = postgres_binaries()
+    assert programs is not None
+    user = "nobody" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="ghostclean-postgres-") as folder:
+        if user:
+            shutil.chown(folder, user)
+        data, port = f"{folder}/data", _free_port()
+        logins = ["--auth=trust", "--username=bot", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        subprocess.run(
+            [programs / "initdb", "-D", data, *logins], user=user, cwd=folder, check=True, capture_output=True
+        )
+        options = {
+            "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off",
+            "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 100, "log_statement": "none",
+        }  # fmt: skip
+        command = [programs / "postgres", "-D", data, *(f"-c{name}={value}" for name, value in options.items())]
+        process = subprocess.Popen(command, user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _wait_for_postgres(process, port)
+            yield f"postgresql://bot@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGQUIT)  # at once, whoever is connected
+            process.wait()
+
+
+def _wait_for_postgres(process: subprocess.Popen[bytes], port: int) -> None:
+    import psycopg
+
+    end = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            psycopg.connect(f"host=127.0.0.1 port={port} user=bot dbname=postgres").close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > end or process.poll() is not None:
+                raise RuntimeError("Postgres does not start") from None
+            time.sleep(0.05)
 
 
 class TlsFront:

@@ -8,8 +8,11 @@ from pathlib import Path
 from ghostclean.errors import BadSettings
 
 
-def write_private(path: str | Path, text: str) -> str:
-    """Writes beside and renames; returns the full path; raises BadSettings when it cannot."""
+def write_private(path: str | Path, text: str, *, new: bool = False) -> str:
+    """Writes beside and renames; returns the full path; raises BadSettings when it cannot.
+
+    A `new` file takes nobody's place.
+    """
     target = Path(path).expanduser().absolute()
     beside = target.with_name(f".{target.name}.{os.getpid()}.new")
     try:
@@ -19,7 +22,10 @@ def write_private(path: str | Path, text: str) -> str:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(target)
+            if new:
+                os.link(beside, target)
+            else:
+                beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:

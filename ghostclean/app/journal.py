@@ -18,6 +18,7 @@ from ghostclean.app.ports import Change, JournalEntry, Lease, Ledger, State, Wri
 from ghostclean.core.broker import iso
 from ghostclean.core.ledger import json_value, means
 from ghostclean.core.verdicts import Decision, Proof
+from ghostclean.errors import TradeRefused
 
 # The stored words for what became of an entry.
 INTENDED, WRITTEN, NOTED = "intended", "written", "noted"
@@ -101,11 +102,16 @@ class Journal:
 
     def post(self, postings: Sequence[Posting]) -> bool:
         """Journals and writes, keeping each outcome as soon as it is known; False when time ran out."""
-        size = self.ledger.chunk
+        size, refused = self.ledger.chunk, None
         for start in range(0, len(postings), size):
             if self.deadline.left() <= _RESERVE:
                 return False
-            self._post(postings[start : start + size])
+            try:
+                self._post(postings[start : start + size])
+            except TradeRefused as error:
+                refused = error
+        if refused is not None:
+            raise refused
         return True
 
     def _post(self, postings: Sequence[Posting]) -> None:

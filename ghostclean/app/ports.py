@@ -136,6 +136,7 @@ class WriteOutcome(StrEnum):
     CHANGED = "changed"  # the app changed that trade since we read it: decide again
     GONE = "gone"  # the record is no longer there
     EXISTS = "exists"  # an insert whose id is already taken
+    REFUSED = "refused"  # the ledger does not take these values of that trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,8 @@ class Ledger(Protocol):
         self, changes: Sequence[Change], lease: Lease, done: list[WriteOutcome] | None = None
     ) -> list[WriteOutcome]:
         """Compare-and-set, one outcome a change, in order; FencedOff when the lease is lost.
+
+        TradeRefused comes last: all other changes are made, and have their outcome.
 
         A change is applied only if the record equals its `base` as JSON values; all else keeps its exact text. `done`
         gets each outcome at once: after a failure the next change's is unknown.

@@ -10,14 +10,14 @@ import typer.main
 from typer.models import CommandInfo
 
 from ghostclean import __version__
-from ghostclean.cli import demo, fleet, gate, journal, manage, operate, reconcile, status  # noqa: F401 - they register
+from ghostclean.cli import demo, fleet, gate, init, journal, manage, operate, reconcile, status  # noqa: F401 - they register
 from ghostclean.cli.command import app
 from ghostclean.cli.output import Common, Failure, finish, interrupted
 from ghostclean.cli.process import hold_signals
 
 _LISTED = (
     "reconcile", "auto-manage", "status", "gate", "explain", "history", "resolve",
-    "undo", "snapshot", "doctor", "migrate", "fleet", "schedule", "demo",
+    "undo", "snapshot", "init", "doctor", "migrate", "fleet", "schedule", "demo",
 )  # fmt: skip
 app.registered_commands.sort(key=lambda command: _LISTED.index(str(command.name)))
 

@@ -173,8 +173,8 @@ def _checks(common: Common, question: _Question | None, *, test_alert: bool) -> 
 @command("migrate", _MIGRATE, "Copy a ledger to another place or layout.")
 def migrate(
     common: Common,
-    source: Annotated[str, typer.Argument(metavar="FROM", help="redis://…#KEY or file:PATH")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="redis://…#KEY or file:PATH")],
+    source: Annotated[str, typer.Argument(metavar="FROM", help="redis://…#KEY, file:PATH or a SQL table")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="redis://…#KEY, file:PATH or a SQL table")],
     layout: Annotated[
         Literal["string", "hash"] | None, typer.Option("--layout", help="Layout of a Redis target; string by default.")
     ] = None,
@@ -202,12 +202,17 @@ def schedule(
     common: Common,
     kind: Annotated[Literal["cron", "systemd", "github"], typer.Argument(metavar="cron|systemd|github")],
 ) -> Outcome:
+    text = schedule_for(common, kind)
+    document: dict[str, Any] = {"ok": True, "kind": kind, "text": text, "error": None, "detail": None}
+    return Outcome(document, 0, text.splitlines)
+
+
+def schedule_for(common: Common, kind: str) -> str:
+    """The schedule of this installation with these settings."""
     from ghostclean.app.operate.schedule import schedule_text
     from ghostclean.settings import ENV_FILE
 
     beside = Path(sys.executable).parent / "ghostclean"
     program = str(beside) if beside.exists() else shutil.which("ghostclean") or str(beside)
     named = common.env_file is not None
-    text = schedule_text(kind, program, str(Path.cwd()), common.env_file or ENV_FILE, is_named=named)
-    document: dict[str, Any] = {"ok": True, "kind": kind, "text": text, "error": None, "detail": None}
-    return Outcome(document, 0, text.splitlines)
+    return schedule_text(kind, program, str(Path.cwd()), common.env_file or ENV_FILE, is_named=named)

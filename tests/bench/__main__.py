@@ -17,9 +17,11 @@ from typing import Any
 
 import redis
 
-from tests.bench.canned import canned_broker, entry_order, order_id, synced
+from tests.bench.big import KEY, Big, hash_ledger
+from tests.bench.canned import canned_broker, order_id, synced
 from tests.bench.fleet import fleet
-from tests.bench.measure import ROOT, Pair, output, paired, seconds
+from tests.bench.measure import ROOT, Pair, paired, seconds
+from tests.bench.sql import postgres, sqlite
 from tests.bench.worlds import NOW, Record, final_record, ghosts, live_trades, record, save, settings
 from tests.fakebroker import FakeBroker
 from tests.servers import redis_server
@@ -28,7 +30,6 @@ PYTHON = sys.executable
 PROGRAM = (PYTHON, "-c", "import sys; from ghostclean.cli import main; sys.exit(main())")
 STORES = "typer, redis, pydantic"
 LATENCY = 0.05
-KEY = "trades:v1:bench"
 
 Figures = Iterator[tuple[str, str, str, bool]]  # what, figure, bar, held
 
@@ -176,43 +177,7 @@ def _open_record(number: int) -> Record:
     return record(number, {"id": order_id(number)})
 
 
-class _Big:
-    """A ledger in Redis, a broker that holds its open trades, and runs that are looked at from inside."""
-
-    def __init__(self, setup: Setup, url: str, broker: str, **more: str) -> None:
-        self.client = redis.Redis.from_url(url)
-        self.client.flushall()
-        self.environment = setup.environment | {
-            "PATH": "/usr/bin:/bin",
-            "REDIS_URL": url,
-            "GHOSTCLEAN_LEDGER_KEY": KEY,
-            "ALPACA_API_KEY": "k",
-            "ALPACA_SECRET_KEY": "s",
-            "GHOSTCLEAN_TRADING_URL": broker,
-            "GHOSTCLEAN_DATA_URL": broker,
-            **more,
-        }
-
-    def run(self, **more: str) -> dict[str, Any]:
-        """One run; its figures."""
-        told: dict[str, Any] = json.loads(output([PYTHON, "-m", "tests.bench.inside"], self.environment | more))
-        if told["error"] is not None:
-            raise RuntimeError(f"the run failed: {told['error']}, {told['detail']}")
-        return told
-
-    def remember(self, count: int) -> None:
-        """What earlier runs would have remembered of the entry orders."""
-        self.run(BENCH_MAX="1")
-        (name,) = [key.decode() for key in self.client.keys("ghostclean:*memory:orders")]
-        from ghostclean.adapters.alpaca.records import read_order
-        from ghostclean.core.broker import remember_order
-
-        for number in range(count):
-            (order,) = read_order(entry_order(number))
-            self.client.hset(name, order.id, json.dumps(remember_order(order, f"trade-{number:07d}")))
-
-
-def _string_ledger(big: _Big, total: int, live: int, make: Callable[[int], Record]) -> None:
+def _string_ledger(big: Big, total: int, live: int, make: Callable[[int], Record]) -> None:
     rows = [final_record(n) if n >= live else make(n) for n in range(total)]
     big.client.set(KEY, json.dumps(rows, separators=(",", ":")))
 
@@ -223,7 +188,7 @@ def string(setup: Setup) -> Figures:
     with redis_server() as url:
         for total in (1_000, 10_000, 100_000):
             with canned_broker(total // 10) as broker:
-                big = _Big(setup, url, broker, BENCH_STRING="1")
+                big = Big(setup.environment, url, broker, BENCH_STRING="1")
                 _string_ledger(big, total, total // 10, synced)
                 big.remember(total // 10)
                 runs = [big.run(BENCH_MAX="10000") for _ in range(3)]
@@ -251,17 +216,6 @@ def _own(what: str, runs: list[dict[str, Any]]) -> tuple[str, str, str, bool]:
     return what, figure, "≤ 4", ratio <= 4
 
 
-def _hash_ledger(big: _Big, total: int, live: int) -> None:
-    final = json.dumps(final_record(0), separators=(",", ":"))
-    for start in range(0, total, 10_000):
-        fields: dict[str, str] = {}
-        for n in range(start, min(total, start + 10_000)):
-            name = f"trade-{n:07d}"
-            fields[name] = json.dumps(synced(n)) if n < live else final.replace("trade-0000000", name)
-        big.client.hset(KEY, mapping=fields)
-    big.client.delete(f"{KEY}:open")
-
-
 def hashed(setup: Setup) -> Figures:
     """1,000,000 trades in a Redis hash, 1,000 open, with and without the app's index."""
     scanned: dict[int, list[dict[str, Any]]] = {}
@@ -269,8 +223,8 @@ def hashed(setup: Setup) -> Figures:
     live = 1_000
     with redis_server() as url, canned_broker(live) as broker:
         for total in (10_000, 100_000, 1_000_000):
-            big = _Big(setup, url, broker)
-            _hash_ledger(big, total, live)
+            big = Big(setup.environment, url, broker)
+            hash_ledger(big, total, live)
             big.remember(live)
             big.run(BENCH_MAX="1000")
             scanned[total] = [big.run(BENCH_MAX="1000") for _ in range(1 if total == 1_000_000 else 3)]
@@ -299,9 +253,11 @@ ROWS: dict[str, Callable[[Setup], Figures]] = {
     "scripts": scripts,
     "string": string,
     "hash": hashed,
+    "sqlite": sqlite,
+    "postgres": postgres,
     "fleet": fleet,
 }
-BIG = ("string", "hash", "fleet")
+BIG = ("string", "hash", "sqlite", "postgres", "fleet")
 
 
 def main() -> int:

@@ -32,13 +32,14 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path, redis_url: str) -> Iterator[MakeWorld]:
+def make_world(tmp_path: Path, redis_url: str, request: pytest.FixtureRequest) -> Iterator[MakeWorld]:
     """Builds worlds; at the end nothing that was written anywhere may hold a secret."""
     worlds: list[World] = []
 
     def make(layout: str = "string", now: str = NOW, *, own_names: bool = False) -> World:
         folder = tmp_path / f"world-{len(worlds)}"
         folder.mkdir()
+        layout = str(request.getfixturevalue("postgres_url")) if layout == "postgres" else layout
         broker = FakeBroker(now=now, key=KEY, secret=SECRET).start()
         world = build_world(layout, folder, broker, redis_url)
         if own_names or os.environ.get("TEST_OWN_NAMES"):  # by hand: the whole suite through a mapping

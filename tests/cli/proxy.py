@@ -1,8 +1,12 @@
-"""A TCP proxy before Redis that can hold one command for ever: before it is sent, or its answer after it was done."""
+"""TCP proxies: one before Redis that can hold a command for ever, before it is sent or its answer after it was done;
+
+one before any server that ends the connection at a word, before it is sent or once it was answered.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -150,3 +154,47 @@ def _command(reader: object) -> tuple[list[bytes], bytes] | None:
         raw += size + body
         words.append(body[:-2])
     return words, raw
+
+
+class CuttingProxy:
+    """Forwards bytes; the first request that holds `word` ends its connection, with `after` once it was answered."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._word, self._after = b"", False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, word: bytes, *, after: bool) -> None:
+        self._word, self._after = word, after
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client, socket.create_connection(self._target) as server:
+            while ready := select.select([client, server], [], [])[0]:
+                data = ready[0].recv(65536)
+                if not data:
+                    return
+                if ready[0] is server:
+                    client.sendall(data)
+                    continue
+                cut = self._word and self._word in data
+                if not cut or self._after:
+                    server.sendall(data)
+                if cut:
+                    self._word = b""
+                    if self._after:
+                        server.recv(65536)
+                    return

@@ -103,7 +103,7 @@ def test_order_ids_that_the_account_does_not_know_are_another_accounts(world: Wo
     assert run.document["fit"]["orders"] == {"named": 1, "known": 0, "unknown": 1}
     [(ok, said)] = doctor(world, "orders")
     assert ok is False
-    assert "this account knows 0 of the 1 orders that the ledger names" in said
+    assert "this account knows 0 of the 1 order that the ledger names" in said
 
 
 def test_a_ledger_that_fits_is_shown_as_it_is_understood(world: World) -> None:

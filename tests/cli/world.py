@@ -10,14 +10,18 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import redis
+import sqlalchemy as sa
 
 from ghostclean import wiring
 from ghostclean.adapters.alpaca import AlpacaBroker
@@ -134,6 +138,49 @@ class HashStore(StringStore):
 
     def records(self) -> dict[str, Record]:
         return {k.decode(): json.loads(v) for k, v in self.raw().items()}
+
+
+class SqlStore(Store):
+    """A table as the app's migrations have made it: no column for every fact, and one of the app's own."""
+
+    def __init__(self, url: str, columns: str, *, password: str = "") -> None:
+        self.name = f"trades_{uuid.uuid4().hex[:10]}"
+        self.engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+        if url.startswith("sqlite"):
+            sqlite3.connect(str(self.engine.url.database)).close()
+        self.run(f"CREATE TABLE {self.name} ({columns})")
+        self.url = f"{url.replace('bot@', f'bot:{password}@')}#{self.name}"
+
+    def run(self, statement: str) -> list[dict[str, Any]]:
+        with self.engine.begin() as app:
+            found = app.exec_driver_sql(statement)
+            return [dict(row) for row in found.mappings()] if found.returns_rows else []
+
+    def write(self, records: list[Record]) -> None:
+        with self.engine.begin() as app:
+            table = sa.Table(self.name, sa.MetaData(), autoload_with=app)
+            app.execute(table.delete())
+            for record in records:
+                known = {name: _stored(table.c[name], value) for name, value in record.items() if name in table.c}
+                app.execute(table.insert().values(known))
+
+    def raw(self) -> Any:
+        return self.run(f"SELECT * FROM {self.name} ORDER BY id")
+
+    def records(self) -> dict[str, Record]:
+        return {str(row["id"]): row for row in self.raw()}
+
+    def writes(self) -> int:
+        """The newest version of any row: Postgres numbers them, SQLite counts the changes of its file."""
+        if self.engine.dialect.name == "sqlite":
+            raw = Path(str(self.engine.url.database)).read_bytes()
+            return int.from_bytes(raw[24:28], "big")
+        return max((int(row["xmin"]) for row in self.run(f"SELECT xmin::text FROM {self.name}")), default=0)
+
+
+def _stored(column: Any, value: Any) -> Any:
+    is_time = isinstance(column.type, sa.DateTime) and value is not None
+    return datetime.fromisoformat(value).replace(tzinfo=None) if is_time else value
 
 
 @dataclass
@@ -357,8 +404,16 @@ def orphaned(world: World) -> World:
 
 
 def build_world(layout: str, folder: Path, broker: FakeBroker, url: str | None) -> World:
-    """A world whose ledger has that layout: `string` and `hash` live in Redis with the state, `file` with SQLite."""
+    """A world whose ledger has that layout: `string` and `hash` live in Redis with the state, the others with SQLite.
+
+    `sqlite` and the URL of a Postgres are tables.
+    """
     env = environment(folder, broker)
+    if layout == "sqlite" or layout.startswith("postgresql:"):
+        where = f"sqlite:///{folder}/bot.db" if layout == "sqlite" else layout
+        table = SqlStore(where, COLUMNS, password=PASSWORD)
+        env |= {"GHOSTCLEAN_LEDGER": table.url, "GHOSTCLEAN_STATE": f"sqlite:{folder}/state.db"}
+        return World(folder, broker, table, None, "", env)
     if layout == "file" or url is None:
         store: Store = FileStore(folder / "trades.json")
         store.write([])
@@ -372,6 +427,14 @@ def build_world(layout: str, folder: Path, broker: FakeBroker, url: str | None) 
         store.write([])
     env |= {"REDIS_URL": url, "GHOSTCLEAN_LEDGER_KEY": LEDGER_KEY}
     return World(folder, broker, store, client, url, env)
+
+
+COLUMNS = (
+    "id varchar(40) PRIMARY KEY, ticker varchar(20) NOT NULL, side varchar(5), status varchar(16) NOT NULL, "
+    'quantity numeric(20, 6), "entryPrice" numeric(12, 2), "stopPrice" numeric(12, 2), "alpacaOrderId" varchar(40), '
+    '"openedAt" timestamp, "closedAt" timestamp, "closePrice" numeric(12, 2), "realizedPnL" numeric(12, 2), '
+    "strategy text DEFAULT 'none'"
+)
 
 
 def long(trade_id: str, ticker: str, qty: Any = 10, entry: Any = 180, stop: Any = 175, **fields: Any) -> Record:

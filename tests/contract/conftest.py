@@ -69,6 +69,13 @@ def open_site(name: str, servers: Servers) -> Site:
     return Site(url, RedisServer(url).client, prefix, fake=False)
 
 
+def sql_url(name: str, request: pytest.FixtureRequest) -> str:
+    """The database of that name."""
+    if name == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('tmp_path') / 'bot.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
 def close_site(site: Site) -> None:
     """Removes what the test left and closes the app's connection."""
     for key in site.client.scan_iter(match=f"{site.prefix}*", count=1000):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from ghostclean.adapters.ledgers.file import FileLedger
 from ghostclean.adapters.ledgers.mapped import mapped
 from ghostclean.adapters.ledgers.redis import RedisLedger
+from ghostclean.adapters.ledgers.sql import SqlLedger
+from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import Lease, Ledger
-from ghostclean.core.ledger import IDENTITY
+from ghostclean.core.ledger import IDENTITY, dumps, loads
 from ghostclean.errors import FencedOff
+from ghostclean.places import ledger_place
 
 from .conftest import Site
 
@@ -42,6 +49,7 @@ class LedgerKit:
     """A ledger and the app's own hands on its place."""
 
     array = True  # one text for all trades
+    exact = True  # a record is a text that the app has spelled
     mapping = IDENTITY
 
     def open(self, seen: bool = False) -> Ledger:
@@ -144,6 +152,62 @@ class HashKit(StringKit):
 
     def content(self) -> dict[str, Any]:
         return {k.decode(): json.loads(v) for k, v in self.site.client.hgetall(self.key).items()}
+
+
+class SqlKit(LedgerKit):
+    """A table as an app's ORM makes it, and the app's session on it; facts that it cannot show stand in a state."""
+
+    array = exact = False
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder, self.name = url, folder, f"t{uuid.uuid4().hex[:10]}"
+        self.app = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+        number, text = sa.Numeric(30, 10), sa.Text()
+        columns: dict[str, Any] = {
+            "ticker": sa.String(20), "status": text, "side": text, "quantity": number, "lastPrice": number,
+            "closePrice": sa.Numeric(12, 4), "realizedPnL": sa.Float(53), "autoManage": sa.JSON(),
+            "updatedAt": sa.DateTime(timezone=True), "note": text,
+        }  # fmt: skip
+        self.table = sa.Table(
+            self.name,
+            sa.MetaData(),
+            sa.Column("id", text, primary_key=True),
+            *itertools.starmap(sa.Column, columns.items()),
+        )
+        with self.app.begin() as app:
+            self.table.create(app)
+
+    def open(self, seen: bool = False) -> SqlLedger:
+        ledger = SqlLedger(ledger_place(f"{self.url}#{self.name}"), state=lambda: state)
+        state = SqliteState(self.folder / "state.db", ledger_place=ledger.place)
+        return ledger
+
+    def seed(self, *texts: str) -> None:
+        records = [loads(text) for text in texts]
+        with self.app.begin() as app:
+            for record in records:
+                known = {name: value for name, value in record.items() if name in self.table.c}
+                app.execute(self.table.insert().values({"ticker": record.get("symbol"), **known}))
+
+    def text(self, trade_id: str) -> str:
+        return dumps(self.content()[trade_id])
+
+    def app_sets(self, trade_id: str, **fields: Any) -> None:
+        with self.app.begin() as app:
+            app.execute(self.table.update().where(self.table.c.id == trade_id).values(fields))
+
+    def app_deletes(self, trade_id: str) -> None:
+        with self.app.begin() as app:
+            app.execute(self.table.delete().where(self.table.c.id == trade_id))
+
+    def content(self) -> dict[str, Any]:
+        with self.app.connect() as app:
+            rows = app.execute(self.table.select()).mappings().all()
+        return {row["id"]: {name: value for name, value in row.items() if value is not None} for row in rows}
+
+    def drop(self) -> None:
+        with self.app.begin() as app:
+            self.table.drop(app)
 
 
 def text_in_array(text: str, trade_id: str) -> str:

@@ -1,4 +1,4 @@
-"""One suite for every ledger: file, Redis string and Redis hash, on every server there is."""
+"""One suite for every ledger: file, Redis string, Redis hash and SQL table, on every server there is."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ghostclean.core.ledger import IDENTITY, loads, read_mapping
 from ghostclean.errors import BadSettings, FencedOff, LedgerFailed
 from tests.servers import binaries, redis_server
 
-from .conftest import REDISES, Servers, Site, close_site, open_site
-from .kits import FileKit, FreeLease, HashKit, LedgerKit, StringKit, free
+from .conftest import REDISES, Servers, Site, close_site, open_site, sql_url
+from .kits import FileKit, FreeLease, HashKit, LedgerKit, SqlKit, StringKit, free
 
 WRITTEN, CHANGED, GONE, EXISTS = WriteOutcome.WRITTEN, WriteOutcome.CHANGED, WriteOutcome.GONE, WriteOutcome.EXISTS
 A = '{"id":"a","ticker":"AAPL","status":"OPEN","quantity":10,"x":1e-9,"big":1234567890123456789,"neg":-0,"f":100.0}'
@@ -38,17 +38,25 @@ C = '{"id":"c","ticker":"MSFT","status":"PENDING","quantity":"3"}'
 MAPPED = ("string-fake-mapped", "hash-fake-mapped")
 # Its words change nothing that these tests write: what they say of a ledger holds through a mapping.
 MAPPING = read_mapping('[values.closeReason]\nstop_loss = "sl"\n')
+JSON_KITS = ["file", *(f"{k}-{r}" for k in ("string", "hash") for r in REDISES), *MAPPED]
+SQL_KITS = ["sqlite", "postgres"]
 
 
-@pytest.fixture(params=["file", *(f"{k}-{r}" for k in ("string", "hash") for r in REDISES), *MAPPED])
+@pytest.fixture(params=[*JSON_KITS, *SQL_KITS])
 def kit(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Iterator[LedgerKit]:
     kind, name, mapping = (*request.param.split("-"), "", "")[:3]
+    if kind in SQL_KITS:
+        yield SqlKit(sql_url(kind, request), tmp_path)
+        return
     site = open_site(name, servers) if name else None
     made: LedgerKit = FileKit(tmp_path) if site is None else StringKit(site) if kind == "string" else HashKit(site)
     made.mapping = MAPPING if mapping else IDENTITY
     yield made
     if site is not None:
         close_site(site)
+
+
+in_json = pytest.mark.parametrize("kit", JSON_KITS, indirect=True)  # what only a record that is a text can be
 
 
 def record(kit: LedgerKit, trade_id: str) -> dict[str, Any]:
@@ -65,7 +73,8 @@ def test_reads_active_records_and_counts_all(kit: LedgerKit) -> None:
     assert {r["id"] for r in view.active} == {"a", "c"}
     assert view.total == 3
     assert view.strangers == ()
-    assert next(r for r in view.active if r["id"] == "a")["x"] == Decimal("1E-9")
+    if kit.exact:
+        assert next(r for r in view.active if r["id"] == "a")["x"] == Decimal("1E-9")
 
 
 def test_unknown_and_error_statuses_are_active(kit: LedgerKit) -> None:
@@ -91,6 +100,7 @@ def test_get_reads_anew(kit: LedgerKit) -> None:
     assert set(ledger.get(["a", "b", "nobody"])) == {"a", "b"}
 
 
+@in_json
 def test_numeric_ids_count_as_their_digits(kit: LedgerKit) -> None:
     kit.seed('{"id":7,"status":"OPEN"}')
     ledger = kit.open()
@@ -99,6 +109,7 @@ def test_numeric_ids_count_as_their_digits(kit: LedgerKit) -> None:
     assert kit.text("7") == '{"id":7,"status":"CLOSED"}'
 
 
+@in_json
 def test_strangers_are_named_and_the_others_served(kit: LedgerKit) -> None:
     if kit.array:
         kit.put_raw(f'[5, {A}, null, [1], "x", true]'.encode())
@@ -113,6 +124,7 @@ def test_strangers_are_named_and_the_others_served(kit: LedgerKit) -> None:
     assert kit.open().write([Change("a", view.active[0], {"status": "CLOSED"})], free()) == [WRITTEN]
 
 
+@in_json
 def test_a_record_with_a_number_that_json_lacks_keeps_no_other_from_being_served(kit: LedgerKit) -> None:
     odd = '{"id":"odd","status":"OPEN","quantity":NaN,"score":-Infinity}'
     kit.seed(A, odd, C)
@@ -131,15 +143,19 @@ def test_a_record_with_a_number_that_json_lacks_keeps_no_other_from_being_served
 def test_a_write_touches_only_its_fields(kit: LedgerKit) -> None:
     kit.seed(A, B, C)
     ledger = kit.open()
-    trade = next(r for r in ledger.read().active if r["id"] == "a")
+    trade, before = next(r for r in ledger.read().active if r["id"] == "a"), kit.content()
     change = Change(
         "a", trade, {"status": "CLOSED", "closePrice": Decimal("187.40"), "realizedPnL": None}, ("quantity",)
     )
     assert ledger.write([change], free()) == [WRITTEN]
-    expected = A.replace("OPEN", "CLOSED").replace('"quantity":10,', "")[:-1]
-    assert kit.text("a") == expected + ',"closePrice":187.4,"realizedPnL":null}'
-    assert kit.text("b") == B
-    assert kit.text("c") == C
+    if kit.exact:
+        expected = A.replace("OPEN", "CLOSED").replace('"quantity":10,', "")[:-1]
+        assert kit.text("a") == expected + ',"closePrice":187.4,"realizedPnL":null}'
+        assert (kit.text("b"), kit.text("c")) == (B, C)
+    else:
+        assert kit.content() == before | {
+            "a": {"id": "a", "ticker": "AAPL", "status": "CLOSED", "closePrice": Decimal("187.4")}
+        }
 
 
 def test_outcomes_come_in_order(kit: LedgerKit) -> None:
@@ -152,7 +168,7 @@ def test_outcomes_come_in_order(kit: LedgerKit) -> None:
         Change("zz", base["a"], {"status": "CLOSED"}),
         Change("c", base["c"], {"status": "CLOSED"}),
         Change("a", base["a"], {"status": "CLOSED"}),
-        Change("b", None, {"id": "b"}),
+        Change("b", None, {"id": "b", "status": "OPEN"}),
         Change("new", None, {"id": "new", "ticker": "TSLA", "status": "OPEN", "quantity": Decimal("0.5")}),
     ]
     assert ledger.write(changes, free()) == [GONE, CHANGED, WRITTEN, EXISTS, WRITTEN]
@@ -165,7 +181,7 @@ def test_writing_the_same_again_is_written_and_changes_nothing(kit: LedgerKit) -
     kit.seed(A)
     ledger = kit.open()
     (trade,) = ledger.read().active
-    changes = [Change("a", trade, {"status": "CLOSED"}), Change("n", None, {"id": "n", "q": 1})]
+    changes = [Change("a", trade, {"status": "CLOSED"}), Change("n", None, {"id": "n", "quantity": 1})]
     assert ledger.write(changes, free()) == [WRITTEN, WRITTEN]
     before = kit.content()
     assert ledger.write(changes, free()) == [WRITTEN, WRITTEN]
@@ -175,14 +191,16 @@ def test_writing_the_same_again_is_written_and_changes_nothing(kit: LedgerKit) -
 
 def test_two_changes_of_one_record_do_not_run_over_each_other(kit: LedgerKit) -> None:
     kit.seed(A, B)
+    b = kit.text("b")
     ledger = kit.open()
     (trade,) = ledger.read().active
     both = [Change("a", trade, {"status": "CLOSED"}), Change("a", trade, {"quantity": 9})]
     assert ledger.write(both, free()) == [WRITTEN, CHANGED]
     assert record(kit, "a")["quantity"] == 10
-    assert kit.text("b") == B
+    assert kit.text("b") == b
 
 
+@in_json
 def test_key_order_and_number_spelling_of_the_base_do_not_matter(kit: LedgerKit) -> None:
     kit.seed('{"id":"a","q":10.0,"t":true}')
     ledger = kit.open()
@@ -196,10 +214,10 @@ def test_an_app_write_between_read_and_write_survives(kit: LedgerKit) -> None:
     ledger = kit.open()
     base = {r["id"]: r for r in ledger.read().active}
     kit.app_sets("c", note="the app was here")
-    kit.app_sets("b", more=1)
+    kit.app_sets("b", lastPrice=1)
     assert ledger.write([Change("a", base["a"], {"status": "CLOSED"})], free()) == [WRITTEN]
     assert record(kit, "c")["note"] == "the app was here"
-    assert record(kit, "b")["more"] == 1
+    assert record(kit, "b")["lastPrice"] == 1
     assert record(kit, "a")["status"] == "CLOSED"
 
 
@@ -208,10 +226,10 @@ def test_an_app_write_at_the_last_instant_survives(kit: LedgerKit) -> None:
     ledger = kit.open()
     base = {r["id"]: r for r in ledger.read().active}
     times = itertools.count()
-    lease = FreeLease(spy=lambda: kit.app_sets("c", n=1) if next(times) < 3 else None)
+    lease = FreeLease(spy=lambda: kit.app_sets("c", lastPrice=1) if next(times) < 3 else None)
     lease.spy()
     assert ledger.write([Change("a", base["a"], {"status": "CLOSED"})], lease) == [WRITTEN]
-    assert record(kit, "c")["n"] == 1
+    assert record(kit, "c")["lastPrice"] == 1
     assert record(kit, "a")["status"] == "CLOSED"
 
 
@@ -236,11 +254,12 @@ def test_a_delete_at_the_last_instant_wins(kit: LedgerKit) -> None:
 
 def test_a_lost_lease_writes_nothing(kit: LedgerKit) -> None:
     kit.seed(A)
+    a = kit.text("a")
     ledger = kit.open()
     (trade,) = ledger.read().active
     with pytest.raises(FencedOff):
         ledger.write([Change("a", trade, {"status": "CLOSED"})], FreeLease(lost=True))
-    assert kit.text("a") == A
+    assert kit.text("a") == a
 
 
 def test_an_empty_ledger_takes_its_first_trade(kit: LedgerKit) -> None:
@@ -255,6 +274,7 @@ def test_an_empty_ledger_takes_its_first_trade(kit: LedgerKit) -> None:
 # ------------------------------------------------------------------ what is no ledger
 
 
+@in_json
 def test_a_ledger_never_seen_has_no_trades(kit: LedgerKit) -> None:
     ledger = kit.open()
     assert ledger.read().active == ()
@@ -262,6 +282,7 @@ def test_a_ledger_never_seen_has_no_trades(kit: LedgerKit) -> None:
     assert ledger.get(["a"]) == {}
 
 
+@in_json
 def test_a_ledger_missing_since_an_earlier_run_is_an_error(kit: LedgerKit) -> None:
     with pytest.raises(LedgerFailed, match="missing"):
         kit.open(seen=True).read()
@@ -278,7 +299,7 @@ def test_a_ledger_that_vanishes_during_a_run_is_an_error(kit: LedgerKit) -> None
     kit.drop()
     with pytest.raises(LedgerFailed):
         ledger.read()
-    if kit.array or kit.mapping is not IDENTITY:
+    if kit.array or not kit.exact or kit.mapping is not IDENTITY:
         with pytest.raises(LedgerFailed):
             ledger.write([Change("a", trade, {"status": "CLOSED"})], free())
     else:  # an empty hash and a missing one are the same thing to Redis
@@ -311,7 +332,7 @@ def test_the_description_has_layout_and_size(kit: LedgerKit) -> None:
 
 
 def test_concurrent_writers_lose_nothing(kit: LedgerKit) -> None:
-    kit.seed(*(f'{{"id":"t{i}","status":"OPEN","n":0}}' for i in range(12)))
+    kit.seed(*(f'{{"id":"t{i}","status":"OPEN","lastPrice":0}}' for i in range(12)))
     failures: list[BaseException] = []
 
     def work(mine: range) -> None:
@@ -319,7 +340,7 @@ def test_concurrent_writers_lose_nothing(kit: LedgerKit) -> None:
             ledger = kit.open()
             for i in mine:
                 trade = ledger.get([f"t{i}"])[f"t{i}"]
-                assert ledger.write([Change(f"t{i}", trade, {"n": 1})], free()) == [WRITTEN]
+                assert ledger.write([Change(f"t{i}", trade, {"lastPrice": 1})], free()) == [WRITTEN]
         except BaseException as error:  # noqa: BLE001 - shown by the assertion below
             failures.append(error)
 
@@ -329,7 +350,7 @@ def test_concurrent_writers_lose_nothing(kit: LedgerKit) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert [r["n"] for r in kit.content().values()] == [1] * 12
+    assert [r["lastPrice"] for r in kit.content().values()] == [1] * 12
 
 
 # ------------------------------------------------------------------ Redis only

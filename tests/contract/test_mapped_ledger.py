@@ -204,6 +204,6 @@ def test_a_long_ledger_is_read_by_the_apps_names(kit: LedgerKit, state: SqliteSt
 def test_a_word_that_is_missing_stops_the_write(kit: LedgerKit, state: SqliteState) -> None:
     book = ledger(kit, state)
     (trade,) = book.read().active
-    with pytest.raises(LedgerFailed, match="no word for status PARTIAL; nothing was changed"):
+    with pytest.raises(LedgerFailed, match="no word for status PARTIAL; nothing of it was changed"):
         book.write([Change("a", trade, {"status": "PARTIAL"})], free())
     assert book.place.endswith("[bot=mine]")

@@ -26,10 +26,12 @@ def world() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture
-def make_scene(world: dict[str, Any], tmp_path: Path) -> Iterator[MakeScene]:
+def make_scene(world: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeScene]:
     made: list[Scene] = []
 
     def make(layout: str = "string", state_kind: str = "redis", **more: Any) -> Scene:
+        if layout == "postgres":
+            more["postgres_url"] = request.getfixturevalue("postgres_url")
         made.append(Scene(**{**world, **more}, folder=tmp_path, layout=layout, state_kind=state_kind))
         return made[-1]
 

@@ -23,6 +23,7 @@ EFFECTS = {
     "ghostclean.adapters.state.sqlite:SqliteState": (
         "open", "acquire", "recall_all", "intend", "commit", "remember",
     ),
+    "ghostclean.adapters.ledgers.sql:SqlLedger": ("read", "history", "get", "write"),
     "ghostclean.adapters.ledgers.redis:RedisLedger": ("read", "history", "get", "write"),
     "ghostclean.adapters.ledgers.file:FileLedger": ("read", "history", "get", "write"),
     "ghostclean.adapters.spool:FolderSpool": ("put", "deliver"),

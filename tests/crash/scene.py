@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import sqlalchemy as sa
 
+from ghostclean.adapters.ledgers import open_ledger
 from ghostclean.adapters.redis_client import RedisServer
 from ghostclean.adapters.state.form import namespace
 from ghostclean.adapters.state.redis import RedisState
 from ghostclean.adapters.state.sqlite import SqliteState
 from ghostclean.app.ports import State
+from ghostclean.places import ledger_place
 from tests import program
 from tests.cli import own_names
 from tests.fakebroker import FakeBroker
@@ -108,7 +111,8 @@ def _record(trade_id: str, ticker: str, qty: int, order: str, **more: Any) -> di
 class Scene:
     """One ledger and one state of their own on shared servers.
 
-    The layout `long` is a string that is too long to be sent for comparison, `own` a file in the app's own names.
+    The layout `long` is a string that is too long to be sent for comparison, `own` a file in the app's own names;
+    `sqlite` and `postgres` are tables.
     """
 
     broker: FakeBroker
@@ -117,6 +121,7 @@ class Scene:
     folder: Path
     layout: str = "string"
     state_kind: str = "redis"
+    postgres_url: str = ""
     own_names: bool = False
     name: str = field(default_factory=lambda: f"c{uuid.uuid4().hex[:10]}")
 
@@ -126,6 +131,11 @@ class Scene:
         self.home.mkdir(parents=True)
         self.key = f"{self.name}:trades"
         self.path = self.home / "trades.json"
+        self.table = self.name
+        if self.layout == "sqlite":
+            self.database = sa.create_engine(f"sqlite:///{self.home}/bot.db", poolclass=sa.NullPool)
+        elif self.layout == "postgres":
+            self.database = sa.create_engine(self.postgres_url.replace("sql:", "sql+psycopg:"), poolclass=sa.NullPool)
         if self.layout == "long":
             self.layout, self.records = "string", [*self.records, LONG]
         if self.layout == "own":
@@ -140,11 +150,38 @@ class Scene:
             self.client.set(self.key, json.dumps(self.records))
         elif self.layout == "hash":
             self.client.hset(self.key, mapping={r["id"]: json.dumps(r) for r in self.records})
+        elif self.is_table:
+            self._seed_table()
         else:
             records = map(own_names.said, self.records) if self.own_names else self.records
             self.path.write_text(json.dumps([*records], indent=2))
 
+    @property
+    def is_table(self) -> bool:
+        return self.layout in ("sqlite", "postgres")
+
+    def _seed_table(self) -> None:
+        """A table that has no column for most of what a run writes."""
+        with self.database.begin() as app:
+            app.exec_driver_sql(f"DROP TABLE IF EXISTS {self.table}")
+            app.exec_driver_sql(
+                f"CREATE TABLE {self.table} (id text PRIMARY KEY, ticker text, side text, status text, "
+                'quantity numeric, "alpacaOrderId" text, "openedAt" text, "entryPrice" numeric, "stopPrice" numeric, '
+                '"closePrice" numeric(12, 1), "closedAt" text, count0 integer DEFAULT 0, count1 integer DEFAULT 0)'
+            )
+            table = sa.Table(self.table, sa.MetaData(), autoload_with=app)
+            for record in self.records:
+                known = {name: value for name, value in record.items() if name in table.c}
+                app.execute(table.insert().values(known))
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        with self.database.connect() as app:
+            found = app.exec_driver_sql(f"SELECT * FROM {self.table} ORDER BY id").mappings()
+            return {row["id"]: dict(row) for row in found}
+
     def raw(self) -> Any:
+        if self.is_table:
+            return self.rows()
         if self.layout == "hash":
             return self.client.hgetall(self.key)
         return self.client.get(self.key) if self.layout == "string" else self.path.read_bytes()
@@ -157,6 +194,12 @@ class Scene:
             self.client.set(self.key, raw)
 
     def ledger(self) -> dict[str, dict[str, Any]]:
+        if self.is_table:  # with the facts that it has no column for
+            state = self.state()
+            try:
+                return dict(open_ledger(ledger_place(self.url()), state=lambda: state).get(self.rows()))
+            finally:
+                state.close()
         if self.layout == "hash":
             return {k.decode(): json.loads(v) for k, v in self.client.hgetall(self.key).items()}
         return {r["id"]: own_names.heard(r) if self.own_names else r for r in json.loads(self.raw())}
@@ -171,9 +214,15 @@ class Scene:
             "GHOSTCLEAN_TRADING_URL": self.broker.url, "GHOSTCLEAN_DATA_URL": self.broker.url,
             "GHOSTCLEAN_LEDGER_KEY": self.key, "GHOSTCLEAN_KEY_PREFIX": f"{self.name}:",
         }  # fmt: skip
-        env["GHOSTCLEAN_LEDGER"] = f"file:{self.path}" if self.layout == "file" else self.redis_url
+        env["GHOSTCLEAN_LEDGER"] = self.url()
         env["GHOSTCLEAN_STATE"] = self.redis_url if self.state_kind == "redis" else f"sqlite:{self.home}/state.db"
         return env
+
+    def url(self) -> str:
+        """The ledger as a setting names it."""
+        if self.is_table:
+            return f"{self.postgres_url or f'sqlite:///{self.home}/bot.db'}#{self.table}"
+        return f"file:{self.path}" if self.layout == "file" else self.redis_url
 
     def start(self, *args: str, fault: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> Run:
         return Run(self, args, {**self.env(), **(env or {})}, fault or {})
@@ -217,7 +266,9 @@ class Scene:
         return f"{self.name}:ghostclean:{namespace(f'#{self.key}')}:{name}"
 
     def place(self) -> str:
-        return f"file:{self.path}" if self.layout == "file" else f"{RedisServer(self.redis_url).place}#{self.key}"
+        if self.layout in ("string", "hash"):
+            return f"{RedisServer(self.redis_url).place}#{self.key}"
+        return ledger_place(self.url()).describe()
 
     def lock_left(self) -> float:
         state = self.state()
@@ -249,6 +300,9 @@ class Scene:
             for key in self.client.scan_iter(match=f"{self.name}:*", count=1000):
                 self.client.delete(key)
         self.client.close()
+        if self.layout == "postgres":
+            with self.database.begin() as app:
+                app.exec_driver_sql(f"DROP TABLE IF EXISTS {self.table}")
         shutil.rmtree(self.home, ignore_errors=True)
 
     # ------------------------------------------------------------------ the oracles
@@ -256,7 +310,7 @@ class Scene:
     def judge_end(self, right: Mapping[str, Mapping[str, Any]]) -> None:
         """The ledger is as an undisturbed run leaves it, and every effect is journaled and counted once."""
         ledger = self.ledger()
-        assert list(ledger) == list(right) or self.layout == "hash"
+        assert list(ledger) == list(right) or self.layout in ("hash", "postgres")
         for trade_id, record in right.items():
             assert timeless(ledger[trade_id]) == timeless(record), trade_id
         state = self.state()
@@ -282,7 +336,9 @@ def is_stopped(pid: int) -> bool:
 def timeless(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without what depends on the moment of the run."""
     today = NOW[:11]
-    return {n: "now" if n == "closedAt" and v.startswith(today) else v for n, v in record.items() if n != "updatedAt"}
+    return {
+        n: "now" if n == "closedAt" and str(v).startswith(today) else v for n, v in record.items() if n != "updatedAt"
+    }
 
 
 def right_end(scene: Scene) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -8,7 +8,10 @@ from .concurrency import compete
 from .conftest import MakeScene
 
 
-@pytest.mark.parametrize(("layout", "writes"), [("string", 1000), ("long", 300), ("hash", 1000), ("file", 1000)])
+@pytest.mark.parametrize(
+    ("layout", "writes"),
+    [("string", 1000), ("long", 300), ("hash", 1000), ("file", 1000), ("postgres", 400)],
+)
 def test_runs_and_an_app_compete(make_scene: MakeScene, layout: str, writes: int) -> None:
     figures = compete(make_scene, layout, writes)
     assert figures["writes"] == writes

@@ -38,12 +38,13 @@ def test_killed_at_every_effect(make_scene: MakeScene, pair: tuple[str, str], ho
         assert kill_and_repair(make_scene(*pair), right, fault={"at": at, "how": how}) == KILLED
 
 
-def test_killed_between_a_record_and_what_is_kept_beside_it(make_scene: MakeScene) -> None:
-    right, effects = right_end(make_scene("own", "sqlite"))
+@pytest.mark.parametrize("pair", [("own", "sqlite"), ("sqlite", "sqlite"), ("postgres", "redis")], ids="-".join)
+def test_killed_between_a_record_and_what_is_kept_beside_it(make_scene: MakeScene, pair: tuple[str, str]) -> None:
+    right, effects = right_end(make_scene(*pair))
     steps = [at for at, name in enumerate(effects, 1) if name.endswith((".remember", ".write"))]
     assert len(steps) >= 3
     for at in steps:
-        assert kill_and_repair(make_scene("own", "sqlite"), right, fault={"at": at, "how": "kill_after"}) == KILLED
+        assert kill_and_repair(make_scene(*pair), right, fault={"at": at, "how": "kill_after"}) == KILLED
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

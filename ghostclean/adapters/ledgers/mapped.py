@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from ghostclean.app.ports import Change, Lease, Ledger, LedgerView, Record, Records, State, Trouble, WriteOutcome
@@ -15,6 +16,7 @@ from ghostclean.core.ledger import (
     FACTS,
     LedgerMapping,
     Unspeakable,
+    Written,
     facts_of,
     not_shown,
     pending,
@@ -23,16 +25,17 @@ from ghostclean.core.ledger import (
     shown,
     words_of,
 )
-from ghostclean.errors import LedgerFailed
+from ghostclean.errors import TradeRefused
 
 from .text import result_of
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """A change in the app's terms; `before` and `after` are what the state keeps, `row` decides between them."""
 
     change: Change
+    refused: TradeRefused | None = None
     before: Any = None
     meanwhile: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
@@ -55,6 +58,10 @@ class MappedLedger:
     def chunk(self) -> int:
         return self._layout.chunk
 
+    @property
+    def mapping(self) -> LedgerMapping:
+        return self._mapping
+
     # ------------------------------------------------------------------ reading
 
     def read(self, *, whole: bool = False) -> LedgerView:
@@ -75,19 +82,19 @@ class MappedLedger:
         self._layout.fill(texts, dry_run=dry_run)
 
     def describe(self) -> str:
-        return f"{self._layout.describe()}, by {self._mapping.source}"
+        return f"{self._layout.describe()}, by {self.mapping.source}".removesuffix(", by ")
 
     def rehearse(self, lease: Lease | None) -> list[Trouble]:
-        return [*self._layout.rehearse(lease), *unplaced(self._mapping)]
+        return [*self._layout.rehearse(lease), *unplaced(self.mapping)]
 
     def _records(self, raws: Iterable[Record]) -> list[Record]:
         raws = list(raws)
-        ids = [self._mapping.id_of(raw) for raw in raws]
+        ids = [self.mapping.id_of(raw) for raw in raws]
         kept = self._kept(i for i in ids if i is not None)
         return [self._record(raw, kept.get(i or "")) for raw, i in zip(raws, ids, strict=True)]
 
     def _record(self, raw: Record, kept: Any) -> Record:
-        return shown(self._mapping.read(raw), facts_of(kept, raw))
+        return shown(self.mapping.read(raw), facts_of(kept, raw))
 
     # ------------------------------------------------------------------ writing
 
@@ -102,44 +109,71 @@ class MappedLedger:
         steps = [self._step(c, present.get(c.trade_id), kept.get(c.trade_id)) for c in changes]
         told = {step.change.trade_id: step.meanwhile for step in steps if step.keeps and step.meanwhile is not None}
         self._remember(told, lease)
-        self._layout.write([step.change for step in steps], lease, outcomes)
-        ended: dict[str, Any] = {}
-        for step, outcome in zip(steps, outcomes, strict=True):
-            if step.keeps and (outcome is WriteOutcome.WRITTEN or step.change.trade_id in told):
-                ended[step.change.trade_id] = step.after if outcome is WriteOutcome.WRITTEN else step.before
-        self._remember(ended, lease)
+        try:
+            self._write(steps, lease, outcomes)
+        finally:
+            ended: dict[str, Any] = {}
+            for step, outcome in zip(steps, outcomes, strict=False):
+                if step.keeps and (outcome is WriteOutcome.WRITTEN or step.change.trade_id in told):
+                    ended |= self._ended(step, outcome)
+            self._remember(ended, lease)
         return outcomes
 
-    def _step(self, change: Change, raw: Record | None, kept: Any) -> _Step:
+    def _write(self, steps: Sequence[Step], lease: Lease, outcomes: list[WriteOutcome]) -> None:
+        """Lets the layout write; what is refused of one trade is told when all others are written."""
+        refused: list[TradeRefused] = []
+        for is_refused, group in groupby(steps, lambda step: step.refused is not None):
+            if is_refused:
+                these = [step.refused for step in group if step.refused is not None]
+                refused += these
+                outcomes += [WriteOutcome.REFUSED] * len(these)
+                continue
+            try:
+                self._layout.write([step.change for step in group], lease, outcomes)
+            except TradeRefused as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+
+    def _ended(self, step: Step, outcome: WriteOutcome) -> dict[str, Any]:
+        """What is kept now that the outcome is known."""
+        return {step.change.trade_id: step.after if outcome is WriteOutcome.WRITTEN else step.before}
+
+    def _step(self, change: Change, raw: Record | None, kept: Any) -> Step:
         """The change on the record as it stands, if that still says what the decision saw."""
         if change.base is None:
             return self._translated(change, {}, kept)
         if raw is None:
-            return _Step(replace(change, base={}, fields={}, remove=()))
+            return Step(replace(change, base={}, fields={}, remove=()))
         there = self._record(raw, kept)
         if same_json(there, change.base):
             return self._translated(change, raw, kept)
         if same_json(there, result_of(change)):
             return self._translated(replace(change, fields={}, remove=()), raw, kept)
-        return _Step(replace(change, base={}, fields={}, remove=()))
+        return Step(replace(change, base={}, fields={}, remove=()))
 
-    def _translated(self, change: Change, raw: Record, kept: Any) -> _Step:
-        mapping, words, before = self._mapping, words_of(kept), facts_of(kept, raw)
+    def _translated(self, change: Change, raw: Record, kept: Any) -> Step:
+        mapping, words, before = self.mapping, words_of(kept), facts_of(kept, raw)
         try:
             new = change.base is None
             written = mapping.insert(change.fields) if new else mapping.write(raw, change.fields, change.remove, words)
+            now = self._after(change.trade_id, raw, written)
         except Unspeakable as error:
-            raise LedgerFailed(
-                f"Trade {change.trade_id} cannot be written to {self.place}: {error}; nothing was changed. "
-                f"Cure: give it one in {mapping.source}."
-            ) from None
-        now = {name: value for name, value in {**raw, **written.fields}.items() if name not in written.remove}
+            why = f"Trade {change.trade_id} cannot be written to {self.place}: {error}; nothing of it was changed."
+            return Step(change, TradeRefused(f"{why} Cure: give it one in {mapping.source}."))
+        except TradeRefused as error:
+            return Step(change, error)
         facts = {n: pair for n, pair in before.items() if n not in change.fields and n not in change.remove}
         facts |= not_shown(mapping.read(now), change.fields)
         words = {**words, **mapping.own_words(raw, change.fields)}
         told = replace(change, base=None if new else raw, fields=written.fields, remove=written.remove)
-        meanwhile = pending(before, facts, _decisive(mapping, written.fields), words) if written.fields else None
-        return _Step(told, kept, meanwhile, settled(facts, words))
+        row = {name: now[name] for name in written.fields if name in now}
+        meanwhile = pending(before, facts, _decisive(mapping, row), words) if row else None
+        return Step(told, None, kept, meanwhile, settled(facts, words))
+
+    def _after(self, trade_id: str, raw: Record, written: Written) -> Record:
+        """What the record shows once this is written."""
+        return {name: value for name, value in {**raw, **written.fields}.items() if name not in written.remove}
 
     # ------------------------------------------------------------------ what is kept beside
 

@@ -1,7 +1,7 @@
 """The app's record of a trade, and its fields."""
 
 from .account import account_marks, other_account
-from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, words_of
+from .facts import FACTS, beside, facts_of, not_shown, pending, settled, shown, with_fact, words_of
 from .fit import Fit
 from .jsontext import (
     COMPACT,
@@ -20,7 +20,7 @@ from .jsontext import (
     skip,
     splice,
 )
-from .mapping import IDENTITY, LedgerMapping, Only, Written
+from .mapping import IDENTITY, SIZES, SYNONYMS, TIMES, LedgerMapping, Only, Written
 from .mapping_file import BadMapping, read_mapping
 from .spelling import Field, Unspeakable
 from .trade import (
@@ -42,6 +42,7 @@ from .trade import (
     record_id,
     record_size,
     same,
+    same_value,
     status_of,
     text,
 )

@@ -58,6 +58,11 @@ def settled(now: Facts, words: Mapping[str, Any]) -> dict[str, Any] | None:
     return {_NOW: now, _WORDS: words} if now or words else None
 
 
+def with_fact(kept: Mapping[str, Any], name: str, value: Any, stood: Any) -> dict[str, Any]:
+    """What is kept of a written record, and this fact more."""
+    return {**kept, _NOW: {**kept[_NOW], name: [value, stood]}}
+
+
 def beside(kept: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     """What of this record (with its facts) the app's own does not show."""
     facts = {**kept.get(_BEFORE, {}), **kept.get(_NOW, {})} if isinstance(kept, Mapping) else {}

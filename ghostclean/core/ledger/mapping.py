@@ -286,6 +286,8 @@ def _side(said: Any, signs: Iterable[Side]) -> str:
 
 
 def _at(raw: Mapping[str, Any], path: Path) -> Any:
+    if len(path) == 1:  # as most are
+        return raw.get(path[0], _ABSENT)
     value: Any = raw
     for name in path:
         if isinstance(value, Mapping):

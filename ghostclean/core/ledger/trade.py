@@ -311,3 +311,12 @@ def means(present: object, value: object) -> bool:
         return False
     moment = parse_time(value)
     return moment is not None and parse_time(present) == moment
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values mean the same, numbers by value whether they are text or not."""
+    try:
+        said = None if isinstance(one, bool) else number(one)
+        return means(one, other) or (said is not None and said == number(other))
+    except BadNumber:
+        return means(one, other)

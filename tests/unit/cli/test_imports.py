@@ -12,6 +12,7 @@ import pytest
 from tests.program import ROOT
 
 HEAVY = {"alpaca", "pandas", "numpy", "redis", "requests", "rich", "urllib3", "pydantic_settings", "sqlite3", "rq"}
+HEAVY |= {"sqlalchemy", "psycopg", "pymysql"}
 COMMANDS = (
     "reconcile",
     "auto-manage",
@@ -21,6 +22,7 @@ COMMANDS = (
     "resolve",
     "undo",
     "snapshot",
+    "init",
     "doctor",
     "migrate",
     "fleet",
@@ -78,7 +80,7 @@ def test_completion_imports_nothing_heavy(shell: str, tmp_path: Path) -> None:
 def test_a_run_on_files_needs_no_network_library(tmp_path: Path) -> None:
     found, done = imported("demo", "--json", folder=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 0
-    assert found & {"alpaca", "pandas", "redis", "requests", "rich", "urllib3"} == set()
+    assert found & {"alpaca", "pandas", "redis", "requests", "rich", "urllib3", "sqlalchemy", "psycopg"} == set()
 
 
 def test_status_imports_no_broker(tmp_path: Path) -> None:
