@@ -7,11 +7,13 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ECHO = 1.0  # seconds; a person who insists takes longer
 
 
 class Sink(io.FileIO):
@@ -84,7 +86,7 @@ def reader_gone() -> bool:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: end as on Ctrl-C, so that the lock is given back."""
+    """A signal to end: in order, so that the lock is given back."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -92,11 +94,9 @@ class Terminated(KeyboardInterrupt):
 
 
 def catch_signals() -> Mapping[signal.Signals, Any]:
-    """Lets SIGTERM and SIGHUP end the process like Ctrl-C, unless ignored (nohup); returns the old handlers."""
+    """Lets SIGINT, SIGTERM and SIGHUP end the process in order, unless ignored (nohup); returns the old handlers."""
     before = {number: signal.getsignal(number) for number in _ENDING}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminate)
+    _on_signals(_terminate)
     return before
 
 
@@ -105,22 +105,34 @@ def restore_signals(before: Mapping[signal.Signals, Any]) -> None:
         signal.signal(number, handler)
 
 
+def hold_signals() -> None:
+    """Makes a signal wait until the outcome has been printed; a second one ends the process."""
+    _on_signals(_ignore_once)
+
+
+def _on_signals(handler: Callable[[int, Any], None]) -> None:
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def _terminate(number: int, frame: object) -> None:
-    del frame
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    _ignore_once(number, frame)
     raise Terminated(number)
 
 
-def hold_signals() -> None:
-    """Makes a signal wait until the outcome has been printed; a second one ends the process."""
-    for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _ignore_once)
-
-
 def _ignore_once(number: int, frame: object) -> None:
-    del frame
-    signal.signal(number, signal.SIG_DFL)
+    """A second one ends the process at once, but not its echo: `timeout` signals a process and then its group."""
+    del number, frame
+    first = time.monotonic()
+
+    def again(number: int, frame: object) -> None:
+        del frame
+        if time.monotonic() - first > _ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    _on_signals(again)
 
 
 def stopped_code(stop: BaseException | None) -> int:

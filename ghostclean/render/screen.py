@@ -19,7 +19,7 @@ from ghostclean.durations import spell
 from ghostclean.lines import printable
 
 from .terminal import is_plain, is_terminal
-from .text import changes, fit_line, shown, totals, why
+from .text import changes, fit_line, settled_lines, shown, totals, why
 
 Document = Mapping[str, Any]
 
@@ -35,6 +35,7 @@ STYLES = {
     "held": "yellow",
     "skipped": "yellow",
 }
+_NO_FAILURE = ("locked", "interrupted")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -68,6 +69,7 @@ def _width() -> int:
 def reconcile_screen(document: Document, *, verbose: bool = False) -> Iterator[str]:
     rows = [row for row in document["results"] if shown(row, quiet=False, verbose=verbose)]
     parts: list[Any] = [_results(rows)] if rows else []
+    parts.extend(map(Text, settled_lines(document)))
     if verbose and document["fit"] is not None:
         parts.append(Text(fit_line(document["fit"]), "dim"))
     parts.extend(Text(f"note: {printable(note)}", "dim") for note in document["notes"])
@@ -213,7 +215,7 @@ def _sparklines(runs: Sequence[Document]) -> Table:
     for name, values in (
         ("closed", [_count(run.get("closed")) for run in oldest_first]),
         ("synced", [_count(run.get("synced")) for run in oldest_first]),
-        ("failed", [int(not run.get("ok") and run.get("error") != "locked") for run in oldest_first]),
+        ("failed", [int(not run.get("ok") and run.get("error") not in _NO_FAILURE) for run in oldest_first]),
     ):
         table.add_row(Text(name, "dim"), sparkline(values), str(sum(values)))
     return table

@@ -69,6 +69,7 @@ def reconcile_lines(document: Document, *, quiet: bool = False, verbose: bool = 
     if quiet:
         yield from attention_lines(document)
         return
+    yield from settled_lines(document)
     if verbose and document["fit"] is not None:
         yield fit_line(document["fit"])
     for note in document["notes"]:
@@ -91,7 +92,13 @@ def fit_line(fit: Document) -> str:
 def attention_lines(document: Document) -> Iterator[str]:
     """What begins to need a person with this run, and what no longer does."""
     yield from (f"needs you: {describe(item)}" for item in document["attention"] if item["new"])
-    yield from (f"settled: {of(item)} ({item['kind']})" for item in document["settled"])
+    yield from settled_lines(document)
+
+
+def settled_lines(document: Document) -> Iterator[str]:
+    """What no longer needs a person; a dry run settles nothing."""
+    settled = () if document["dryRun"] else document["settled"]
+    yield from (f"settled: {of(item)} ({item['kind']})" for item in settled)
 
 
 def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[str]:
@@ -101,6 +108,8 @@ def auto_manage_lines(document: Document, *, quiet: bool = False) -> Iterator[st
         yield from attention_lines(document)
         if not (document["updated"] or document["flattened"]):
             return
+    else:
+        yield from settled_lines(document)
     yield from (f"note: {printable(note)}" for note in document["notes"])
     counts = "{checked} checked, {updated} updated, {flattened} flattened".format_map(document)
     outcome = document["outcome"] if document["ok"] else "FAIL"
@@ -179,7 +188,7 @@ def choice_lines(document: Document) -> Iterator[str]:
     if "verdict" not in document:
         yield "runs do not work on this trade"
         return
-    yield f"{printable(document['ticker'], 24)}  {printable(document['id'], 60)}: {document['verdict']}"
+    yield f"{printable(document['ticker'] or '?', 24)}  {printable(document['id'], 60)}: {document['verdict']}"
     yield f"    {printable(document['reason'])}"
     yield from _candidate_lines(document)
     for candidate in document["candidates"]:

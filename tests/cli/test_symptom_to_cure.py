@@ -54,6 +54,9 @@ def test_a_position_that_flipped_short_is_cured_with_what_the_alert_names(world:
         "candidates"]}  # fmt: skip
     assert world.run("explain", "t-3", "--json").document["cure"][0] == named[10], "what fits its size comes first"
     assert paste(world, named[10]).code == 0
+    cured = world.run("explain", "t-3", "--json").document
+    assert (cured["verdict"], cured["attention"]) == ("exited", [])
+    assert [command.split()[1] for command in cured["cure"]] == ["undo"], "it is open no more, so nothing resolves it"
 
     assert (world.trade("t-3")["status"], world.trade("t-3")["closePrice"]) == ("CLOSED", 181)
     assert [kind for kind, _ in told(world.reconcile())] == ["orphan"]
@@ -95,6 +98,7 @@ def test_a_tripped_breaker_names_what_shows_the_closes(world: World) -> None:
     assert "ghostclean: next: ghostclean reconcile --dry-run --allow-mass-close" in run.stderr.splitlines()
     ((kind, command),) = told(world.reconcile())
     assert kind == "mass_close_stopped"
+    assert world.run("explain", "t1", "--json").document["cure"] == [command]
 
     shown = paste(world, command, "--json").document
     assert [row["action"] for row in shown["results"]] == ["would_close"] * 4
@@ -139,6 +143,7 @@ def test_a_record_without_a_symbol_is_no_ghost_by_anybodys_word(world: World) ->
     assert told(world.reconcile()) == [("unreadable", "ghostclean explain u")]
 
     assert "no symbol" in why_not_vanished(world, "u")
+    assert world.run("resolve", "u").stdout.startswith("?  u: unreadable")
     explained = world.run("explain", "u")
     assert "correct the record in the app" in explained.stdout
     assert "--vanished" not in explained.stdout
@@ -221,6 +226,7 @@ def test_vanished_is_taken_where_the_other_trades_explain_what_stands(world: Wor
         long("B", "NVDA", quantity=20, entry=100, alpacaOrderId=UNKNOWN_ORDER),
     )
 
+    assert "ghostclean resolve B --vanished --dry-run" in world.run("resolve", "B").stdout.splitlines()[-1]
     run = world.run("resolve", "B", "--vanished", "--json")
 
     assert run.code == 0, run.stderr

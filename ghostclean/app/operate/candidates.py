@@ -67,7 +67,9 @@ class Choice:
     @property
     def vanished(self) -> str | None:
         """The command for a trade of which nothing is left and whose end nobody knows."""
-        if not self.trade.symbol or self.held != "nothing" or self.decision.verdict in ALIVE:
+        # A vanished one may stand beside a position that other trades explain.
+        is_gone = self.held == "nothing" or self.decision.verdict is Verdict.VANISHED
+        if not self.trade.symbol or not is_gone or self.decision.verdict in ALIVE:
             return None
         return command("resolve", self.trade.id or "", "--vanished", "--dry-run")
 

@@ -11,9 +11,9 @@ from ghostclean.app.journal import WRITTEN
 from ghostclean.app.parts import Stores
 from ghostclean.app.ports import JournalEntry, Record, State
 from ghostclean.core import attention
-from ghostclean.core.attention import Item
+from ghostclean.core.attention import Item, Kind
 from ghostclean.core.broker import canonical_id, symbol_key
-from ghostclean.core.ledger import FACTS, beside, json_value, order_ids, record_id, text
+from ghostclean.core.ledger import FACTS, beside, is_open, is_pending, json_value, order_ids, record_id, text
 from ghostclean.core.verdicts import Verdict
 from ghostclean.errors import GhostcleanError, LedgerFailed
 from ghostclean.lines import command, shell_word
@@ -150,7 +150,9 @@ def _explain(known: _Known, trade_id: str, find: Find) -> dict[str, Any]:
         )
     status = None if record is None else text(record, "status")
     ticker = entries[-1].ticker if entries else None if record is None else text(record, "ticker", "symbol")
-    items = [i for i in known.items if trade_id == i.id]
+    is_over = record is not None and not (is_open(record) or is_pending(record))  # the next run forgets it
+    verdict = _verdict(known.verdicts.get(trade_id), entries, is_over=is_over)
+    items = [] if is_over else _items(known.items, trade_id, verdict["verdict"])
     choice, note = _choice(record, items, find)
     return {
         "ok": error is None,
@@ -158,7 +160,7 @@ def _explain(known: _Known, trade_id: str, find: Find) -> dict[str, Any]:
         "kind": "trade",
         "ticker": ticker,
         "status": status,
-        **_verdict(known.verdicts.get(trade_id), entries),
+        **verdict,
         "entries": [entry.to_dict() for entry in entries],
         "beside": {} if record is None else json_value(beside(known.facts.get(trade_id), record)),
         "attention": [item.to_dict() for item in items],
@@ -169,6 +171,11 @@ def _explain(known: _Known, trade_id: str, find: Find) -> dict[str, Any]:
         "error": error,
         "detail": detail,
     }
+
+
+def _items(listed: Sequence[Item], trade_id: str, verdict: str | None) -> list[Item]:
+    """What needs a person about a trade; the breaker is of all those that it keeps from being closed."""
+    return [i for i in listed if i.id == trade_id or (i.kind is Kind.BREAKER and verdict == Verdict.VANISHED)]
 
 
 def _choice(record: Record | None, items: Sequence[Item], find: Find) -> tuple[Choice | None, str | None]:
@@ -189,15 +196,16 @@ def _cure(trade_id: str, items: Sequence[Item], entries: Sequence[JournalEntry],
         fitting = [c for c in choice.candidates if c.owner in (None, THIS) and not (c.owner and c.enters)]
         commands += [c.command for c in sorted(fitting, key=lambda c: c.qty != size)]
         commands += [choice.vanished] if choice.vanished else []
-    commands += [attention.cure(i.kind, trade_id) for i in items if not commands or i.kind not in _BREAKS]
+    left = [i for i in items if not commands or i.kind not in _BREAKS]
+    commands += [attention.cure(i.kind, trade_id) if i.id else i.command for i in left]
     written = [entry for entry in entries if _changed(entry) and entry.action in BOOKED]
     if written and written[-1].action != UNDONE:
         commands.append(command("undo", written[-1].run_id, "--trade", shell_word(trade_id), "--dry-run"))
     return [*dict.fromkeys(commands)]
 
 
-def _verdict(last: object, entries: Sequence[JournalEntry]) -> dict[str, Any]:
-    if not isinstance(last, Mapping):
+def _verdict(last: object, entries: Sequence[JournalEntry], *, is_over: bool) -> dict[str, Any]:
+    if is_over or not isinstance(last, Mapping):
         verdict = entries[-1].verdict if entries else None
         return {"verdict": verdict, "verdictReason": None, "verdictSince": None}
     return {"verdict": last.get("verdict"), "verdictReason": last.get("reason"), "verdictSince": last.get("since")}

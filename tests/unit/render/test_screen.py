@@ -122,6 +122,15 @@ def test_runs_show_their_error_and_dry_runs_are_left_out_of_the_bars() -> None:
     assert re.search(r"closed  \S{3}  8\n", text)
 
 
+def test_locked_and_interrupted_runs_are_no_failures_in_the_bars() -> None:
+    errors = (None, "locked", "interrupted", "broker_truth_failed")
+    runs = [run(number, ok=error is None, error=error) for number, error in enumerate(errors)]
+
+    text = "\n".join(status_screen(status(reconcileTelemetry={"summary": {}, "runs": runs})))
+
+    assert re.search(r"failed  █▁▁▁  1$", text, re.MULTILINE)
+
+
 def test_colour_on_demand_and_never_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
 import pytest
 
 from ghostclean.core.verdicts import Action
+from ghostclean.render.screen import reconcile_screen
 from ghostclean.render.text import check_line, entry_lines, reconcile_lines, row_line, totals
 from tests.builders import document, row
 
@@ -28,6 +32,14 @@ def test_a_quiet_run_says_one_line_a_change() -> None:
     )
     assert [line.split()[0] for line in lines] == ["closed", "would_sync"]
     assert lines[0] == "closed        AAPL      t1  exited: its stop filled"
+
+
+@pytest.mark.parametrize("lines", [reconcile_lines, partial(reconcile_lines, quiet=True), reconcile_screen])
+def test_every_run_says_what_it_has_settled_and_a_dry_run_has_nothing(lines: Callable[..., Iterable[str]]) -> None:
+    settled = [{"kind": "orphan", "symbol": "AMD", "id": None}]
+
+    assert "settled: AMD (orphan)" in list(lines(document(settled=settled)))
+    assert not any("settled" in line for line in lines(document(settled=settled, dryRun=True)))
 
 
 ACTIONS = [
