@@ -182,16 +182,12 @@ def _wait_for_postgres(process: subprocess.Popen[bytes], port: int) -> None:
             time.sleep(0.05)
 
 
-class TlsFront:
-    """A port that speaks TLS, before a server that does not; `url` leads there."""
+class Front:
+    """A port of its own before a server; a thread serves each connection."""
 
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
-        parts = urlsplit(url)
-        self._target, self._context = (str(parts.hostname), int(parts.port or 6379)), context
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        place = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        user = parts.netloc.rpartition("@")[0]
-        self.url = urlunsplit(parts._replace(scheme="rediss", netloc=f"{user}@{place}" if user else place))
+        self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -205,6 +201,21 @@ class TlsFront:
             while True:
                 client, _ = self._listener.accept()
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class TlsFront(Front):
+    """A port that speaks TLS, before a server that does not; `url` leads there."""
+
+    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+        parts = urlsplit(url)
+        self._target, self._context = (str(parts.hostname), int(parts.port or 6379)), context
+        super().__init__()
+        place = f"127.0.0.1:{self.port}"
+        user = parts.netloc.rpartition("@")[0]
+        self.url = urlunsplit(parts._replace(scheme="rediss", netloc=f"{user}@{place}" if user else place))
 
     def _serve(self, client: socket.socket) -> None:
         with (

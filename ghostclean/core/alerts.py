@@ -172,7 +172,7 @@ def report(document: Mapping[str, Any], origin: Origin) -> str:
     lines += [f"{r['action']} {r['ticker']} {r['id'] or '-'} {r['verdict']}: {r['reason']}" for r in rows[:_REPORTED]]
     if len(rows) > _REPORTED:
         lines.append(f"and {len(rows) - _REPORTED} more")
-    return "\n".join(printable(line) for line in lines)
+    return "\n".join(printable(line, None) for line in lines)
 
 
 def manage_report(document: Mapping[str, Any], origin: Origin) -> str:

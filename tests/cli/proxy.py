@@ -1,7 +1,4 @@
-"""TCP proxies: one before Redis that can hold a command for ever, before it is sent or its answer after it was done;
-
-one before any server that ends the connection at a word, before it is sent or once it was answered.
-"""
+"""TCP proxies: one holds a command of Redis for ever, one ends a connection at a word."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
+
+from tests.servers import Front
 
 Match = Callable[[list[bytes]], bool]
 
@@ -156,30 +155,16 @@ def _command(reader: object) -> tuple[list[bytes], bytes] | None:
     return words, raw
 
 
-class CuttingProxy:
+class CuttingProxy(Front):
     """Forwards bytes; the first request that holds `word` ends its connection, with `after` once it was answered."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
         self._word, self._after = b"", False
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
     def cut(self, word: bytes, *, after: bool) -> None:
         self._word, self._after = word, after
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), client, socket.create_connection(self._target) as server:
