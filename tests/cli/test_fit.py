@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,15 @@ def test_a_state_that_is_forgotten_is_said_with_the_third_run(make_world: MakeWo
 
     assert not world.reconcile().document["notes"]
     assert [len(forgetful_run()["notes"]) for _ in range(2)] == [0, 0], "it counts anew"
+
+
+def test_what_an_app_keeps_in_the_lock_file_stays_and_counts_nothing(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    world.ledger(long("a", "AAPL"))
+    lock = Path(f"{world.store.path}.lock")
+    lock.write_text("4711\n")  # the app's process id
+
+    runs = [world.reconcile(), world.reconcile(), world.reconcile(GHOSTCLEAN_STATE=f"sqlite:{world.folder}/new.db")]
+
+    assert lock.read_text() == "4711\n"
+    assert not [note for run in runs for note in run.document["notes"] if "forgets" in note]

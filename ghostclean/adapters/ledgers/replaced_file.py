@@ -33,6 +33,7 @@ _log = logging.getLogger("ghostclean")
 
 LOCK_SECONDS = 5.0
 _TURN = 0.004
+_MET = "ghostclean: first runs in a row "
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
@@ -93,16 +94,20 @@ class ReplacedFile:
     def met(self, *, known: bool) -> int:
         """How many runs in a row, this one included, came with a state that had never seen this file.
 
-        Counted in the lock file, which stays where the ledger stays; 0 where that cannot be.
+        Counted in the lock file, which stays where the ledger stays; 0 where that cannot be, or where an app
+        that locks with the same file writes into it.
         """
         with contextlib.suppress(OSError, ValueError):
             if known and not Path(f"{self.path}.lock").stat().st_size:
                 return 0
             with os.fdopen(self._lock_file(), "r+") as file:
-                count = 0 if known else int(file.read() or 0) + 1
+                said = file.read()
+                if said and not said.startswith(_MET):
+                    return 0
+                count = 0 if known else int(said.removeprefix(_MET) or 0) + 1
                 file.seek(0)
                 file.truncate()
-                file.write(str(count or ""))
+                file.write(f"{_MET}{count}" if count else "")
             return count
         return 0
 
