@@ -188,7 +188,8 @@ def test_a_naked_trade_that_a_closed_market_could_not_judge_stays_one_item(world
     assert kinds(run) == ["naked", "mismatch"]
 
 
-def test_a_trade_without_a_price_neither_ends_nor_repeats_an_item(world: World) -> None:
+def trails(world: World) -> None:
+    """A trade whose stop, a trailing one, cannot be moved."""
     world.pin()
     entry = holds(world, stopPrice=95)
     stop = world.broker.add_order(
@@ -196,6 +197,10 @@ def test_a_trade_without_a_price_neither_ends_nor_repeats_an_item(world: World) 
     )
     world.ledger(world.trade("a") | {"stopOrderId": stop["id"], "alpacaOrderId": entry["id"]})
     world.broker.set_price("AAPL", 100)
+
+
+def test_a_trade_without_a_price_neither_ends_nor_repeats_an_item(world: World) -> None:
+    trails(world)
     manage(world)
 
     world.broker.fault("data", 400, times=1000)
@@ -253,13 +258,7 @@ def test_a_reconcile_that_keeps_failing_inside_auto_manage_is_said_with_the_thir
 
 
 def test_a_stop_that_cannot_be_moved_is_an_item(world: World) -> None:
-    world.pin()
-    entry = holds(world, stopPrice=95)
-    stop = world.broker.add_order(
-        "AAPL", side="sell", qty="10", type="trailing_stop", trail_price="9", stop_price="91", status="new"
-    )
-    world.ledger(world.trade("a") | {"stopOrderId": stop["id"], "alpacaOrderId": entry["id"]})
-    world.broker.set_price("AAPL", 100)
+    trails(world)
 
     first, second = manage(world), manage(world)
 

@@ -573,7 +573,8 @@ def test_history_as_csv_reads_back(world: World) -> None:
 # --------------------------------------------------------------------------- undo
 
 
-def test_undo_of_the_last_run_and_of_one_trade(world: World) -> None:
+def closed_together(world: World) -> str:
+    """The run that closed m and n, which a hand had sold."""
     world.pin()
     bought = [world.broker.open_trade(s, 10, 400, at=DAY_AGO) for s in ("MSFT", "NVDA")]
     for symbol in ("MSFT", "NVDA"):
@@ -582,7 +583,11 @@ def test_undo_of_the_last_run_and_of_one_trade(world: World) -> None:
         long("m", "MSFT", entry=400, alpacaOrderId=bought[0]["id"]),
         long("n", "NVDA", entry=400, alpacaOrderId=bought[1]["id"]),
     )
-    run_id = world.reconcile().document["runId"]
+    return str(world.reconcile().document["runId"])
+
+
+def test_undo_of_the_last_run_and_of_one_trade(world: World) -> None:
+    run_id = closed_together(world)
 
     run = world.run("undo", run_id, "--trade", "m", "--json")
     assert (run.code, run.document["changed"]) == (0, 1)
@@ -603,15 +608,7 @@ def test_undo_last_is_the_last_run_that_changed_something(world: World) -> None:
 
 
 def test_undo_last_finds_what_an_undo_of_one_trade_has_left(world: World) -> None:
-    world.pin()
-    bought = [world.broker.open_trade(s, 10, 400, at=DAY_AGO) for s in ("MSFT", "NVDA")]
-    for symbol in ("MSFT", "NVDA"):
-        world.broker.sell(symbol, 10, 410, at=YESTERDAY)
-    world.ledger(
-        long("m", "MSFT", entry=400, alpacaOrderId=bought[0]["id"]),
-        long("n", "NVDA", entry=400, alpacaOrderId=bought[1]["id"]),
-    )
-    run_id = world.reconcile().document["runId"]
+    run_id = closed_together(world)
     undone = world.run("undo", run_id, "--trade", "m", "--json").document["runId"]
 
     assert world.run("undo", "--last", "--dry-run", "--json").document["subject"] == run_id
