@@ -116,6 +116,15 @@ def _unless_explained(decision: Decision, new: Collection[str]) -> Decision:
     return Decision(None, decision.ticker, decision.verdict, Action.KEPT, why)
 
 
+def leave(run: ReconcileRun) -> None:
+    """Says of what was to be sold that it was not, in a run that ends before."""
+    why = "not sold: the run ended before"
+    run.orphan_rows = [
+        Decision(None, d.ticker, d.verdict, Action.KEPT, why) if d.action is Action.FLATTENED else d
+        for d in run.orphan_rows
+    ]
+
+
 def sell(run: ReconcileRun, lease: Lease) -> None:
     selling = any(row.action is Action.FLATTENED for row in run.orphan_rows)
     # The short run inside auto-manage leaves the stops to the longer one around it.

@@ -28,7 +28,7 @@ from ghostclean.app.recovery import recover, with_restored
 from ghostclean.app.report import KIND, is_untold, record, report
 from ghostclean.app.run import ReconcileRun, Task, carry_out, too_late, why_stopped
 from ghostclean.core.verdicts import Decision
-from ghostclean.errors import Cause, DeadlineExceeded, LedgerFailed, LedgerGone
+from ghostclean.errors import Cause, DeadlineExceeded, LedgerFailed, LedgerGone, TradeRefused
 from ghostclean.result import Interrupted, Result
 
 _ROUNDS_AGAINST_THE_APP = 4
@@ -168,15 +168,24 @@ def _write(run: ReconcileRun, lease: Lease) -> None:
     observation = run.observed()
     with explained(f"Reading the ledger at {run.parts.ledger.place} again", "nothing was changed"):
         writing: Sequence[Decision] = [*run.plan.writing, *orphans.writes(run, observation)]
-    for _ in range(_ROUNDS_AGAINST_THE_APP):
-        if not writing:
-            break
-        _post(run, writing)
-        if run.out_of_time or not run.skipped:
-            break
-        writing = _decide_again(run, observation, frozenset(run.skipped))
+    refused = None
+    try:
+        for _ in range(_ROUNDS_AGAINST_THE_APP):
+            if not writing:
+                break
+            _post(run, writing)
+            if run.out_of_time or not run.skipped:
+                break
+            writing = _decide_again(run, observation, frozenset(run.skipped))
+    except TradeRefused as error:  # every run may meet it again: no stop stays off for that
+        refused = error
+    except BaseException:
+        orphans.leave(run)
+        raise
     run.partial |= run.out_of_time
     orphans.sell(run, lease)
+    if refused is not None:
+        raise refused
 
 
 def _post(run: ReconcileRun, decisions: Sequence[Decision]) -> None:

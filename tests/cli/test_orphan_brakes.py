@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import pytest
 
 from tests.cli.conftest import MakeWorld
-from tests.cli.world import DAY_AGO, THREE_DAYS_AGO, Record, Run, World, long
+from tests.cli.world import DAY_AGO, THREE_DAYS_AGO, YESTERDAY, Record, Run, SqlStore, World, long
 
 MODES = pytest.mark.parametrize("mode", ["adopt", "flatten"])
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "TSLA", "AMD")
@@ -128,3 +130,50 @@ def test_a_dry_run_shows_what_the_breaker_would_do(make_world: MakeWorld) -> Non
     run = world.reconcile("--orphans", "flatten", "--dry-run")
     assert run.code == 5
     assert "the breaker tripped" in rows(run)["AAPL"]["reason"]
+
+
+_NO_WRITE = """
+from ghostclean.adapters.ledgers.file import FileLedger
+from ghostclean.errors import LedgerFailed
+def fail(*args, **more):
+    raise LedgerFailed("the disk is gone")
+FileLedger.write = fail
+"""
+
+
+def ghost_and_orphan(world: World) -> None:
+    world.pin()
+    gone = world.broker.open_trade("AAPL", 10, 180, at=THREE_DAYS_AGO)
+    world.broker.sell("AAPL", 10, 187, at=YESTERDAY)
+    world.broker.open_trade("AMD", 8, 50, at=THREE_DAYS_AGO)
+    world.broker.set_price("AMD", 51)
+    world.ledger(long("g", "AAPL", alpacaOrderId=gone["id"]))
+
+
+def test_a_trade_that_the_ledger_refuses_keeps_no_orphan_and_no_stop_waiting(make_world: MakeWorld) -> None:
+    world = make_world("sqlite")
+    ghost_and_orphan(world)
+    assert isinstance(world.store, SqlStore)
+    with contextlib.closing(sqlite3.connect(world.folder / "bot.db")) as database:
+        database.execute(
+            f"CREATE TRIGGER never BEFORE UPDATE ON {world.store.name} WHEN NEW.status = 'CLOSED' "
+            "BEGIN SELECT RAISE(ABORT, 'no trade is closed here'); END"
+        )
+
+    run = world.reconcile("--orphans", "flatten")
+
+    assert (run.code, run.document["error"]) == (4, "ledger_failed"), run.document["detail"]
+    assert world.trade("g")["status"] == "OPEN"
+    assert rows(run)["AMD"]["action"] == "flattened"
+    assert "AMD" not in world.broker.positions, "sold as it says"
+
+
+def test_what_a_failing_write_kept_from_being_sold_is_not_said_to_be_sold(make_world: MakeWorld) -> None:
+    world = make_world("file")
+    ghost_and_orphan(world)
+
+    run = world.reconcile("--orphans", "flatten", script=_NO_WRITE)
+
+    assert (run.code, run.document["error"]) == (4, "ledger_failed"), run.document["detail"]
+    assert rows(run)["AMD"]["action"] == "kept"
+    assert "AMD" in world.broker.positions
